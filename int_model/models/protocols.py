@@ -1,0 +1,167 @@
+"""The five roles that models play. Everything above this package talks to these Protocols only.
+
+All methods take lists and batch inside; the i-th output belongs to the i-th input. Images are ``uint8 [H, W, 3]``
+RGB of any size (sizes may differ in one call). Adapters keep no reference to what they are given, and are called
+from one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from int_model.types import Box, Detection, Floats, Image, Mask
+
+Reduce = Literal["mean", "prod", "first", "max"]
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinateFrame:
+    """How a VLM words box coordinates.
+
+    Attributes:
+        padded: the model sees the image padded to a square (centred), and its boxes refer to that square.
+        units: ``unit`` 0-1, ``thousand`` 0-1000, ``pixel`` pixels of the (padded) image, or ``auto`` by magnitude.
+    """
+
+    padded: bool = True
+    units: Literal["auto", "unit", "thousand", "pixel"] = "auto"
+
+
+@runtime_checkable
+class VisionLanguage(Protocol):
+    """An image-text-to-text model."""
+
+    frame: CoordinateFrame
+
+    def dialogue(
+        self, images: Sequence[Image], questions: Sequence[Sequence[str]], max_new_tokens: Sequence[int]
+    ) -> list[tuple[str, ...]]:
+        """Hold one conversation per image: ``questions[i]`` are its T turns (the same T for all), the image in turn 1.
+
+        Decoding is greedy unless the adapter was configured otherwise; ``max_new_tokens`` has T entries.
+        Returns T stripped answers per image (an answer may be empty).
+        """
+        ...
+
+    def score(
+        self, images: Sequence[Image], questions: Sequence[str], names: Sequence[Sequence[str]], reduce: Reduce = "mean"
+    ) -> list[Floats]:
+        """Teacher-forced probability of each answer ``names[i][j]`` to ``questions[i]`` under ``images[i]``.
+
+        ``mean`` is the geometric mean of the token probabilities, ``prod`` their product, ``first`` the first
+        token's, ``max`` the largest. Returns ``float64 [len(names[i])]`` in ``[0, 1]`` per image.
+        """
+        ...
+
+    def answer_distributions(
+        self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        """Next-token distributions along the teacher-forced ``answers[i]``: ``float32 [T_i, V]``, rows sum to 1."""
+        ...
+
+
+@runtime_checkable
+class Inpainter(Protocol):
+    """Fills a masked region from its surroundings. Pixels outside the mask may change; the caller pastes them back."""
+
+    def inpaint(
+        self, images: Sequence[Image], masks: Sequence[Mask], positive: Sequence[str], negative: Sequence[str]
+    ) -> list[Image]:
+        """Fill ``masks[i]`` (True = remove) of ``images[i]``, guided by the prompts where the model takes any."""
+        ...
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """An open-vocabulary detector asked for one noun per image."""
+
+    def detect(
+        self, images: Sequence[Image], names: Sequence[str], *, box_threshold: float, text_threshold: float
+    ) -> list[list[Detection]]:
+        """Boxes (image pixels, clipped, score descending) of ``names[i]`` in ``images[i]``; no NMS is promised."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskPrompt:
+    """One question to the segmenter: a box, points ``float64 [P, 2]`` (x, y) with ``labels`` 1/0, a mask, or several.
+
+    ``mask_input``: low-resolution logits ``float32 [h, w]`` of an earlier answer.
+    """
+
+    box: Box | None = None
+    points: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    mask_input: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.points.shape != (len(self.labels), 2):
+            raise ValueError(f"{len(self.labels)} labels need points of shape [{len(self.labels)}, 2]")
+        if self.box is None and len(self.labels) == 0 and self.mask_input is None:
+            raise ValueError("a mask prompt has a box, a point or a mask")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskProposal:
+    """The segmenter's answer to one prompt: C alternatives.
+
+    Attributes:
+        logits: ``float32 [C, H, W]`` at image resolution; a pixel belongs to the mask where the logit is > 0.
+        low_res: ``float32 [C, h, w]``, usable as ``mask_input``.
+        iou: ``float64 [C]`` predicted quality of each alternative.
+    """
+
+    logits: NDArray[np.float32]
+    low_res: NDArray[np.float32]
+    iou: Floats
+
+    @property
+    def best(self) -> int:
+        """Index of the alternative with the highest predicted IoU."""
+        return int(np.argmax(self.iou))
+
+
+class Embedding(Protocol):
+    """An encoded image; opaque, but its size is known to caches."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A promptable segmenter: encode an image once, decode any number of prompts."""
+
+    def encode(self, images: Sequence[Image]) -> list[Embedding]:
+        """One embedding per image."""
+        ...
+
+    def decode(
+        self, embedding: Embedding, prompts: Sequence[MaskPrompt], *, multimask: bool = True
+    ) -> list[MaskProposal]:
+        """One proposal per prompt, with 3 alternatives if ``multimask`` else 1."""
+        ...
+
+
+@runtime_checkable
+class TextImage(Protocol):
+    """A CLIP-type model: images and texts in one space. All embeddings are ``float32`` with unit L2 norm."""
+
+    logit_scale: float
+
+    def embed_images(self, images: Sequence[Image]) -> NDArray[np.float32]:
+        """``[N, D]``; each image is squashed to the model's square input, nothing is cropped."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """``[N, D]``, the texts as they are (templates are the caller's)."""
+        ...
+
+    def embed_patches(self, images: Sequence[Image]) -> NDArray[np.float32]:
+        """Spatial CLIP features (CLIP Surgery, k-k attention, dual path): ``[N, gh, gw, D]``, class token dropped."""
+        ...

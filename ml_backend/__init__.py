@@ -1,0 +1,1 @@
+"""Label Studio ML backend: HTTP, labeling configs, regions, state. Imports `int_model`; no torch here."""
