@@ -1,0 +1,38 @@
+"""Our own backend as a child process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from ml_backend.demo.processes import Child
+
+_START_SECONDS = 120.0
+
+
+def start_backend(
+    *, port: int, profile: str, label_studio_url: str, token: str, folder: Path, log: Path
+) -> tuple[Child, str]:
+    """Start the backend on ``127.0.0.1:port`` for that Label Studio; returns the child and the address.
+
+    Raises:
+        DemoError: it did not come up.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "ml_backend.cli", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    env = os.environ | {
+        "LABEL_STUDIO_URL": label_studio_url,
+        "LABEL_STUDIO_API_KEY": token,
+        "INT_PROFILE": profile,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "PYTHONUNBUFFERED": "1",
+    }
+    child = Child.start("the backend", command, log=log, env=env, cwd=folder)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        child.wait_until_up(f"{url}/health", _START_SECONDS)
+    except BaseException:
+        child.stop()
+        raise
+    return child, url
