@@ -12,9 +12,9 @@ import json
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 
 class ConfigError(ValueError):
@@ -118,6 +118,12 @@ class ScoreConfig(_Section):
         False, description="Stand-in: without the caption, since one that names the object makes the model copy it."
     )
     eps: float = Field(1e-6, gt=0, lt=1, description="Stand-in: floor of D, so that one zero does not end a patch.")
+
+    @model_validator(mode="after")
+    def _differences_have_no_product(self) -> Self:
+        if self.domain == "vocab" and self.reduce == "prod":
+            raise ValueError("the vocabulary domain takes differences per token: choose reduce = mean, first or max")
+        return self
 
 
 class PnmConfig(_Section):

@@ -10,7 +10,7 @@ Conventions used everywhere in this package:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 SoftMask = NDArray[np.float32]
 Floats = NDArray[np.float64]
+Progress = Callable[[int, int, str], None]
+"""Called as ``progress(done, total, stage)`` after each stage of a micro-batch, from the thread that segments."""
 
 
 def check_image(image: Image) -> None:
@@ -226,10 +228,11 @@ class IterationTrace:
     """What happened in one iteration (``index`` counts from 1). K patches, U candidate names, N boxes, P points.
 
     Attributes:
-        inpaint_mode: ``per_patch_box``, ``union_box_crop`` or ``mask_crop``.
+        inpaint_mode: ``per_patch_box``, ``union_box_crop``, ``mask_crop``, or ``none`` (module PSNM off).
         inpaint_mask: ``bool [H, W]``: every pixel removed in at least one patch.
         inpainted: the K patches with the region removed (X'), or () if this iteration reused the last ones.
-        p_original: ``float64 [K, U]`` probability of each name under the original patch.
+        p_original: ``float64 [K, U]`` probability of each name under the original patch. In the vocabulary domain
+            only the column of the patch's own answer is filled, with the token that changed most.
         p_inpainted: ``float64 [K, U]`` the same under the inpainted patch.
         contrast: ``float64 [K]`` D of each patch (paper eq. 4), before the floor.
         patch_names: the K names y_k that reached it (eq. 5).
@@ -238,7 +241,8 @@ class IterationTrace:
         winner_patch: index k*.
         winner_name: the instance prompt A_i^u (eq. 6).
         background: the winning patch's environment name.
-        boxes: detections after selection; ``box_source`` says which rung of the fall-back ladder gave them.
+        boxes: detections after selection; ``box_source`` says which rung of the fall-back ladder gave them:
+            ``detector``, ``detector_low``, ``task_prompt``, ``vlm_box`` or ``whole_image``.
         points: ``float64 [P, 2]`` (x, y) and ``point_labels`` ``int64 [P]`` 1 positive, 0 negative.
         similarity: ``float32 [h, w]`` Spatial CLIP map in [0, 1], or None.
         mask_scores: ``float64 [N]`` CLIP scores; ``selected``: ``bool [N]``.
@@ -278,8 +282,11 @@ class Trace:
     """Everything needed to explain a segmentation.
 
     ``calls`` counts model passes per image by role (``vlm_generate``, ``vlm_score``, ``inpaint``, ``detect``,
-    ``segmenter_encode``, ``segmenter_decode``, ``clip_image``, ``clip_text``, ``clip_spatial``);
-    ``seconds`` the time of the whole micro-batch by role.
+    ``segmenter_encode``, ``segmenter_decode``, ``clip_image``, ``clip_text``, ``clip_spatial``; a text counts once
+    however many templates it is averaged over); ``seconds`` the time of the whole micro-batch by role.
+    ``names`` are the U candidates in the order of the columns of ``p_original`` (an iteration before the last name
+    was found has fewer columns). ``size`` is the (height, width) to which all coordinates and masks of this trace
+    refer; None, or the image's own size unless the image was too large and was worked on at a smaller one.
     """
 
     task: str
@@ -292,6 +299,7 @@ class Trace:
     calls: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
