@@ -1,0 +1,68 @@
+# `make demo` and `make test` each make what they need. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The interpreter that makes the virtual environment: Python 3.11 or newer.
+PYTHON ?= $(firstword $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3))
+VENV := .venv
+BIN := $(VENV)/bin
+CORE := $(VENV)/.core-installed
+DEV := $(VENV)/.dev-installed
+ARGS ?=
+# Tests use tiny models: more threads than cores only wait for each other.
+TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TORCHDYNAMO_DISABLE=1
+
+.PHONY: help demo serve test unit lint format types lock clean
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+demo: $(CORE) ## a real Label Studio, the backend, annotated samples; ARGS=--check verifies and stops
+	@$(BIN)/python -m ml_backend.demo $(ARGS)
+
+serve: $(CORE) ## the backend on port 9090, for your own Label Studio
+	@$(BIN)/int-backend serve $(ARGS)
+
+test: lint types ## all that CI runs: linters, types, unit, integration and end-to-end tests
+	@scripts/ensure_chromium.sh
+	@$(BIN)/python -m ml_backend.demo --prepare
+	@echo "== tests"
+	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+unit: $(DEV) ## unit and integration tests only: no Label Studio, no browser
+	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not e2e" $(ARGS)
+
+lint: $(DEV) ## ruff: rules and format
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(DEV) ## mypy, strict
+	@echo "== mypy"
+	@$(BIN)/mypy
+
+format: $(DEV) ## mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(DEV) ## write requirements*.txt from the environment
+	@$(BIN)/python scripts/lock.py
+
+clean: ## remove environments, caches, the demo's data
+	rm -rf $(VENV) .venv-label-studio .demo artifacts build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@scripts/make_venv.sh "$(PYTHON)" $(VENV)
+
+$(CORE): requirements.txt pyproject.toml | $(BIN)/python
+	@echo "== installing the backend into $(VENV) (the first time about 1.4 GB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(CORE) requirements-dev.txt
+	@echo "== installing the test tools"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
