@@ -1,0 +1,112 @@
+"""One self-contained HTML page that shows, per image, why this name won and how its mask came about."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from int_model.report import chart, view
+from int_model.report.contrast import ScoreKey
+from int_model.types import Image, Segmentation
+
+MAX_BYTES = 30_000_000
+"""Default size up to which images are shown in full; the pages of 50 images stay below it."""
+
+
+class ReportBuilder:
+    """Collects images one by one and renders the page; keeps small pictures only, no arrays.
+
+    Args:
+        task: the task prompt, for the heading.
+        facts: (label, value) pairs below the heading, e.g. profile and strategy.
+        score_key: whether running scores are kept by ``patch`` or by ``name``; None: told from the trace.
+        max_bytes: once the page is this large, further images show their result alone.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        facts: Sequence[tuple[str, str]] = (),
+        *,
+        score_key: ScoreKey | None = None,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._task = task
+        self._facts = tuple(facts)
+        self._key = score_key
+        self._max_bytes = max_bytes
+        self._views: list[view.ImageView] = []
+        self._nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def add(
+        self, title: str, image: Image, segmentation: Segmentation, *, seconds: float = 0.0, detail_file: str = ""
+    ) -> None:
+        """Add a finished image; ``detail_file`` is named where the page has no room for the details."""
+        number = len(self._views) + 1
+        if self._nbytes < self._max_bytes:
+            item = view.full(number, title, image, segmentation, seconds, self._key)
+            if self._nbytes + item.nbytes <= self._max_bytes:
+                self._append(item)
+                return
+        self._append(view.brief(number, title, image, segmentation, seconds, detail_file))
+
+    def add_error(self, title: str, error: str) -> None:
+        """Add an image that could not be done, with its one sentence."""
+        self._append(view.failed(len(self._views) + 1, title, error))
+
+    def _append(self, item: view.ImageView) -> None:
+        self._views.append(item)
+        self._nbytes += item.nbytes
+
+    def render(self) -> str:
+        """The whole page: HTML text without lone surrogates, everything inline, every text escaped."""
+        folder = resources.files("int_model.report") / "templates"
+        style = (folder / "report.css").read_text(encoding="utf-8")
+        script = (folder / "report.js").read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        done = [item for item in self._views if not item.error]
+        page = _environment().get_template("report.html.j2")
+        text = page.render(
+            task=self._task,
+            facts=self._facts,
+            images=self._views,
+            done=len(done),
+            found=sum(bool(item.instances) for item in done),
+            failed=len(self._views) - len(done),
+            objects=sum(len(item.instances) for item in done),
+            style=Markup(style),  # noqa: S704 our own file
+            script=Markup(script),  # noqa: S704 our own file
+            script_hash=digest,
+            chart_size=(chart.WIDTH, chart.HEIGHT),
+        )
+        return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("int_model.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    return environment
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    """A number with a real minus sign; a dash for what is missing or not finite."""
+    if value is None or value != value or value in (float("inf"), float("-inf")):
+        return "–"
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
