@@ -1,0 +1,130 @@
+"""``load_suite``: a profile's five models, loaded and ready. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from int_model.models.profile import ROLES, Profile, ProfileError, Weights, profile_names, read_profile
+from int_model.models.protocols import Detector, Inpainter, Segmenter, TextImage, VisionLanguage
+
+__all__ = ["ModelSuite", "Profile", "ProfileError", "load_suite", "profile_names", "read_profile"]
+
+_LOADERS = {
+    ("vlm", "hf"): "vision_language:load",
+    ("inpainter", "opencv"): "inpainting:load_opencv",
+    ("inpainter", "mean-colour"): "inpainting:load_mean_colour",
+    ("inpainter", "diffusers"): "inpainting:load_diffusers",
+    ("detector", "hf"): "detector:load",
+    ("segmenter", "hf"): "segmenter:load",
+    ("text_image", "hf"): "text_image:load",
+}
+# Batch and cache sizes, and where the weights lie, do not change what the models answer.
+_NO_IDENTITY = {"id", "revision", "max_batch", "feature_cache_mb", "text_cache", "share_prefix"}
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelSuite:
+    """Five models that work together.
+
+    Attributes:
+        profile: the profile's name.
+        device: where the models run, e.g. ``cpu`` or ``cuda``.
+        fingerprint: 16 hex digits that change when any checkpoint or option changes that affects the answers.
+        int_overrides: the profile's overrides of the method's configuration, nested as in ``IntConfig``.
+    """
+
+    vlm: VisionLanguage
+    inpainter: Inpainter
+    detector: Detector
+    segmenter: Segmenter
+    text_image: TextImage
+    profile: str
+    device: str
+    fingerprint: str
+    int_overrides: Mapping[str, Any]
+
+
+def load_suite(
+    profile: str | Path | Profile = "nano",
+    *,
+    device: str = "auto",
+    overrides: Mapping[str, Any] | None = None,
+    offline: bool | None = None,
+    progress: Progress | None = None,
+) -> ModelSuite:
+    """Load a profile's models.
+
+    Args:
+        profile: name of a shipped profile, path of a profile file, or a ``Profile`` (``overrides`` must then be None).
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        overrides: dotted keys, e.g. ``{"segmenter.id": "facebook/sam-vit-base"}`` (see ``read_profile``).
+        offline: use only weights that are already on this machine; None leaves it to ``HF_HUB_OFFLINE``.
+        progress: called as ``progress(role, done, total)`` before each role is loaded, and once at the end with
+            ``("ready", total, total)``.
+
+    Raises:
+        ProfileError: the profile does not exist or holds unknown keys or values.
+        ValueError: the device does not exist.
+        WeightsError: (from ``int_model.models.weights``) weights are absent, incomplete or unreadable.
+    """
+    if isinstance(profile, Profile):
+        if overrides:
+            raise ProfileError("overrides apply to a profile's name or file; give read_profile both instead")
+    else:
+        profile = read_profile(profile, overrides)
+
+    from int_model.models.device import choose_device
+    from int_model.models.weights import Source, identity
+
+    place = choose_device(device)
+    local_only = _hub_is_offline() if offline is None else offline
+    models: dict[str, Any] = {}
+    identities: dict[str, Any] = {}
+    for done, role in enumerate(ROLES):
+        if progress is not None:
+            progress(role, done, len(ROLES))
+        settings = getattr(profile, role)
+        source = None
+        if isinstance(settings, Weights):
+            source = Source.of(role, settings, device=place, offline=local_only)
+        models[role] = _loader(role, settings.kind)(settings, source)
+        identities[role] = [_options(settings), None if source is None else identity(source)]
+    if progress is not None:
+        progress("ready", len(ROLES), len(ROLES))
+    return ModelSuite(
+        **models,
+        profile=profile.name,
+        device=str(place),
+        fingerprint=_digest(identities),
+        int_overrides=profile.int_overrides,
+    )
+
+
+def _hub_is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _loader(role: str, kind: str) -> Callable[[Any, Any], Any]:
+    module, _, function = _LOADERS[role, kind].partition(":")
+    loader: Callable[[Any, Any], Any] = getattr(importlib.import_module(f"int_model.models.{module}"), function)
+    return loader
+
+
+def _options(settings: BaseModel) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude=_NO_IDENTITY)
+
+
+def _digest(identities: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identities, sort_keys=True).encode()).hexdigest()[:16]
