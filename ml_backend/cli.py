@@ -1,0 +1,159 @@
+"""``int-backend``: the command line. Commands import what they need when they run, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="int-backend",
+    help="One task prompt in, masks out: a Label Studio ML backend, and the same method for files and folders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+
+class StrategyName(StrEnum):
+    """The values of ``--strategy``; they are those of ``int_model.strategies.STRATEGIES``."""
+
+    int_ = "int"
+    vlm_box = "vlm_box"
+    grounded_sam = "grounded_sam"
+
+
+@contextmanager
+def plain_errors(*, debug: bool) -> Iterator[None]:
+    """Turn exceptions into one sentence on stderr and an exit status; ``debug`` lets them through with a traceback."""
+    if debug:
+        logging.basicConfig(level=logging.INFO)
+        for name in ("int_model", "ml_backend"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        yield
+        return
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        complain("stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    except ValueError as error:  # everything that a user can get wrong is one
+        complain(str(error))
+        raise typer.Exit(MISUSED) from None
+    except (OSError, RuntimeError) as error:
+        complain(str(error))
+        raise typer.Exit(FAILED) from None
+    except Exception as error:  # noqa: BLE001 the last resort of a program for people
+        complain(f"unexpected {type(error).__name__}: {error}; run it again with --debug to see where it comes from")
+        raise typer.Exit(FAILED) from None
+
+
+def complain(sentence: str) -> None:
+    """Write one line ``int-backend: ...`` to stderr."""
+    typer.echo(f"int-backend: {' '.join(sentence.split())}", err=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("int-backend"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """One task prompt in, masks out."""
+
+
+Profile = Annotated[str, typer.Option("--profile", "-p", help="Which models: a name from `profiles`, or a .toml file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--model", metavar="ROLE.KEY=VALUE", help="Change the profile, e.g. vlm.id=./llava.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+
+
+@app.command()
+def segment(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders (searched with everything below).")],
+    task: Annotated[str, typer.Option("--task", "-t", help="What to look for, e.g. 'camouflaged animal'.")],
+    profile: Profile = "nano",
+    strategy: Annotated[
+        StrategyName, typer.Option("--strategy", "-s", help="How to get from the prompt to masks.")
+    ] = StrategyName.int_,
+    preset: Annotated[str | None, typer.Option(help="A named configuration of the method, e.g. paper, fast.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one option of the method, e.g. iterations.count=3."),
+    ] = None,
+    model: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where results go. [default: int-results; none with --json]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, and nothing else, to stdout.")] = False,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the models together.")] = 4,
+    report: Annotated[bool, typer.Option(help="Whether to write report.html.")] = True,
+    debug: Debug = False,
+) -> None:
+    """Segment images: masks, overlays, traces and one report that shows why, without Label Studio.
+
+    Exit status: 0 all done, 1 some images failed, 2 wrong usage.
+    """
+    with plain_errors(debug=debug):
+        from ml_backend.segment_command import SegmentOptions, run
+
+        options = SegmentOptions(
+            images=tuple(images),
+            task=task,
+            profile=profile,
+            strategy=strategy.value,
+            preset=preset,
+            changes=tuple(changes or ()),
+            model_changes=tuple(model or ()),
+            out=out if out is not None or as_json else Path("int-results"),
+            as_json=as_json,
+            device=device,
+            batch_size=batch_size,
+            report=report,
+        )
+        status = run(options, stdout=sys.stdout)
+    if status:
+        raise typer.Exit(status)
+
+
+@app.command()
+def profiles() -> None:
+    """List the model profiles: what they are for, the memory they need, the licences of their weights."""
+    with plain_errors(debug=False):
+        from rich.console import Console
+        from rich.table import Table
+
+        from int_model.models.profile import profile_names, read_profile
+
+        table = Table("profile", "for", "memory", "licences", show_lines=True)
+        for name in profile_names():
+            meta = read_profile(name).meta
+            memory = "?" if meta.memory_gb is None else f"{meta.memory_gb:g} GB"
+            licences = "\n".join(f"{role}: {licence}" for role, licence in meta.licences.items())
+            table.add_row(name, meta.description, memory, licences)
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    app()
