@@ -160,7 +160,7 @@ class ModelCalls:
             return kept
         with self._role("clip_text", [owner]):
             mean = self._suite.text_image.embed_texts(sentences).mean(axis=0, dtype=np.float64)
-        feature = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+        feature: NDArray[np.float32] = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
         self._texts.put(sentences, feature)
         return feature
 

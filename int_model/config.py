@@ -2,7 +2,9 @@
 
 Each description starts with where the default comes from: *Paper* (INT, arXiv 2501.18753), *Ancestor* (the released
 code or paper of ProMaC, arXiv 2408.15205, or GenSAM, arXiv 2312.07374) or *Stand-in* (not published; our choice).
-Which checkpoint fills which role, and how it is loaded, is the business of the model profiles, not of this file.
+What belongs to a model rather than to the method is in the model profiles (``models/profiles``): checkpoints, and the
+inpainter's seed (ancestor code: 32), steps, guidance and size. Vision-language models decode greedily (stand-in, so that
+a run can be repeated; the ancestor code samples).
 """
 
 from __future__ import annotations
@@ -48,12 +50,6 @@ class PatchesConfig(_Section):
 class VlmConfig(_Section):
     """How the vision-language model is asked."""
 
-    decode: Literal["greedy", "sample"] = Field(
-        "greedy",
-        description="Stand-in: greedy, so that a run can be repeated. The ancestor code samples. Handed to adapters "
-        "that can be adjusted.",
-    )
-    temperature: float = Field(0.2, gt=0, description="Ancestor code: temperature where `decode` is `sample`.")
     input: Literal["original", "reweighted"] = Field(
         "original", description="Ancestor paper (A.6): the VLM always sees the original image; `reweighted` feeds X_i."
     )
@@ -68,7 +64,7 @@ class CandidatesConfig(_Section):
     refresh: Literal["once", "every"] = Field(
         "once",
         description="Stand-in: one dialogue per patch, kept. `every` repeats it in each iteration (ancestor paper, "
-        "algorithm 1), which differs only when sampling or when the VLM sees the reweighted image.",
+        "algorithm 1), which differs only when the VLM samples or sees the reweighted image.",
     )
     negative_answer: Literal["task", "abstain"] = Field(
         "task",
@@ -92,12 +88,6 @@ class InpaintConfig(_Section):
     )
     reuse_iou: float = Field(
         0.98, ge=0, le=1, description="Stand-in: X' is kept if the mask's IoU with the last one is greater; 1 = never."
-    )
-    seed: int = Field(32, ge=0, description="Ancestor code: seed of the generator. Handed to adjustable adapters.")
-    steps: int = Field(25, ge=1, description="Stand-in: denoising steps (ancestor code: 50). To adjustable adapters.")
-    guidance: float = Field(7.5, ge=0, description="Ancestor code: guidance scale. Handed to adjustable adapters.")
-    size: int = Field(
-        512, ge=64, description="Ancestor code: side of the model's square input. To adjustable adapters."
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TaskPrompt:
-    """The one prompt of a project, e.g. ``camouflaged animal``. Raises ``ValueError`` if blank or over 200 characters."""
+    """The one prompt of a project, e.g. ``camouflaged animal``. Raises ``ValueError`` if blank or too long (200)."""
 
     text: str
 

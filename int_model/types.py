@@ -249,6 +249,7 @@ class IterationTrace:
         instance_masks: ``bool [H, W]`` for each of the N boxes.
         soft_mask: fused S_i; ``mask``: binary M_i.
         distance: squared L2 distance per pixel of S_i to the mean of all iterations (eq. 14).
+        predicted_iou: ``float64 [N]``, the segmenter's own estimate for each mask.
     """
 
     index: int
@@ -275,6 +276,7 @@ class IterationTrace:
     soft_mask: SoftMask
     mask: Mask
     distance: float = math.nan
+    predicted_iou: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

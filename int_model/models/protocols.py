@@ -7,7 +7,7 @@ from one thread at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -164,17 +164,4 @@ class TextImage(Protocol):
 
     def embed_patches(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """Spatial CLIP features (CLIP Surgery, k-k attention, dual path): ``[N, gh, gw, D]``, class token dropped."""
-        ...
-
-
-@runtime_checkable
-class Adjustable(Protocol):
-    """Optional: a model whose run-time options follow the method's configuration."""
-
-    def adjust(self, options: Mapping[str, int | float | str]) -> None:
-        """Take over options; unknown ones are ignored.
-
-        Inpainters are given ``seed``, ``steps``, ``guidance`` and ``size``; vision-language models ``decode``
-        (``greedy`` or ``sample``) and ``temperature``. Called before each micro-batch, so it must be cheap.
-        """
         ...

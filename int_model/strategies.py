@@ -1,0 +1,51 @@
+"""One interface for every way from a task prompt to masks: ``int``, and two one-call baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from int_model.baselines import GroundedSam, VlmBox
+from int_model.config import IntConfig
+from int_model.pipeline import IntPipeline
+from int_model.prompts import TaskPrompt
+from int_model.types import Image, Progress, Segmentation
+
+if TYPE_CHECKING:
+    from int_model.models.suite import ModelSuite
+
+STRATEGIES: tuple[str, ...] = ("int", "vlm_box", "grounded_sam")
+
+
+class Strategy(Protocol):
+    """Segments lists of images for one task prompt."""
+
+    @property
+    def name(self) -> str:
+        """One of ``STRATEGIES``."""
+        ...
+
+    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+        """One segmentation per image (``uint8 [H, W, 3]``, sizes may differ), in order.
+
+        Raises ``ValueError`` if an entry is not such an image; the message names its position.
+        """
+        ...
+
+
+def make_strategy(
+    name: str, suite: ModelSuite, config: IntConfig | None = None, progress: Progress | None = None
+) -> Strategy:
+    """The strategy of that name over a suite of models; without ``config`` the defaults with the suite's overrides.
+
+    A given ``config`` is used as it is. Raises ``ValueError`` for an unknown name.
+    """
+    if config is None:
+        config = IntConfig().merged(suite.int_overrides)
+    if name == "int":
+        return IntPipeline(suite, config, progress)
+    if name == "vlm_box":
+        return VlmBox(suite, config, progress)
+    if name == "grounded_sam":
+        return GroundedSam(suite, config, progress)
+    raise ValueError(f"there is no strategy '{name}'; choose one of: {', '.join(STRATEGIES)}")
