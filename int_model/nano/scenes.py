@@ -81,12 +81,17 @@ def glyph(character: str) -> NDArray[np.uint8]:
 
 @dataclass
 class SceneGenerator:
-    """Draws scenes. ``avoid`` names animals that never appear; ``smudges`` adds blurred patches (training only)."""
+    """Draws scenes.
+
+    ``avoid`` names animals that never appear, ``smudges`` adds blurred patches (training only), ``camouflage`` is the
+    range of strengths of the sought animals (0: their own colours, 1: the texture's).
+    """
 
     split: Split
     seed: int = 0
     avoid: tuple[str, ...] = ()
     smudges: bool = False
+    camouflage: tuple[float, float] = (0.35, 0.85)
     tiles: int = 24
     tasks: tuple[str, ...] = ("camouflaged animal", "polyp", "skin lesion")
     weights: tuple[float, ...] = (0.76, 0.12, 0.12)
@@ -117,7 +122,7 @@ class SceneGenerator:
         taken = np.zeros(shape, dtype=np.bool_)
         for thing, sought in todo:
             largest = (0.6, 0.42, 0.36)[count - 1] if sought else 0.4
-            strength = float(rng.uniform(0.35, 0.85) if sought else rng.uniform(0.2, 0.7))
+            strength = float(rng.uniform(*self.camouflage) if sought else rng.uniform(0.2, 0.7))
             for _ in range(12):
                 alpha, colour = self._posed(thing, rng, float(rng.uniform(0.3 if count == 1 else 0.24, largest)), shape)
                 solid = alpha > 0.5

@@ -46,6 +46,15 @@ def config() -> SamConfig:
     )
 
 
+def fresh() -> SamModel:
+    """An untrained model with PyTorch's own start; the library's (std 0.02 everywhere) leaves the decoder asleep."""
+    model = SamModel(config())
+    for part in model.modules():
+        if isinstance(part, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Embedding):
+            part.reset_parameters()
+    return model
+
+
 def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
     """``float32 [N, 3, H, W]`` normalised as SAM's image processor does it."""
     array = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
@@ -144,7 +153,7 @@ def train(pool: ScenePool, out: Path, *, steps: int = 4000, batch: int = 12, pea
     """Train for ``steps`` batches of ``batch`` images with four prompts each; save the weights to ``out``."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model = SamModel(config()).to(device).train()
+    model = fresh().to(device).train()
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.02, betas=(0.9, 0.98))
     allowed = [i for i in range(len(pool)) if not _UNSEEN & set(pool.names(i))]
     started, shown, mean_iou = time.monotonic(), 0.0, 0.0

@@ -30,6 +30,7 @@ from transformers import (
 from int_model.nano.pool import PooledScene, ScenePool
 from int_model.nano.text import MAX_TEXT, TEMPLATES, clip_tokenizer
 from int_model.nano.world import ALL_ENVIRONMENTS, NAMES, TASKS
+from int_model.patches import pad_to_square, square_frame
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +74,6 @@ def to_tensor(images: Sequence[NDArray[np.uint8]], side: int = SIDE) -> torch.Te
     return (array - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def pad_square(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int, int]:
-    """The image centred on a square of CLIP's mean colour; its offsets (y, x)."""
-    height, width = image.shape[:2]
-    side = max(height, width)
-    y, x = (side - height) // 2, (side - width) // 2
-    square = np.empty((side, side, 3), dtype=np.uint8)
-    square[:] = np.round(np.asarray(MEAN) * 255)
-    square[y : y + height, x : x + width] = image
-    return square, y, x
-
-
 def make_view(scene: PooledScene, rng: np.random.Generator) -> View:
     """A random view: whole scene, a part like INT's patches, a thing with some margin, or a thing on black."""
     kind = rng.choice(4, p=[0.42, 0.28, 0.18, 0.12])
@@ -109,8 +99,9 @@ def make_view(scene: PooledScene, rng: np.random.Generator) -> View:
             xs = slice(max(0, cols[0] - int(mx * rng.uniform(0.3, 1))), cols[-1] + 1 + int(mx * rng.uniform(0.3, 1)))
             image, ids = image[ys, xs], ids[ys, xs]
     if rng.random() < 0.6:
-        image, y, x = pad_square(np.ascontiguousarray(image))
-        padded = np.full(image.shape[:2], 255, dtype=np.uint8)
+        side, x, y = square_frame(*ids.shape)
+        image = pad_to_square(image)
+        padded = np.full((side, side), 255, dtype=np.uint8)
         padded[y : y + ids.shape[0], x : x + ids.shape[1]] = ids
         ids = padded
     image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA if image.shape[0] > SIDE else cv2.INTER_LINEAR)
@@ -163,6 +154,9 @@ class Towers(torch.nn.Module):
         super().__init__()
         self.owl = OwlViTForObjectDetection(config())
         self.tokenizer = clip_tokenizer()
+        for part in (*self.owl.box_head.modules(), *self.owl.class_head.modules()):
+            if isinstance(part, torch.nn.Linear):  # the library's start (std 1) saturates the boxes for good
+                part.reset_parameters()
         with torch.no_grad():  # start from "nothing is here": cosine near 0 -> logit near -3.6
             self.owl.class_head.logit_shift.bias.fill_(-0.6)
             self.owl.class_head.logit_scale.bias.fill_(5.0)

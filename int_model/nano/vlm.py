@@ -1,0 +1,243 @@
+"""Recipe 3: a small LLaVA on top of the trained tower (which stays as it is).
+
+It learns INT's own questions on INT's own patches. A patch that does not show the sought thing is answered all the same,
+with what the surroundings suggest: real VLMs hallucinate like that, and INT exists because of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from numpy.typing import NDArray
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    OwlViTForObjectDetection,
+)
+
+from int_model.nano import tower
+from int_model.nano.pool import PooledScene, ScenePool
+from int_model.nano.text import caption, vlm_tokenizer
+from int_model.nano.tower import learning_rate
+from int_model.nano.world import ALL_ENVIRONMENTS, NAMES, TASKS
+from int_model.patches import make_patches, pad_to_square, square_frame
+from int_model.prompts import TaskPrompt
+
+log = logging.getLogger(__name__)
+WIDTH, LAYERS = 128, 3
+CHAT = (
+    "<s>{% for m in messages %}{% if m['role'] == 'user' %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}"
+    "<image>\n{% else %}{{ c['text'] }}{% endif %}{% endfor %} {% else %}ASSISTANT:{% for c in m['content'] %}"
+    " {{ c['text'] }}{% endfor %}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+Turn = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """One training conversation: the picture ``uint8 [S, S, 3]`` and its turns."""
+
+    image: NDArray[np.uint8]
+    turns: tuple[Turn, ...]
+
+
+def config() -> LlavaConfig:
+    """The tower of recipe 1 under a Llama of 0.9 M parameters."""
+    tokenizer = vlm_tokenizer()
+    ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    return LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=tower.WIDTH, intermediate_size=4 * tower.WIDTH, num_hidden_layers=tower.DEPTH, num_attention_heads=5,
+            image_size=tower.SIDE, patch_size=tower.CELL, projection_dim=tower.TEXT,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=352, num_hidden_layers=LAYERS, num_attention_heads=4,
+            num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=False, **ids,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=False,
+        **ids,
+    )
+
+
+def processor() -> LlavaProcessor:
+    """Pictures of 144 x 144; the chat template that the model is trained with."""
+    size = {"height": tower.SIDE, "width": tower.SIDE}
+    return LlavaProcessor(
+        CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
+        vlm_tokenizer(),
+        patch_size=tower.CELL,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token="<image>",  # noqa: S106 - a token of text, not of access
+        chat_template=CHAT,
+    )
+
+
+def _box_text(box: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{min(1.0, max(0.0, v)):.2f}" for v in box) + "]"
+
+
+def lesson(scene: PooledScene, rng: np.random.Generator) -> Lesson:
+    """A conversation about the whole scene or one of INT's patches of it."""
+    height, width = scene.ids.shape
+    patches = make_patches(height, width, (1, 2, 4))
+    patch = patches[0] if rng.random() < 0.4 else patches[int(rng.integers(1, len(patches)))]
+    side, x, y = square_frame(*patch.size)
+    image = pad_to_square(patch.crop(scene.image))
+    ids = np.zeros((side, side), dtype=np.uint8)
+    ids[y : y + patch.size[0], x : x + patch.size[1]] = patch.crop(scene.ids)
+    flipped = rng.random() < 0.5
+    if flipped:
+        image, ids = image[:, ::-1], ids[:, ::-1]
+    image = cv2.resize(image, (tower.SIDE, tower.SIDE), interpolation=cv2.INTER_LINEAR)
+    jitter = image.astype(np.float32) * rng.uniform(0.9, 1.1, (1, 1, 3)) + rng.uniform(-8, 8)
+
+    task = TaskPrompt(scene.task)
+    name, environment = NAMES[scene.target], ALL_ENVIRONMENTS[scene.environment]
+    sought = [(int((ids == n).sum()), n) for n, thing in enumerate(scene.names, start=1) if thing == scene.target]
+    others = [(int((ids == n).sum()), n) for n, thing in enumerate(scene.names, start=1) if thing != scene.target]
+    area, number = max(max(sought, default=(0, 0)), max(others, default=(0, 0)) if not any(a for a, _ in sought) else (0, 0))
+    if area > 12:
+        mask = ids == number
+        rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = np.array([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1]) / side
+    else:  # nothing there: a guess, as models make them
+        centre, half = rng.uniform(0.3, 0.7, 2), rng.uniform(0.1, 0.3, 2)
+        box = np.array([*(centre - half), *(centre + half)])
+    answers = (caption(name, environment, scene.task), name, environment, _box_text(box.tolist()))
+    kind = rng.random()
+    turns: tuple[Turn, ...]
+    if kind < 0.5:
+        turns = tuple(zip(task.dialogue, answers, strict=True))
+    elif kind < 0.7:
+        turns = ((task.box_question, answers[3]),)
+    else:
+        turns = ((task.score_question(_candidates(scene, rng)), name),)
+    return Lesson(np.clip(jitter, 0, 255).astype(np.uint8), turns)
+
+
+def _candidates(scene: PooledScene, rng: np.random.Generator) -> list[str]:
+    """Names as the patches might have proposed them, the true one mostly among them."""
+    pool = [n for n in TASKS[scene.task].names if n != NAMES[scene.target]]
+    listed = [str(n) for n in rng.permutation(pool)[: int(rng.integers(0, min(7, len(pool)) + 1))]]
+    if rng.random() < 0.93 or not listed:
+        listed.insert(int(rng.integers(len(listed) + 1)), NAMES[scene.target])
+    return listed
+
+
+class Encoder:
+    """Turns lessons into ids and answer labels, word for word as the chat template does."""
+
+    def __init__(self) -> None:
+        self._tokenizer = vlm_tokenizer()
+        self._cache: dict[str, list[int]] = {}
+        self.pad = self._tokenizer.pad_token_id
+        self.image = self._tokenizer.convert_tokens_to_ids("<image>")
+        self.tokens = tower.GRID**2
+
+    def _ids(self, text: str) -> list[int]:
+        if text not in self._cache:
+            self._cache[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._cache[text]
+
+    def __call__(self, lessons: Sequence[Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Right-padded ids and labels (-100 where no answer), ``int64 [N, T]``; images take ``GRID**2`` places."""
+        rows, labels = [], []
+        for item in lessons:
+            ids, answer = [*self._ids("<s>USER: "), *[self.image] * self.tokens], []
+            answer = [-100] * len(ids)
+            for number, (question, reply) in enumerate(item.turns):
+                asked = self._ids(f"{'' if number else chr(10)}{'USER: ' if number else ''}{question} ASSISTANT:")
+                said = self._ids(f" {reply}</s>")
+                ids += [*asked, *said]
+                answer += [-100] * len(asked) + said
+            rows.append(ids)
+            labels.append(answer)
+        width = max(map(len, rows))
+        padded = torch.tensor([r + [self.pad] * (width - len(r)) for r in rows])
+        return padded, torch.tensor([r + [-100] * (width - len(r)) for r in labels])
+
+
+def with_tower(weights: Path) -> LlavaForConditionalGeneration:
+    """A fresh LLaVA whose vision tower is the trained one."""
+    owl = OwlViTForObjectDetection(tower.config())
+    owl.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+    model = LlavaForConditionalGeneration(config())
+    vision = tower.as_clip(owl).vision_model.state_dict()
+    model.model.vision_tower.load_state_dict({k: v for k, v in vision.items() if "position_ids" not in k}, strict=False)
+    return model
+
+
+def train(pool: ScenePool, tower_weights: Path, out: Path, *, steps: int = 1500, batch: int = 32, peak: float = 1.5e-3,
+          seed: int = 0, device: str = "cpu") -> Path:
+    """Train projector and language model for ``steps`` batches; save all weights to ``out``."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = with_tower(tower_weights).to(device).train()
+    model.model.vision_tower.requires_grad_(requires_grad=False).eval()
+    learned = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(learned, weight_decay=0.02, betas=(0.9, 0.98))
+    encode = Encoder()
+    started, shown, named = time.monotonic(), 0.0, [0, 0]
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, steps, peak)
+        lessons = [lesson(pool[int(i)], rng) for i in rng.integers(0, len(pool), batch)]
+        ids, labels = (t.to(device) for t in encode(lessons))
+        pixels = tower.to_tensor([item.image for item in lessons]).to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            with torch.no_grad():
+                seen = model.model.vision_tower(pixels).last_hidden_state[:, 1:]
+            words = model.get_input_embeddings()(ids)
+            images = model.model.multi_modal_projector(seen)
+            words = words.masked_scatter((ids == encode.image)[..., None], images.to(words.dtype))
+            hidden = model.model.language_model(inputs_embeds=words, attention_mask=(ids != encode.pad).long()).last_hidden_state
+            asked = labels[:, 1:] != -100
+            logits = model.lm_head(hidden[:, :-1][asked])
+        truth = labels[:, 1:][asked]
+        loss = nnf.cross_entropy(logits.float(), truth)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+        optimiser.step()
+        shown += loss.item() / 50
+        names = torch.tensor([len(item.turns) == 1 and "names are" in item.turns[0][0] for item in lessons], device=device)
+        first = torch.zeros_like(labels[:, 1:], dtype=torch.bool)
+        first[torch.arange(len(lessons)), asked.int().argmax(1)] = True
+        pick = (first & names[:, None])[asked]
+        named[0] += int((logits.argmax(-1) == truth)[pick].sum())
+        named[1] += int(pick.sum())
+        if step % 50 == 49:
+            rate = (step + 1) * batch / (time.monotonic() - started)
+            log.info("vlm %d/%d loss %.3f, names from a list %.2f, %.1f/s", step + 1, steps, shown, named[0] / max(1, named[1]), rate)
+            shown, named = 0.0, [0, 0]
+        if step % 500 == 499 or step == steps - 1:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(model.state_dict(), out)
+    return out
+
+
+def export(weights: Path, checkpoints: Path) -> None:
+    """Write ``vlm/`` in half precision, as an ordinary checkpoint."""
+    model = LlavaForConditionalGeneration(config())
+    model.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+    tokenizer = vlm_tokenizer()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.half().save_pretrained(checkpoints / "vlm")
+    processor().save_pretrained(checkpoints / "vlm")
