@@ -3,8 +3,8 @@
 Each description starts with where the default comes from: *Paper* (INT, arXiv 2501.18753), *Ancestor* (the released
 code or paper of ProMaC, arXiv 2408.15205, or GenSAM, arXiv 2312.07374) or *Stand-in* (not published; our choice).
 What belongs to a model rather than to the method is in the model profiles (``models/profiles``): checkpoints, and the
-inpainter's seed (ancestor code: 32), steps, guidance and size. Vision-language models decode greedily (stand-in, so that
-a run can be repeated; the ancestor code samples).
+inpainter's seed (ancestor code: 32), steps, guidance and size. Vision-language models decode greedily (stand-in, so
+that a run can be repeated; the ancestor code samples).
 """
 
 from __future__ import annotations

@@ -1,0 +1,275 @@
+"""Five fake models that see a world of coloured shapes, so that the whole loop runs meaningfully in milliseconds.
+
+An *object* is a pixel colour with an animal's name, an *environment* a paler colour. Everything is deterministic and
+works from pixels alone, so removing an object's pixels changes what the models say, and nothing else does. Each fake
+keeps what it was asked (``asked``, ``batches``), independently of the pipeline's own counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from int_model.models.protocols import CoordinateFrame, MaskPrompt, MaskProposal, Reduce
+from int_model.models.suite import ModelSuite
+from int_model.patches import to_square
+from int_model.types import Box, Detection, Floats, Image, Mask
+
+OBJECTS = {"frog": (200, 30, 30), "snake": (30, 180, 30), "owl": (30, 30, 200)}
+ENVIRONMENTS = {"sand": (200, 180, 120), "moss": (120, 190, 150)}
+TYPICAL = {"sand": "snake", "moss": "frog"}
+"""The animal that a language prior expects in each environment, whether it is there or not."""
+
+TASK = "camouflaged animal"
+_WORDS = (*OBJECTS, *ENVIRONMENTS)
+
+
+def scene(
+    height: int = 96, width: int = 128, objects: Sequence[tuple[str, int, int, int]] = (), environment: str = "sand"
+) -> tuple[Image, list[Mask]]:
+    """An image with discs ``(name, x, y, radius)`` and their masks, in order."""
+    rng = np.random.default_rng(7)
+    image = np.empty((height, width, 3), dtype=np.uint8)
+    image[:] = ENVIRONMENTS[environment]
+    yy, xx = np.mgrid[:height, :width]
+    masks = []
+    for name, x, y, radius in objects:
+        mask = (xx - x) ** 2 + (yy - y) ** 2 <= radius**2
+        image[mask] = OBJECTS[name]
+        masks.append(mask)
+    noise = rng.integers(-3, 4, image.shape)
+    return (image.astype(np.int64) + noise).clip(0, 255).astype(np.uint8), masks
+
+
+def colour_mask(image: Image, name: str) -> Mask:
+    """Pixels whose colour has the direction of the name's colour, however dark."""
+    target = np.array(OBJECTS.get(name) or ENVIRONMENTS[name], dtype=np.float64)
+    pixels = image.astype(np.float64)
+    norm = np.linalg.norm(pixels, axis=2)
+    cosine = pixels @ target / np.maximum(norm * np.linalg.norm(target), 1e-9)
+    return np.asarray((cosine > 0.985) & (norm > 15), dtype=np.bool_)
+
+
+def shares(image: Image) -> dict[str, float]:
+    """The part of an image that each known colour covers."""
+    return {word: float(colour_mask(image, word).mean()) for word in _WORDS}
+
+
+def _largest(parts: dict[str, float], words: Sequence[str]) -> str | None:
+    best = max(words, key=lambda word: parts[word])
+    return best if parts[best] > 0.002 else None
+
+
+@dataclass
+class FakeVlm:
+    """Names what covers most of a patch; where there is no object, what the environment suggests (a hallucination)."""
+
+    frame: CoordinateFrame = field(default_factory=CoordinateFrame)
+    blind: bool = False
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+    scored: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    batches: list[str] = field(default_factory=list)
+
+    def dialogue(
+        self, images: Sequence[Image], questions: Sequence[Sequence[str]], max_new_tokens: Sequence[int]
+    ) -> list[tuple[str, ...]]:
+        assert all(len(turns) == len(max_new_tokens) for turns in questions)
+        self.batches.append("dialogue")
+        self.asked += [tuple(turns) for turns in questions]
+        return [tuple(self._answer(image, q) for q in turns) for image, turns in zip(images, questions, strict=True)]
+
+    def _answer(self, image: Image, question: str) -> str:
+        parts = shares(image)
+        environment = _largest(parts, tuple(ENVIRONMENTS))
+        name = _largest(parts, tuple(OBJECTS))
+        if environment is None and name is None:
+            return ""  # nothing it knows
+        if "bounding box" in question:
+            return self._box(image, name)
+        if "environment" in question:
+            return f"{environment or 'unknown'}."
+        said = name or TYPICAL[environment or "sand"]
+        return f"A {said} on {environment}." if "describe" in question else said.capitalize()
+
+    def _box(self, image: Image, name: str | None) -> str:
+        height, width = image.shape[:2]
+        seen = Box.of_mask(colour_mask(image, name)) if name else None
+        box = to_square(seen or Box.whole(height, width).enlarge(-0.3), height, width)
+        return "[" + ", ".join(f"{v / max(height, width):.4f}" for v in box.as_tuple()) + "]"
+
+    def probability(self, image: Image, name: str) -> float:
+        """A prior from the environment, plus what is seen."""
+        parts = shares(image)
+        environment = _largest(parts, tuple(ENVIRONMENTS))
+        prior = 0.45 if environment and TYPICAL[environment] == name else 0.05
+        seen = 0.0 if self.blind else parts.get(name, 0.0)
+        return prior + (0.99 - prior) * seen / (seen + 0.02)
+
+    def score(
+        self, images: Sequence[Image], questions: Sequence[str], names: Sequence[Sequence[str]], reduce: Reduce = "mean"
+    ) -> list[Floats]:
+        self.batches.append("score")
+        self.scored += [(q, tuple(n)) for q, n in zip(questions, names, strict=True)]
+        return [np.array([self.probability(i, name) for name in own]) for i, own in zip(images, names, strict=True)]
+
+    def answer_distributions(
+        self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        self.batches.append("distributions")
+        self.scored += [(q, (a,)) for q, a in zip(questions, answers, strict=True)]
+        out = []
+        for image, answer in zip(images, answers, strict=True):
+            row = np.array([self.probability(image, word) for word in OBJECTS])
+            rows = np.stack([row / row.sum()] * len(answer.split()))
+            out.append(rows.astype(np.float32))
+        return out
+
+
+@dataclass
+class FakeInpainter:
+    """Fills with the median colour of what is left and, like a diffusion model, disturbs every other pixel a little."""
+
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    masks: list[Mask] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+
+    def inpaint(
+        self, images: Sequence[Image], masks: Sequence[Mask], positive: Sequence[str], negative: Sequence[str]
+    ) -> list[Image]:
+        self.batches.append(len(images))
+        self.asked += list(zip(positive, negative, strict=True))
+        self.masks += [mask.copy() for mask in masks]
+        out = []
+        for image, mask in zip(images, masks, strict=True):
+            assert mask.any()
+            assert not mask.all()
+            filled = np.where(image < 128, image + 2, image - 2).astype(np.uint8)
+            filled[mask] = np.median(image[~mask], axis=0).astype(np.uint8)
+            out.append(filled)
+        return out
+
+
+@dataclass
+class FakeDetector:
+    """Boxes of the connected shapes of a name's colour; the task prompt finds every object."""
+
+    score: float = 0.9
+    asked: list[tuple[str, float, float]] = field(default_factory=list)
+
+    def detect(
+        self, images: Sequence[Image], names: Sequence[str], *, box_threshold: float, text_threshold: float
+    ) -> list[list[Detection]]:
+        self.asked += [(name, box_threshold, text_threshold) for name in names]
+        return [
+            [found for found in self._find(image, name) if found.score >= box_threshold]
+            for image, name in zip(images, names, strict=True)
+        ]
+
+    def _find(self, image: Image, name: str) -> list[Detection]:
+        wanted = [name] if name in OBJECTS else list(OBJECTS) if name == TASK else []
+        found = []
+        for word in wanted:
+            count, _, stats, _ = cv2.connectedComponentsWithStats(colour_mask(image, word).astype(np.uint8))
+            for x, y, w, h, area in stats[1:count]:
+                if area >= 4:
+                    box = Box(float(x), float(y), float(x + w), float(y + h))
+                    found.append(Detection(box, self.score - 0.01 * len(found), word))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class FakeEmbedding:
+    image: Image
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.image.nbytes)
+
+
+@dataclass
+class FakeSegmenter:
+    """The pixels of the commonest object colour in the box; without an object, the box's inner ellipse."""
+
+    encoded: int = 0
+    prompts: list[MaskPrompt] = field(default_factory=list)
+
+    def encode(self, images: Sequence[Image]) -> list[FakeEmbedding]:
+        self.encoded += len(images)
+        return [FakeEmbedding(image.copy()) for image in images]
+
+    def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], *, multimask: bool = True) -> list[MaskProposal]:
+        self.prompts += list(prompts)
+        return [self._propose(embedding.image, prompt, multimask) for prompt in prompts]
+
+    @staticmethod
+    def _propose(image: Image, prompt: MaskPrompt, multimask: bool) -> MaskProposal:
+        height, width = image.shape[:2]
+        area = (prompt.box or Box.whole(height, width)).to_mask(height, width)
+        parts = {word: float(colour_mask(image, word)[area].mean()) for word in OBJECTS}
+        name = _largest(parts, tuple(OBJECTS))
+        if name:
+            whole = colour_mask(image, name) & area
+        else:
+            box = prompt.box or Box.whole(height, width)
+            yy, xx = np.mgrid[:height, :width] + 0.5
+            cx, cy = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+            whole = ((xx - cx) / box.width) ** 2 + ((yy - cy) / box.height) ** 2 <= 0.16
+        part = whole & (np.arange(width) < width // 2)
+        masks = np.stack([part, whole, area] if multimask else [whole])
+        iou = np.array([0.5, 0.9, 0.3] if multimask else [0.9])
+        logits = np.where(masks, 5.0, -5.0).astype(np.float32)
+        return MaskProposal(logits=logits, low_res=logits[:, ::4, ::4], iou=iou)
+
+
+@dataclass
+class FakeTextImage:
+    """One dimension per known word, and one that all texts and images share."""
+
+    logit_scale: float = 100.0
+    texts: list[str] = field(default_factory=list)
+    images: int = 0
+    spatial: int = 0
+
+    def embed_images(self, images: Sequence[Image]) -> NDArray[np.float32]:
+        self.images += len(images)
+        return _unit(np.array([self._features(image) for image in images]))
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.texts += list(texts)
+        return _unit(np.array([[*(float(word in text) for word in _WORDS), 1.0] for text in texts]))
+
+    def embed_patches(self, images: Sequence[Image]) -> NDArray[np.float32]:
+        self.spatial += len(images)
+        grids = []
+        for image in images:
+            maps = [colour_mask(image, word).astype(np.float32) for word in _WORDS]
+            cells = [cv2.resize(layer, (14, 14), interpolation=cv2.INTER_AREA) for layer in maps]
+            grids.append(np.stack([*cells, np.full((14, 14), 0.5)], axis=-1))
+        return _unit(np.array(grids))
+
+    @staticmethod
+    def _features(image: Image) -> list[float]:
+        parts = shares(image)
+        return [*(parts[word] for word in _WORDS), 0.2]
+
+
+def _unit(features: NDArray[np.floating]) -> NDArray[np.float32]:
+    norm = np.linalg.norm(features, axis=-1, keepdims=True)
+    return np.asarray(features / np.maximum(norm, 1e-9), dtype=np.float32)
+
+
+def fake_suite(**roles: Any) -> ModelSuite:
+    """A suite of fakes; a role can be replaced, e.g. ``fake_suite(detector=FakeDetector(score=0.1))``."""
+    models: dict[str, Any] = {
+        "vlm": FakeVlm(),
+        "inpainter": FakeInpainter(),
+        "detector": FakeDetector(),
+        "segmenter": FakeSegmenter(),
+        "text_image": FakeTextImage(),
+    }
+    return ModelSuite(**{**models, **roles}, profile="fake", device="cpu", fingerprint="0" * 16, int_overrides={})
