@@ -48,12 +48,14 @@ def bootstrap(values: Sequence[float], *, seed: int = 0, rounds: int = 10_000) -
     if data.size == 0:
         raise ValueError("a bootstrap interval needs at least one value")
     rng = np.random.default_rng(seed)
-    means = np.concatenate([data[rng.integers(0, data.size, (500, data.size))].mean(axis=1) for _ in range(rounds // 500)])
+    means = np.concatenate(
+        [data[rng.integers(0, data.size, (500, data.size))].mean(axis=1) for _ in range(rounds // 500)]
+    )
     low, high = np.percentile(means, (2.5, 97.5))
     return float(data.mean()), float(low), float(high)
 
 
-def test_scene(index: int, camouflage: tuple[float, float] = (0.35, 0.85)) -> Scene:
+def held_out(index: int, camouflage: tuple[float, float] = (0.35, 0.85)) -> Scene:
     """Scene ``index`` of the held-out test set."""
     return _generator(camouflage).scene(index)
 
@@ -72,11 +74,11 @@ def _generator(camouflage: tuple[float, float]) -> SceneGenerator:
 
 def kit_rows(suite: Any, config: IntConfig, index: int) -> Rows:
     """What each model does on test scene ``index``; a figure's values are its single trials."""
-    scene = test_scene(index)
+    scene = held_out(index)
     rows: Rows = {}
     _segmenter(rows, suite, scene)
     _clip(rows, suite, scene, "camouflaged")
-    _clip(rows, suite, test_scene(index, (0.0, 0.0)), "clean")
+    _clip(rows, suite, held_out(index, (0.0, 0.0)), "clean")
     _detector(rows, suite, config, scene)
     _vlm(rows, suite, scene)
     return rows
@@ -153,7 +155,7 @@ def strategy_row(strategy: str, scene: Scene, result: Segmentation, seconds: flo
 
 
 def name_contrasts(result: Segmentation, scene: Scene) -> dict[str, float]:
-    """Best D over the patches, in iteration 1, of the true name and of the strongest wrong one (if both were proposed)."""
+    """Best D over the patches, in iteration 1, of the true name and of the strongest wrong one, if both stood."""
     if not result.trace.iterations or scene.name not in result.trace.names or len(result.trace.names) < 2:
         return {}
     first = result.trace.iterations[0]
@@ -194,10 +196,10 @@ def run_job(job: Job) -> dict[str, Any]:
         strategy = make_strategy(name, suite, options)
         rows = table.setdefault(label, {})
         for task in TASKS:
-            own = [i for i in job.indices if test_scene(i).task == task]
+            own = [i for i in job.indices if held_out(i).task == task]
             for start in range(0, len(own), job.batch):
                 part = own[start : start + job.batch]
-                scenes = [test_scene(i) for i in part]
+                scenes = [held_out(i) for i in part]
                 begun = time.perf_counter()
                 results = strategy.segment([scene.image for scene in scenes], TaskPrompt(task))
                 seconds = (time.perf_counter() - begun) / len(part)
@@ -254,7 +256,9 @@ def kit_table(kit: Rows) -> Table:
 
 def strategy_table(rows: dict[str, list[dict[str, Any]]]) -> Table:
     """Table 2: mean IoU of the union mask, over all scenes and by task; the paired difference to ``vlm_box``."""
-    table = Table("strategy", "mIoU  [95 %]", *TASKS, "minus vlm_box  [95 %]", "named", "s / image", title="2. End to end")
+    table = Table(
+        "strategy", "mIoU  [95 %]", *TASKS, "minus vlm_box  [95 %]", "named", "s / image", title="2. End to end"
+    )
     base = np.array([row["iou"] for row in rows["vlm_box"]]) if "vlm_box" in rows else None
     for name, own in rows.items():
         iou: Floats = np.array([row["iou"] for row in own])

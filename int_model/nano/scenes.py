@@ -117,7 +117,9 @@ class SceneGenerator:
         canvas = self._bank.cut(environment, shape, rng).astype(np.float32)
         count = int(rng.choice([1, 2, 3], p=[0.7, 0.24, 0.06]))
         todo = [(name, True)] * count
-        todo += [(str(rng.choice(list(OBJECTS))), False) for _ in range(int(rng.choice([0, 1, 2], p=[0.3, 0.45, 0.25])))]
+        todo += [
+            (str(rng.choice(list(OBJECTS))), False) for _ in range(int(rng.choice([0, 1, 2], p=[0.3, 0.45, 0.25])))
+        ]
         masks: list[tuple[str, Mask, float]] = []
         taken = np.zeros(shape, dtype=np.bool_)
         for thing, sought in todo:
@@ -136,7 +138,7 @@ class SceneGenerator:
             taken |= cv2.dilate(solid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
             masks = [(n, m & ~solid, s) for n, m, s in masks]  # what is drawn later lies on top
             masks.append((thing, solid, strength))
-        cover = np.zeros(shape, dtype=np.bool_)
+        cover: Mask = np.zeros(shape, dtype=np.bool_)
         if rng.random() < 0.15:  # something of the surroundings lies over a part
             canvas, cover = self._occlude(canvas, masks[0][1], environment, rng)
         if self.smudges and rng.random() < 0.25:
@@ -157,7 +159,9 @@ class SceneGenerator:
         shear = rng.uniform(0.06, 0.1) if self.split == "test" else rng.choice([rng.uniform(-0.2, 0.05), 0.15])
         scale = size * SIDE / 120
         turn = np.deg2rad(angle)
-        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.array([[1, shear], [0, 1]])
+        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.array(
+            [[1, shear], [0, 1]]
+        )
         matrix = scale * matrix @ np.diag([rng.choice([-1.0, 1.0]), rng.uniform(0.9, 1.1)])
         margin = 0.38 * size * SIDE
         centre = np.array([rng.uniform(margin, shape[1] - margin), rng.uniform(margin, shape[0] - margin)])
@@ -168,9 +172,7 @@ class SceneGenerator:
         hsv[..., 0] = (hsv[..., 0].astype(np.int32) + int(rng.integers(180))) % 180
         return alpha, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
 
-    def _occlude(
-        self, canvas: Canvas, mask: Mask, environment: str, rng: np.random.Generator
-    ) -> tuple[Canvas, Mask]:
+    def _occlude(self, canvas: Canvas, mask: Mask, environment: str, rng: np.random.Generator) -> tuple[Canvas, Mask]:
         ys, xs = np.nonzero(mask)
         pick = int(rng.integers(len(ys)))
         blob = np.zeros(mask.shape, dtype=np.uint8)
@@ -180,7 +182,8 @@ class SceneGenerator:
         cover = blob > 0
         if (mask & ~cover).sum() < 0.6 * mask.sum():
             return canvas, np.zeros_like(mask)
-        texture = self._bank.cut(environment, mask.shape, rng).astype(np.float32)
+        height, width = mask.shape
+        texture = self._bank.cut(environment, (height, width), rng).astype(np.float32)
         return np.where(cover[..., None], texture, canvas), cover
 
     def _medical_scene(self, rng: np.random.Generator, shape: tuple[int, int], task: str) -> Scene:
@@ -194,7 +197,9 @@ class SceneGenerator:
             bubble = thing == MEDICAL_DISTRACTOR
             for _ in range(12):
                 size = float(rng.uniform(0.06, 0.11) if bubble else rng.uniform(0.12, 0.27 if count == 1 else 0.2))
-                alpha, depth = _blob(rng, shape, size * SIDE, {"adenoma": 0.17, "melanoma": 0.24, "rash": 0.12}.get(thing, 0.05))
+                alpha, depth = _blob(
+                    rng, shape, size * SIDE, {"adenoma": 0.17, "melanoma": 0.24, "rash": 0.12}.get(thing, 0.05)
+                )
                 solid = alpha > 0.5
                 if solid.sum() > 150 and not (solid & taken).any():
                     break
@@ -204,10 +209,7 @@ class SceneGenerator:
             canvas = _lesion(canvas, thing, alpha, depth, 1 - strength, rng)
             taken |= cv2.dilate(solid.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
             masks.append((thing, solid, strength))
-        if task == "skin lesion":
-            canvas = _hairs(canvas, rng)
-        else:
-            canvas = _vignette(canvas, rng)
+        canvas = _hairs(canvas, rng) if task == "skin lesion" else _vignette(canvas, rng)
         if self.smudges and rng.random() < 0.25:
             canvas = _smudge(canvas, taken, rng)
         return _finish(canvas, task, environment, name, [SceneObject(*m) for m in masks], rng)
@@ -301,7 +303,9 @@ def _smudge(canvas: Canvas, keep_off: Mask, rng: np.random.Generator) -> Canvas:
     if rng.random() < 0.5:
         cv2.ellipse(region, centre, axes, float(rng.uniform(0, 180)), 0, 360, 255, -1)
     else:
-        cv2.rectangle(region, (centre[0] - axes[0], centre[1] - axes[1]), (centre[0] + axes[0], centre[1] + axes[1]), 255, -1)
+        cv2.rectangle(
+            region, (centre[0] - axes[0], centre[1] - axes[1]), (centre[0] + axes[0], centre[1] + axes[1]), 255, -1
+        )
     region[keep_off] = 0
     if not region.any() or region.all():
         return canvas

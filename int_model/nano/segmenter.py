@@ -36,22 +36,44 @@ def config() -> SamConfig:
     """1.6 M parameters; 16 x 16 image tokens, masks of 64 x 64 logits."""
     return SamConfig(
         vision_config=SamVisionConfig(
-            hidden_size=128, output_channels=96, num_hidden_layers=4, num_attention_heads=4, image_size=SIDE,
-            patch_size=CELL, mlp_dim=512, window_size=8, global_attn_indexes=[1, 3], num_pos_feats=48,
+            hidden_size=128,
+            output_channels=96,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            image_size=SIDE,
+            patch_size=CELL,
+            mlp_dim=512,
+            window_size=8,
+            global_attn_indexes=[1, 3],
+            num_pos_feats=48,
         ),
-        prompt_encoder_config=SamPromptEncoderConfig(hidden_size=96, image_size=SIDE, patch_size=CELL, mask_input_channels=8),
+        prompt_encoder_config=SamPromptEncoderConfig(
+            hidden_size=96, image_size=SIDE, patch_size=CELL, mask_input_channels=8
+        ),
         mask_decoder_config=SamMaskDecoderConfig(
-            hidden_size=96, mlp_dim=256, num_hidden_layers=2, num_attention_heads=4, iou_head_hidden_dim=64, attention_downsample_rate=1
+            hidden_size=96,
+            mlp_dim=256,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            iou_head_hidden_dim=64,
+            attention_downsample_rate=1,
         ),
     )
 
 
 def fresh() -> SamModel:
-    """An untrained model with PyTorch's own start; the library's (std 0.02 everywhere) leaves the decoder asleep."""
+    """An untrained model that can learn.
+
+    The library's start is meant to be overwritten by weights: 0.02 everywhere leaves the decoder asleep, and position
+    frequencies of 64 (SAM's own: 1) turn a box's corners into noise.
+    """
     model = SamModel(config())
     for part in model.modules():
         if isinstance(part, torch.nn.Linear | torch.nn.Conv2d | torch.nn.ConvTranspose2d | torch.nn.Embedding):
             part.reset_parameters()
+    frequencies = model.shared_image_embedding.positional_embedding
+    torch.nn.init.normal_(frequencies)
+    frequencies.requires_grad_(requires_grad=False)
     return model
 
 
@@ -124,13 +146,16 @@ class Batch:
         return out
 
 
-def loss_of(logits: torch.Tensor, iou: torch.Tensor, masks: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def loss_of(
+    logits: torch.Tensor, iou: torch.Tensor, masks: torch.Tensor, inside: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """SAM's loss on the best of C masks plus the error of all predicted IoUs; also the mean IoU reached.
 
     ``logits [B, P, C, h, w]``, ``iou [B, P, C]``, ``masks [B, P, H, W]`` in {0, 1}, ``inside [B, H, W]``.
     """
-    truth = nnf.adaptive_avg_pool2d(masks, logits.shape[-2:])[:, :, None]
-    weight = nnf.adaptive_avg_pool2d(inside, logits.shape[-2:])[:, None, None]
+    low = (logits.shape[-2], logits.shape[-1])
+    truth = nnf.adaptive_avg_pool2d(masks, low)[:, :, None]
+    weight = nnf.adaptive_avg_pool2d(inside, low)[:, None, None]
     prob = logits.sigmoid()
     bce = nnf.binary_cross_entropy_with_logits(logits, truth.expand_as(logits), reduction="none")
     near = 1 + 4 * ((truth > 0.02) & (truth < 0.98)).float()  # the border decides the IoU
@@ -148,13 +173,23 @@ def loss_of(logits: torch.Tensor, iou: torch.Tensor, masks: torch.Tensor, inside
     return mask_loss + iou_loss, reached.gather(-1, best)[..., 0][real].mean()
 
 
-def train(pool: ScenePool, out: Path, *, steps: int = 4000, batch: int = 12, peak: float = 8e-4, seed: int = 0,
-          device: str = "cpu") -> Path:
+def train(
+    pool: ScenePool,
+    out: Path,
+    *,
+    steps: int = 4000,
+    batch: int = 12,
+    peak: float = 8e-4,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Path:
     """Train for ``steps`` batches of ``batch`` images with four prompts each; save the weights to ``out``."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = fresh().to(device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.02, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], weight_decay=0.02, betas=(0.9, 0.98)
+    )
     allowed = [i for i in range(len(pool)) if not _UNSEEN & set(pool.names(i))]
     started, shown, mean_iou = time.monotonic(), 0.0, 0.0
     for step in range(steps):
@@ -177,7 +212,9 @@ def train(pool: ScenePool, out: Path, *, steps: int = 4000, batch: int = 12, pea
         shown, mean_iou = shown + loss.item() / 50, mean_iou + reached.item() / 50
         if step % 50 == 49:
             rate = (step + 1) * batch / (time.monotonic() - started)
-            log.info("segmenter %d/%d loss %.3f best-of IoU %.3f, %.1f images/s", step + 1, steps, shown, mean_iou, rate)
+            log.info(
+                "segmenter %d/%d loss %.3f best-of IoU %.3f, %.1f images/s", step + 1, steps, shown, mean_iou, rate
+            )
             shown = mean_iou = 0.0
         if step % 500 == 499 or step == steps - 1:
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,18 @@ from transformers import PreTrainedTokenizerFast
 from int_model.nano.world import ALL_ENVIRONMENTS, NAMES, TASKS
 from int_model.prompts import TaskPrompt
 
-TEMPLATES = ("{}", "a {}", "a photo of a {}.", "a picture of the {}.", "a photo of the hidden {}.", "a close-up photo of a {}.",
-             "one {}.", "there is a {} in the scene.", "a bad photo of the {}.", "a photo of one {}.")
+TEMPLATES = (
+    "{}",
+    "a {}",
+    "a photo of a {}.",
+    "a picture of the {}.",
+    "a photo of the hidden {}.",
+    "a close-up photo of a {}.",
+    "one {}.",
+    "there is a {} in the scene.",
+    "a bad photo of the {}.",
+    "a photo of one {}.",
+)
 MAX_TEXT = 24
 
 
@@ -59,7 +69,7 @@ def caption(name: str, environment: str, task: str) -> str:
 
 def vlm_tokenizer() -> PreTrainedTokenizerFast:
     """For LLaVA: cased, with an ``<image>`` token."""
-    corpus = [f" {w}" for w in (*NAMES, *ALL_ENVIRONMENTS)] * 30 + [w for w in (*NAMES, *ALL_ENVIRONMENTS)] * 10
+    corpus = [f" {w}" for w in (*NAMES, *ALL_ENVIRONMENTS)] * 30 + [*NAMES, *ALL_ENVIRONMENTS] * 10
     for task in TASKS:
         prompt = TaskPrompt(task)
         corpus += [*prompt.dialogue, prompt.score_question(NAMES)] * 20

@@ -61,15 +61,28 @@ def config() -> OwlViTConfig:
     """The towers' shape (1.6 M parameters for vision, 0.3 M for text)."""
     vocabulary = len(clip_tokenizer())
     ids = {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": 0}
-    text = {"vocab_size": vocabulary, "hidden_size": TEXT, "intermediate_size": 4 * TEXT, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "max_position_embeddings": MAX_TEXT, **ids}
-    vision = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": DEPTH,
-              "num_attention_heads": 5, "image_size": SIDE, "patch_size": CELL}
+    text = {
+        "vocab_size": vocabulary,
+        "hidden_size": TEXT,
+        "intermediate_size": 4 * TEXT,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": MAX_TEXT,
+        **ids,
+    }
+    vision = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_hidden_layers": DEPTH,
+        "num_attention_heads": 5,
+        "image_size": SIDE,
+        "patch_size": CELL,
+    }
     return OwlViTConfig(text_config=text, vision_config=vision, projection_dim=TEXT)
 
 
-def to_tensor(images: Sequence[NDArray[np.uint8]], side: int = SIDE) -> torch.Tensor:
-    """Normalised ``float32 [N, 3, side, side]`` as CLIP's image processor makes it."""
+def to_tensor(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    """Normalised ``float32 [N, 3, S, S]`` as CLIP's image processor makes it."""
     array = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     return (array - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
@@ -219,15 +232,25 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> floa
     return peak * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, steps - warmup))))
 
 
-def train(pool: ScenePool, out: Path, *, steps: int = 2600, batch: int = 48, peak: float = 1.2e-3, seed: int = 0,
-          device: str = "cpu") -> Path:
+def train(
+    pool: ScenePool,
+    out: Path,
+    *,
+    steps: int = 2600,
+    batch: int = 48,
+    peak: float = 1.2e-3,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Path:
     """Train for ``steps`` batches and save the raw weights to ``out``; returns that path."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = Towers().to(device).train()
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], betas=(0.9, 0.98)
+    )
     started, sums = time.monotonic(), dict.fromkeys(("dense", "whole", "focal", "box"), 0.0)
     for step in range(steps):
         for group in optimiser.param_groups:
@@ -270,14 +293,34 @@ def export(weights: Path, checkpoints: Path) -> None:
 def as_clip(owl: OwlViTForObjectDetection) -> CLIPModel:
     """The same two towers as a CLIPModel; every CLIP weight must come from OWL-ViT."""
     source = owl.config
-    keep = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-            "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "image_size", "patch_size",
-            "hidden_act", "layer_norm_eps")
+    keep = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "image_size",
+        "patch_size",
+        "hidden_act",
+        "layer_norm_eps",
+    )
     parts = [{k: getattr(c, k) for k in keep if hasattr(c, k)} for c in (source.text_config, source.vision_config)]
-    clip = CLIPModel(CLIPConfig(text_config=parts[0] | {"projection_dim": TEXT}, vision_config=parts[1] | {"projection_dim": TEXT},
-                                projection_dim=TEXT))
-    renamed = {k.removeprefix("owlvit.").replace("pre_layernorm", "pre_layrnorm"): v.float()
-               for k, v in owl.state_dict().items() if k.startswith("owlvit.")}
+    clip = CLIPModel(
+        CLIPConfig(
+            text_config=parts[0] | {"projection_dim": TEXT},
+            vision_config=parts[1] | {"projection_dim": TEXT},
+            projection_dim=TEXT,
+        )
+    )
+    renamed = {
+        k.removeprefix("owlvit.").replace("pre_layernorm", "pre_layrnorm"): v.float()
+        for k, v in owl.state_dict().items()
+        if k.startswith("owlvit.")
+    }
     missing, unexpected = clip.load_state_dict(renamed, strict=False)
     missing = [k for k in missing if "position_ids" not in k]
     if missing or [k for k in unexpected if "position_ids" not in k]:

@@ -1,7 +1,7 @@
 """Train the bundled checkpoints from nothing: ``python -m int_model.nano.train all``.
 
-Steps: ``scenes`` (draw the pool), ``tower``, ``segmenter``, ``vlm``, ``export``, ``samples``. Every step is seeded; on a
-GPU the same recipes run with ``--device cuda``. On one CPU core each: tower about 45 min, segmenter 40, VLM 20.
+Steps: ``scenes`` (draw the pool), ``tower``, ``segmenter``, ``vlm``, ``export``, ``samples``. Every step is
+seeded; on a GPU the same recipes run with ``--device cuda``. On one CPU core each: tower about 45 min, segmenter 40, VLM 20.
 """
 
 from __future__ import annotations
@@ -67,7 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
             segmenter.train(pool.ScenePool(work / "pool"), work / "sam.pt", seed=options.seed, device=options.device)
         elif step == "vlm":
             vlm.train(
-                pool.ScenePool(work / "pool"), work / "tower.pt", work / "vlm.pt", seed=options.seed, device=options.device
+                pool.ScenePool(work / "pool"),
+                work / "tower.pt",
+                work / "vlm.pt",
+                seed=options.seed,
+                device=options.device,
             )
         elif step == "export":
             tower.export(work / "tower.pt", CHECKPOINTS)

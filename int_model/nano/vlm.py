@@ -1,7 +1,7 @@
 """Recipe 3: a small LLaVA on top of the trained tower (which stays as it is).
 
-It learns INT's own questions on INT's own patches. A patch that does not show the sought thing is answered all the same,
-with what the surroundings suggest: real VLMs hallucinate like that, and INT exists because of it.
+It learns INT's own questions on INT's own patches. A patch that does not show the sought thing is answered
+all the same, with what the surroundings suggest: real VLMs hallucinate like that, and INT exists because of it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from int_model.prompts import TaskPrompt
 log = logging.getLogger(__name__)
 WIDTH, LAYERS = 128, 3
 CHAT = (
-    "<s>{% for m in messages %}{% if m['role'] == 'user' %}USER: {% for c in m['content'] %}{% if c['type'] == 'image' %}"
-    "<image>\n{% else %}{{ c['text'] }}{% endif %}{% endfor %} {% else %}ASSISTANT:{% for c in m['content'] %}"
+    "<s>{% for m in messages %}{% if m['role'] == 'user' %}USER: {% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<image>\n{% else %}{{ c['text'] }}{% endif %}{% endfor %} {% else %}ASSISTANT:{% for c in m['content'] %}"
     " {{ c['text'] }}{% endfor %}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 Turn = tuple[str, str]
@@ -56,15 +56,31 @@ class Lesson:
 def config() -> LlavaConfig:
     """The tower of recipe 1 under a Llama of 0.9 M parameters."""
     tokenizer = vlm_tokenizer()
-    ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    ids = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     return LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=tower.WIDTH, intermediate_size=4 * tower.WIDTH, num_hidden_layers=tower.DEPTH, num_attention_heads=5,
-            image_size=tower.SIDE, patch_size=tower.CELL, projection_dim=tower.TEXT,
+            hidden_size=tower.WIDTH,
+            intermediate_size=4 * tower.WIDTH,
+            num_hidden_layers=tower.DEPTH,
+            num_attention_heads=5,
+            image_size=tower.SIDE,
+            patch_size=tower.CELL,
+            projection_dim=tower.TEXT,
         ),
         text_config=LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=352, num_hidden_layers=LAYERS, num_attention_heads=4,
-            num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=False, **ids,
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=352,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=1024,
+            tie_word_embeddings=False,
+            **ids,
         ),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-1,
@@ -98,11 +114,10 @@ def lesson(scene: PooledScene, rng: np.random.Generator) -> Lesson:
     patches = make_patches(height, width, (1, 2, 4))
     patch = patches[0] if rng.random() < 0.4 else patches[int(rng.integers(1, len(patches)))]
     side, x, y = square_frame(*patch.size)
-    image = pad_to_square(patch.crop(scene.image))
-    ids = np.zeros((side, side), dtype=np.uint8)
+    image: NDArray[np.uint8] = pad_to_square(patch.crop(scene.image))
+    ids: NDArray[np.uint8] = np.zeros((side, side), dtype=np.uint8)
     ids[y : y + patch.size[0], x : x + patch.size[1]] = patch.crop(scene.ids)
-    flipped = rng.random() < 0.5
-    if flipped:
+    if rng.random() < 0.5:
         image, ids = image[:, ::-1], ids[:, ::-1]
     image = cv2.resize(image, (tower.SIDE, tower.SIDE), interpolation=cv2.INTER_LINEAR)
     jitter = image.astype(np.float32) * rng.uniform(0.9, 1.1, (1, 1, 3)) + rng.uniform(-8, 8)
@@ -111,7 +126,9 @@ def lesson(scene: PooledScene, rng: np.random.Generator) -> Lesson:
     name, environment = NAMES[scene.target], ALL_ENVIRONMENTS[scene.environment]
     sought = [(int((ids == n).sum()), n) for n, thing in enumerate(scene.names, start=1) if thing == scene.target]
     others = [(int((ids == n).sum()), n) for n, thing in enumerate(scene.names, start=1) if thing != scene.target]
-    area, number = max(max(sought, default=(0, 0)), max(others, default=(0, 0)) if not any(a for a, _ in sought) else (0, 0))
+    area, number = max(
+        max(sought, default=(0, 0)), max(others, default=(0, 0)) if not any(a for a, _ in sought) else (0, 0)
+    )
     if area > 12:
         mask = ids == number
         rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -183,8 +200,17 @@ def with_tower(weights: Path) -> LlavaForConditionalGeneration:
     return model
 
 
-def train(pool: ScenePool, tower_weights: Path, out: Path, *, steps: int = 1500, batch: int = 32, peak: float = 1.5e-3,
-          seed: int = 0, device: str = "cpu") -> Path:
+def train(
+    pool: ScenePool,
+    tower_weights: Path,
+    out: Path,
+    *,
+    steps: int = 1500,
+    batch: int = 32,
+    peak: float = 1.5e-3,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Path:
     """Train projector and language model for ``steps`` batches; save all weights to ``out``."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -206,7 +232,9 @@ def train(pool: ScenePool, tower_weights: Path, out: Path, *, steps: int = 1500,
             words = model.get_input_embeddings()(ids)
             images = model.model.multi_modal_projector(seen)
             words = words.masked_scatter((ids == encode.image)[..., None], images.to(words.dtype))
-            hidden = model.model.language_model(inputs_embeds=words, attention_mask=(ids != encode.pad).long()).last_hidden_state
+            hidden = model.model.language_model(
+                inputs_embeds=words, attention_mask=(ids != encode.pad).long()
+            ).last_hidden_state
             asked = labels[:, 1:] != -100
             logits = model.lm_head(hidden[:, :-1][asked])
         truth = labels[:, 1:][asked]
@@ -216,7 +244,9 @@ def train(pool: ScenePool, tower_weights: Path, out: Path, *, steps: int = 1500,
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
         shown += loss.item() / 50
-        names = torch.tensor([len(item.turns) == 1 and "names are" in item.turns[0][0] for item in lessons], device=device)
+        names = torch.tensor(
+            [len(item.turns) == 1 and "names are" in item.turns[0][0] for item in lessons], device=device
+        )
         first = torch.zeros_like(labels[:, 1:], dtype=torch.bool)
         first[torch.arange(len(lessons)), asked.int().argmax(1)] = True
         pick = (first & names[:, None])[asked]
@@ -224,7 +254,14 @@ def train(pool: ScenePool, tower_weights: Path, out: Path, *, steps: int = 1500,
         named[1] += int(pick.sum())
         if step % 50 == 49:
             rate = (step + 1) * batch / (time.monotonic() - started)
-            log.info("vlm %d/%d loss %.3f, names from a list %.2f, %.1f/s", step + 1, steps, shown, named[0] / max(1, named[1]), rate)
+            log.info(
+                "vlm %d/%d loss %.3f, names from a list %.2f, %.1f/s",
+                step + 1,
+                steps,
+                shown,
+                named[0] / max(1, named[1]),
+                rate,
+            )
             shown, named = 0.0, [0, 0]
         if step % 500 == 499 or step == steps - 1:
             out.parent.mkdir(parents=True, exist_ok=True)
