@@ -37,9 +37,9 @@ def decode_bitmask(url: str, height: int, width: int) -> Mask:
         data = base64.b64decode(url[len(_PREFIX) :], validate=True)
         with PilImage.open(io.BytesIO(data), formats=["PNG"]) as picture:
             if picture.size != (width, height):
-                raise ValueError(
-                    f"the bitmask has {picture.size[0]} x {picture.size[1]} pixels, not {width} x {height}"
-                )
+                found = f"{picture.size[0]} x {picture.size[1]}"
+                raise ValueError(f"the bitmask has {found} pixels, not {width} x {height}")
+            has_alpha = picture.mode in ("LA", "RGBA", "PA") or "transparency" in picture.info
             rgba = np.asarray(picture.convert("RGBA"))
     except (binascii.Error, UnidentifiedImageError, OSError, SyntaxError, PilImage.DecompressionBombError) as error:
         raise ValueError(f"the bitmask's PNG cannot be read: {error}") from error

@@ -156,8 +156,8 @@ class _Frame:
         return np.array([self.size[1] / 100.0, self.size[0] / 100.0])
 
     def percent(self, ring: Floats) -> Floats:
-        points: Floats = np.round(np.clip((ring + self.origin) / self._scale, 0.0, 100.0), _DECIMALS)
-        return points
+        percent = np.clip((ring + self.origin) / self._scale, 0.0, 100.0)
+        return np.round(percent, _DECIMALS).astype(np.float64)
 
     def pixels(self, points: Floats) -> Floats:
         return points * self._scale - self.origin

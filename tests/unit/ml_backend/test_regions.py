@@ -311,5 +311,5 @@ def test_any_region_decodes() -> None:
     ],
 )
 def test_regions_without_a_mask_are_errors(region: dict) -> None:
-    with pytest.raises(ValueError, match="region|rectangle"):
+    with pytest.raises(ValueError, match=r"region|rectangle"):
         decode_region(region)
