@@ -24,8 +24,6 @@ from int_model.report import ReportBuilder
 from int_model.strategies import make_strategy
 from int_model.trace import trace_to_dict
 
-_AMBIGUOUS = "'{}' was given both as a value and as a section; leave one out"
-
 
 @dataclass(frozen=True, slots=True)
 class SegmentOptions:
@@ -69,14 +67,12 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for dotted, value in flat.items():
         *sections, last = dotted.split(".")
-        place = out
+        place: Any = out
         for section in sections:
-            below = place.setdefault(section, {})
-            if not isinstance(below, dict):
-                raise ValueError(_AMBIGUOUS.format(dotted))  # noqa: TRY004 the user's slip, not a programmer's
-            place = below
-        if isinstance(place.get(last), dict):
-            raise ValueError(_AMBIGUOUS.format(dotted))
+            place = place.setdefault(section, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or isinstance(place.get(last), dict):
+            message = f"'{dotted}' was given both as a value and as a section; leave one out"
+            raise ValueError(message)  # noqa: TRY004 a user's slip, shown as one sentence
         place[last] = value
     return out
 

@@ -84,6 +84,7 @@ class IterationView:
     area: float
     distance: float
     chosen: bool
+    closest: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +199,9 @@ def full(
         iterations=iterations,
         finding=finding,
         chosen=chosen,
-        measured=explained is not None and explained.measured,
+        measured=any(item.measured for item in iterations),
         by_name=keyed == "name",
-        chart=running_scores(trace, keyed),
+        chart=running_scores(trace, keyed) if any(item.measured for item in iterations) else None,
         calls=[(role, count) for role, count in trace.calls.items() if count],
         role_seconds=sorted(((r, s) for r, s in trace.seconds.items() if s > 0), key=lambda item: -item[1]),
         notes=trace.notes,
@@ -247,6 +248,7 @@ def _patches(trace: Trace, size: tuple[int, int], finding: contrast.Finding | No
 def _iterations(trace: Trace, frame: tuple[int, int], key: contrast.ScoreKey) -> list[IterationView]:
     views: list[IterationView] = []
     inpainted: list[str] = []
+    nearest = min((iteration.distance for iteration in trace.iterations), default=0.0)
     for iteration in trace.iterations:
         fresh = bool(iteration.inpainted)
         if fresh:
@@ -276,6 +278,7 @@ def _iterations(trace: Trace, frame: tuple[int, int], key: contrast.ScoreKey) ->
                 area=float(iteration.mask.mean()),
                 distance=float(iteration.distance),
                 chosen=iteration.index == trace.final_iteration,
+                closest=iteration.distance <= nearest,
             )
         )
     return views
