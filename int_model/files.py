@@ -108,7 +108,7 @@ def _read(path: Path) -> Outcome:
     try:
         return Outcome(path, image=read_image(path))
     except ImageError as error:
-        return Outcome(path, error=str(error))
+        return Outcome(path, error=str(error).removeprefix(f"{path}: "))
     except OSError as error:
         return Outcome(path, error=f"the file cannot be read ({error.strerror or error}); check its permissions")
 

@@ -153,20 +153,21 @@ class _Run:
             device=self.options.device,
             progress=lambda role, _done, _total: bar.update(row, description=f"loading {role}"),
         )
-        sizes = {"batch": 0}
+        batch: list[Path] = []
 
         def stage(done: int, total: int, name: str) -> None:
-            part = sizes["batch"] * done / total if total else 0.0
-            bar.update(row, completed=len(self.records) + part, description=name)
+            # The bar shows whole images; of the running batch all but a little, which is left for writing.
+            bar.update(row, completed=len(self.records) + 0.9 * len(batch) * done / max(1, total), description=name)
 
-        def started(batch: Sequence[Path]) -> None:
-            sizes["batch"] = len(batch)
+        def started(paths: Sequence[Path]) -> None:
+            batch[:] = paths
 
         strategy = make_strategy(self.options.strategy, suite, self.config, progress=stage)
         outcomes = segment_files(self.paths, strategy, self.task, batch_size=self.options.batch_size, started=started)
         for outcome in outcomes:
+            bar.update(row, description="writing")
             yield outcome
-            bar.update(row, completed=len(self.records))
+            bar.update(row, completed=max(bar.tasks[row].completed, len(self.records)))
 
     def _bar(self) -> Progress:
         return Progress(

@@ -58,6 +58,7 @@ class Row:
 class Finding:
     """Why a name won in one iteration.
 
+    ``share`` is the part of the running score that all views which settled on the name hold together.
     ``rival`` is the best other name: of the names that some view settled on, the one with the highest running score;
     if all views settled on the winner, the one that lost most in any view. Empty if there was no other name.
     """
@@ -172,22 +173,24 @@ def finding_of(trace: Trace, iteration: IterationTrace, rows: Sequence[Row], key
     )
     parts = shares(iteration.log_scores)
 
-    def standing(row: Row, name: str) -> float:
+    def standing(name: str) -> float:
         if key == "patch":
-            return row.share or 0.0
+            return sum(row.share or 0.0 for row in rows if row.name == name)
         return float(parts[names.index(name)]) if name in names[: parts.size] else 0.0
 
     others = [
-        (standing(row, row.name), row.contrast, row, row.name) for row in rows if row.name != iteration.winner_name
+        (standing(row.name), row.share or 0.0, row.contrast, row, row.name)
+        for row in rows
+        if row.name != iteration.winner_name
     ]
     if not any(name for *_, name in others):
         others = [
-            (0.0, cell.drop, row, name)
+            (0.0, 0.0, cell.drop, row, name)
             for row in rows
             for name, cell in zip(names, row.cells, strict=False)
             if name != iteration.winner_name and math.isfinite(cell.drop)
         ]
-    rival = max(others, key=lambda item: item[:2], default=None)
+    rival = max(others, key=lambda item: item[:3], default=None)
     contrasts = [row.contrast for row in rows if math.isfinite(row.contrast)]
     return Finding(
         name=iteration.winner_name,
@@ -196,10 +199,10 @@ def finding_of(trace: Trace, iteration: IterationTrace, rows: Sequence[Row], key
         before=cell.before if cell else None,
         after=cell.after if cell else None,
         contrast=winner.contrast,
-        share=standing(winner, iteration.winner_name),
-        rival=rival[3] if rival else "",
-        rival_place=rival[2].place if rival else "",
-        rival_contrast=rival[1] if rival else math.nan,
+        share=standing(iteration.winner_name),
+        rival=rival[4] if rival else "",
+        rival_place=rival[3].place if rival else "",
+        rival_contrast=rival[2] if rival else math.nan,
         rival_share=rival[0] if rival else 0.0,
         largest=bool(contrasts) and winner.contrast >= max(contrasts),
     )

@@ -151,7 +151,8 @@ def test_the_page_says_why_this_name_won() -> None:
     assert "the largest drop of all views" in text
     assert "chameleon (4), leaf (3), frog (1)" in text
     scores = np.exp(iteration.log_scores)
-    assert f"this view holds {100 * scores[k] / scores.sum():.0f} %" in text
+    mine = [name == "chameleon" for name in iteration.patch_names]
+    assert f"views that point to it hold {100 * scores[mine].sum() / scores.sum():.0f} % of the running score" in text
     assert "The mask is that of iteration 3: of the 5, it lies closest to their mean." in text
     assert "The chameleon sits on a branch" in text
     assert "VLM answers 36" in text
@@ -168,8 +169,8 @@ def test_a_rival_is_the_best_view_that_settled_on_another_name() -> None:
     finding = contrast.finding_of(trace, iteration, rows, "patch")
     assert finding is not None
     assert (finding.name, finding.rival, finding.rival_place) == ("chameleon", "leaf", "right half")
-    assert finding.share == pytest.approx(0.9 / 2.15)
-    assert finding.rival_share == pytest.approx(0.3 / 2.15)
+    assert finding.share == pytest.approx((0.1 + 0.9) / 2.15)
+    assert finding.rival_share == pytest.approx((0.2 + 0.3 + 0.1) / 2.15)
     assert [cell.reached for cell in rows[2].cells] == [False, True, False]
 
 
