@@ -103,7 +103,7 @@ def segment(
     ] = None,
     model: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where results go. [default: int-results; none with --json]")
+        Path | None, typer.Option("--out", "-o", help="Where results go. (default: int-results; none with --json)")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, and nothing else, to stdout.")] = False,
     device: Device = "auto",
@@ -135,6 +135,42 @@ def segment(
         status = run(options, stdout=sys.stdout)
     if status:
         raise typer.Exit(status)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: INT_HOST, else 0.0.0.0)")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. (default: INT_PORT, else 9090)")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="Which models. (default: INT_PROFILE, else nano)")
+    ] = None,
+    strategy: Annotated[
+        StrategyName | None,
+        typer.Option("--strategy", "-s", help="How masks are made. (default: INT_STRATEGY, else int)"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... (default: INT_DEVICE, else auto)")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR. (default: INT_LOG_LEVEL, else INFO)")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Run the ML backend for Label Studio, in one process. Options go before environment variables."""
+    with plain_errors(debug=debug):
+        from ml_backend.serve_command import load_settings, run
+
+        settings = load_settings(
+            {
+                "host": host,
+                "port": port,
+                "profile": profile,
+                "strategy": None if strategy is None else strategy.value,
+                "device": device,
+                "log_level": "DEBUG" if debug else log_level and log_level.upper(),
+            }
+        )
+        run(settings, lambda line: typer.echo(line, err=True))
 
 
 @app.command()

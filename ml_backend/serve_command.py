@@ -1,0 +1,93 @@
+"""``int-backend serve``: the HTTP service in this one process, on a socket that is known to be free."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import uvicorn
+from pydantic import SecretStr, ValidationError
+
+from ml_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+GRACE_SECONDS = 10
+"""How long requests that are being answered may take once the service was told to stop."""
+
+
+def load_settings(given: Mapping[str, Any]) -> Settings:
+    """The settings of the environment with what the command line gave on top; None means not given.
+
+    Raises ``ValueError`` with one sentence that names the setting.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        names = " / ".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"the setting {names} is wrong: {reason}" if names else reason) from None
+
+
+def masked(settings: Settings) -> list[tuple[str, str]]:
+    """Every setting as (name, text); secrets as asterisks, addresses without their password."""
+    rows = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            text = "********"
+        elif isinstance(value, str) and "://" in value:
+            text = _without_password(value)
+        elif isinstance(value, tuple):
+            text = ", ".join(map(str, value))
+        else:
+            text = str(value)
+        rows.append((name, "-" if value in (None, "", (), {}) else text))
+    return rows
+
+
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    if "@" not in parts.netloc:
+        return address
+    return urlunsplit(parts._replace(netloc=f"********@{parts.netloc.rpartition('@')[2]}"))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises ``ValueError`` that says what to choose instead."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    place = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind((host, port))
+    except OSError as error:
+        place.close()
+        reason = error.strerror or str(error)
+        raise ValueError(f"cannot listen on {host}:{port} ({reason}); choose another --port or --host") from None
+    return place
+
+
+def run(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Serve until the process is told to stop. ``tell`` gets the lines for people."""
+    from ml_backend.app import create_app
+
+    with listen(settings.host, settings.port) as place:
+        app: FastAPI = create_app(settings)
+        port = place.getsockname()[1]
+        for name, text in masked(settings):
+            tell(f"  {name:<22} {text}")
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        tell(f"listening on http://{host}:{port}")
+        if settings.host in ("0.0.0.0", "::"):  # noqa: S104 only compared
+            tell(f"connect it in Label Studio under Settings > Model as http://<address of this machine>:{port}")
+        config = uvicorn.Config(
+            app,
+            log_level=settings.log_level.lower(),
+            access_log=settings.log_level == "DEBUG",
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        uvicorn.Server(config).run(sockets=[place])
