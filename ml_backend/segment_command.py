@@ -178,6 +178,7 @@ class _Run:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            disable=not self.console.is_terminal,
             redirect_stdout=False,
             redirect_stderr=False,
         )

@@ -29,14 +29,15 @@
   };
   const masks = () => {
     const hide = document.body.classList.toggle("nomasks");
+    document.querySelectorAll("figure.nomasks").forEach((figure) => figure.classList.remove("nomasks"));
     document.querySelectorAll("input.toggle").forEach((box) => { box.checked = !hide; });
   };
 
   all.addEventListener("click", setAll);
   images.forEach((item) => item.addEventListener("toggle", label));
   document.querySelectorAll("input.toggle").forEach((box) => box.addEventListener("change", () => {
-    box.closest("figure").classList.toggle("nomasks", !box.checked);
-    if (box.checked) document.body.classList.remove("nomasks");
+    if (document.body.classList.contains("nomasks")) masks();
+    else box.closest("figure").classList.toggle("nomasks", !box.checked);
   }));
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea, select")) return;
