@@ -35,6 +35,7 @@ _NUMBER = r"(?<![\w.])-?(?:\d+(?:\.\d*)?|\.\d+)(?!\.?\w|%)"
 _GROUP = re.compile(rf"[\[(<{{]\s*({_NUMBER}(?:[\s,;]+{_NUMBER}){{3}})\s*[\])>}}]")
 _TRIM = " \t\n'`*_.,;:!?()[]"
 _MAX_WORDS = 3
+_THINNEST = 0.5  # pixels: what is thinner is no box
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,8 @@ def _read_box(values: Sequence[float], frame: CoordinateFrame, height: int, widt
     if x1 >= x2 or y1 >= y2:
         return None
     box = Box(x1, y1, x2, y2)
-    return from_square(box, height, width) if frame.padded else box.clip(height, width)
+    inside = from_square(box, height, width) if frame.padded else box.clip(height, width)
+    return None if inside is None or min(inside.width, inside.height) < _THINNEST else inside
 
 
 def _unit(values: Sequence[float], frame: CoordinateFrame, seen_h: int, seen_w: int) -> str:

@@ -84,4 +84,6 @@ def to_square(box: Box, height: int, width: int) -> Box:
 def from_square(box: Box, height: int, width: int) -> Box | None:
     """A box in pixels of the padded square, in image pixels and clipped to the image; None if outside."""
     _, left, top = square_frame(height, width)
-    return box.shift(-left, -top).clip(height, width)
+    x1, x2 = max(0.0, box.x1 - left), min(float(width), box.x2 - left)
+    y1, y2 = max(0.0, box.y1 - top), min(float(height), box.y2 - top)
+    return Box(x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None

@@ -172,7 +172,7 @@ class FakeDetector:
 
     def _find(self, image: Image, name: str) -> list[Detection]:
         wanted = [name] if name in OBJECTS else list(OBJECTS) if name == TASK else []
-        found = []
+        found: list[Detection] = []
         for word in wanted:
             count, _, stats, _ = cv2.connectedComponentsWithStats(colour_mask(image, word).astype(np.uint8))
             for x, y, w, h, area in stats[1:count]:
