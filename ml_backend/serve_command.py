@@ -73,9 +73,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serve until the process is told to stop. ``tell`` gets the lines for people."""
-    from ml_backend.app import create_app
-
     with listen(settings.host, settings.port) as place:
+        from ml_backend.app import create_app  # takes seconds; a port that is taken is told at once
+
         app: FastAPI = create_app(settings)
         port = place.getsockname()[1]
         for name, text in masked(settings):

@@ -174,6 +174,28 @@ def test_a_rival_is_the_best_view_that_settled_on_another_name() -> None:
     assert [cell.reached for cell in rows[2].cells] == [False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("drop", "words"),
+    [
+        (-0.1, "lost nothing: its support is in the surroundings."),
+        (0.1, "lost only 0.10: the surroundings kept supporting it."),
+        (0.4, "lost 0.40: a close second."),
+        (0.7, "lost more here, 0.70, but less over all iterations."),
+    ],
+)
+def test_the_rival_is_described_as_it_fared(drop: float, words: str) -> None:
+    image, segmentation = made_up(iterations=1, chosen=1)
+    trace = segmentation.trace
+    (iteration,) = trace.iterations
+    rest = {"p_original": np.full((9, 3), 0.8), "p_inpainted": np.full((9, 3), 0.3)}
+    contrast_ = np.full(9, 0.5)
+    contrast_[1] = drop
+    names = ("chameleon", "leaf", *("chameleon",) * 7)
+    iteration = replace(iteration, contrast=contrast_, patch_names=names, winner_patch=0, **rest)
+    item = image, replace(segmentation, trace=replace(trace, iterations=(iteration,)))
+    assert f"The next name, leaf (left half), {words}" in page_of(item).text
+
+
 @given(hnp.arrays(np.float64, st.integers(1, 9), elements=st.floats(-400, 0)))
 def test_shares_are_the_normalised_scores(log_scores: np.ndarray) -> None:
     parts = contrast.shares(log_scores)
