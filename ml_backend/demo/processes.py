@@ -161,14 +161,22 @@ def signals_wait() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_logged(command: Sequence[str], *, log: Path, what: str, cwd: Path, tell: Callable[[str], None]) -> None:
+def run_logged(
+    command: Sequence[str],
+    *,
+    log: Path,
+    what: str,
+    cwd: Path,
+    tell: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
+) -> None:
     """Run ``command`` to its end in its own group, output to ``log``; say now and then that it still goes on.
 
     Raises:
         DemoError: it failed; the text ends with the log's last lines.
     """
     started = time.monotonic()
-    child = Child.start(what, command, log=log, env=os.environ, cwd=cwd)
+    child = Child.start(what, command, log=log, env=os.environ if env is None else env, cwd=cwd)
     try:
         next_word = 30.0
         while child.process.poll() is None:

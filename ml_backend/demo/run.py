@@ -138,7 +138,7 @@ class Demo:
         self.console.print(f"[bold]demo[/bold]  {text}", highlight=False, soft_wrap=True)
 
     def _start_label_studio(self, program: Path, folder: Path, logs: Path) -> LabelStudioServer:
-        self._tell("starting Label Studio (its first start builds the database: half a minute or more)")
+        self._tell("starting Label Studio")
         port = self.options.label_studio_port or free_port()
         data = folder / "label-studio"
         password = secrets.token_urlsafe(12)

@@ -13,17 +13,18 @@ from ml_backend.demo.processes import DemoError
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One scene: its image file, task prompt, true mask (None where there is nothing to find) and true names."""
+    """One scene: its image and mask files, task prompt, the true name and number of objects."""
 
     image: Path
+    mask: Path
     task: str
-    mask: Path | None
-    names: tuple[str, ...]
+    name: str
+    instances: int
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to find, so that an empty prediction is the right one."""
-        return self.mask is None
+        return self.instances == 0
 
 
 def samples_folder() -> Path:
@@ -32,7 +33,7 @@ def samples_folder() -> Path:
 
 
 def load_samples(folder: Path) -> tuple[Sample, ...]:
-    """Read ``samples.json`` of a folder: a list of ``{"file", "task", "mask", "names"}``, ``mask`` null for none.
+    """Read ``samples.json`` of a folder: a list of ``{"file", "mask", "task", "name", "instances"}``.
 
     Raises:
         DemoError: the list or a file that it names is missing.
@@ -44,15 +45,16 @@ def load_samples(folder: Path) -> tuple[Sample, ...]:
     samples = tuple(
         Sample(
             image=folder / entry["file"],
+            mask=folder / entry["mask"],
             task=entry["task"],
-            mask=folder / entry["mask"] if entry.get("mask") else None,
-            names=tuple(entry.get("names", ())),
+            name=entry["name"],
+            instances=entry["instances"],
         )
         for entry in entries
     )
     for sample in samples:
         for path in (sample.image, sample.mask):
-            if path is not None and not path.is_file():
+            if not path.is_file():
                 raise DemoError(f"{index} names {path.name}, which is missing")
     return samples
 

@@ -17,7 +17,7 @@ TEXT = {"type": "textarea", "value": {"text": ["polyp"]}}
 
 
 def _sample(name: str, task: str = "polyp", empty: bool = False) -> Sample:
-    return Sample(image=Path(name), task=task, mask=None if empty else Path("m.png"), names=())
+    return Sample(image=Path(name), mask=Path("m.png"), task=task, name="x", instances=0 if empty else 1)
 
 
 def test_the_bundled_samples_load() -> None:
@@ -29,7 +29,7 @@ def test_the_bundled_samples_load() -> None:
 def test_a_missing_list_or_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DemoError, match=r"samples\.json is missing"):
         load_samples(tmp_path)
-    entry = {"file": "gone.png", "task": "polyp", "mask": None, "names": []}
+    entry = {"file": "gone.png", "mask": "gone.mask.png", "task": "polyp", "name": "polyp", "instances": 1}
     (tmp_path / "samples.json").write_text(json.dumps([entry]))
     with pytest.raises(DemoError, match=r"gone\.png, which is missing"):
         load_samples(tmp_path)

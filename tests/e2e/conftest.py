@@ -1,0 +1,86 @@
+"""One real Label Studio and one real backend for the whole session."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from ml_backend.demo.backend import start_backend
+from ml_backend.demo.client import LabelStudioSession
+from ml_backend.demo.processes import free_port, group_members
+from ml_backend.demo.server import LabelStudioServer, ensure_environment
+from tests.e2e.browser import find_chromium, log_in, open_page
+
+ROOT = Path(__file__).resolve().parents[2]
+ARTIFACTS = ROOT / "artifacts"
+LOGS = ARTIFACTS / "logs"
+
+
+@dataclass(frozen=True)
+class World:
+    """A logged-in session with Label Studio, and the address of a backend that Label Studio can reach."""
+
+    server: LabelStudioServer
+    session: LabelStudioSession
+    backend: str
+
+
+@pytest.fixture(scope="session")
+def label_studio_program() -> Path:
+    return ensure_environment(ROOT / ".venv-label-studio", log=LOGS / "install.log", tell=lambda text: None)
+
+
+@pytest.fixture(scope="session")
+def label_studio(label_studio_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudioServer]:
+    server = LabelStudioServer.start(
+        label_studio_program,
+        folder=tmp_path_factory.mktemp("label-studio"),
+        log=LOGS / "label-studio.log",
+        port=free_port(),
+        email="e2e@example.com",
+        password=secrets.token_urlsafe(12),
+    )
+    try:
+        yield server
+    finally:
+        server.child.stop()
+    assert group_members(server.child.process.pid) == []
+
+
+@pytest.fixture(scope="session")
+def world(label_studio: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    session = LabelStudioSession(label_studio.url, label_studio.email, label_studio.password)
+    child, backend = start_backend(
+        port=free_port(),
+        profile="nano",
+        label_studio_url=label_studio.url,
+        token=session.create_token(),
+        folder=tmp_path_factory.mktemp("backend"),
+        log=LOGS / "backend.log",
+    )
+    try:
+        yield World(server=label_studio, session=session, backend=backend)
+    finally:
+        session.close()
+        child.stop()
+    assert group_members(child.process.pid) == []
+
+
+@pytest.fixture(scope="session")
+def page(label_studio: LabelStudioServer) -> Iterator[Page]:
+    """A Chromium page, logged in."""
+    program = find_chromium()
+    if program is None:
+        message = "no Chromium found: install Debian's chromium or set CHROMIUM=/path/to/it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with open_page(program, label_studio.url) as opened:
+        log_in(opened, label_studio.url, label_studio.email, label_studio.password)
+        yield opened
