@@ -1,7 +1,7 @@
 """Train the bundled checkpoints from nothing: ``python -m int_model.nano.train all``.
 
 Steps: ``scenes`` (draw the pool), ``tower``, ``segmenter``, ``vlm``, ``export``, ``samples``. Every step is
-seeded; on a GPU the same recipes run with ``--device cuda``. On one CPU core each: tower about 45 min, segmenter 40, VLM 20.
+seeded; on a GPU the same recipes run with ``--device cuda``. One CPU core: some two hours in all.
 """
 
 from __future__ import annotations
