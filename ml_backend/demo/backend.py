@@ -20,8 +20,8 @@ def start_backend(
         DemoError: it did not come up.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    serve = "from ml_backend.cli import app; app()"
-    command = [sys.executable, "-c", serve, "serve", "--host", "127.0.0.1", "--port", str(port), "--profile", profile]
+    program = [sys.executable, "-m", "ml_backend.cli"]
+    command = [*program, "serve", "--host", "127.0.0.1", "--port", str(port), "--profile", profile]
     env = os.environ | {
         "LABEL_STUDIO_URL": label_studio_url,
         "LABEL_STUDIO_API_KEY": token,

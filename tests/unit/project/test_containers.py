@@ -1,0 +1,117 @@
+"""The container files: valid by the Compose specification, pinned, unprivileged, and in step with the other files."""
+
+import fnmatch
+import re
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from compose_spec import ComposeSpecification, PyCompose
+
+from ml_backend.demo.processes import free_port
+from ml_backend.demo.server import REQUIREMENTS
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+STAGES = re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE)
+
+
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return loaded
+
+
+def test_compose_follows_the_specification() -> None:
+    plain = {key: value for key, value in compose().items() if not key.startswith("x-")}
+    ComposeSpecification.model_validate(plain)
+    PyCompose.from_yaml(yaml.safe_dump(plain)).validate()
+
+
+def test_an_unknown_key_would_be_noticed() -> None:
+    broken = {key: value for key, value in compose().items() if not key.startswith("x-")}
+    broken["services"]["backend"]["depends-on"] = []
+    with pytest.raises(ValueError, match="depends-on"):
+        PyCompose.from_yaml(yaml.safe_dump(broken)).validate()
+
+
+def test_label_studio_is_the_tested_version_and_may_call_private_addresses() -> None:
+    service = compose()["services"]["label-studio"]
+    pinned = re.search(r"^label-studio==(.+)$", REQUIREMENTS.read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert service["image"] == f"heartexlabs/label-studio:{pinned.group(1)}"
+    assert service["environment"]["LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS"] == "false"
+
+
+@pytest.mark.parametrize("name", ["backend", "backend-gpu"])
+def test_the_backends_are_confined_and_built_from_existing_stages(name: str) -> None:
+    service = compose()["services"][name]
+    assert service["build"]["target"] in {stage for _, stage in STAGES}
+    assert service["cap_drop"] == ["ALL"]
+    assert service["read_only"] is True
+    assert service["environment"]["LABEL_STUDIO_URL"] == "http://label-studio:8080"
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_only_the_gpu_service_asks_for_a_gpu_and_only_by_profile() -> None:
+    services = compose()["services"]
+    asking = {name for name, service in services.items() if "nvidia" in str(service.get("deploy", ""))}
+    assert asking == {name for name, service in services.items() if service.get("profiles") == ["gpu"]}
+    assert asking == {"backend-gpu"}
+
+
+def test_every_base_is_pinned_and_every_target_runs_unprivileged() -> None:
+    names = {stage for _, stage in STAGES}
+    for base, _ in STAGES:
+        assert base in names or re.fullmatch(r"python:3\.11\.\d+-slim-\w+", base)
+    for target in ("cpu", "gpu"):
+        body = DOCKERFILE.split(f" AS {target}\n")[1].split("\nFROM ")[0]
+        users = re.findall(r"^USER (\S+)$", body, re.MULTILINE)
+        assert users
+        assert users[-1] not in ("root", "0")
+    assert "HEALTHCHECK" in DOCKERFILE
+
+
+def test_what_is_copied_exists_and_passes_the_ignore_file() -> None:
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert any(fnmatch.fnmatch(source, pattern) for pattern in allowed), source
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (401, 0), (503, 1)])
+def test_healthcheck_by_status(status: int, code: int) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert _healthcheck(server.server_port) == code
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_healthcheck_of_a_closed_port() -> None:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        port = free_port()
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert _healthcheck(port) == 1
+
+
+def _healthcheck(port: int) -> int:
+    script = str(ROOT / "scripts" / "healthcheck.py")
+    return subprocess.run([sys.executable, script], env={"INT_PORT": str(port)}, check=False, timeout=60).returncode
