@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 SIDE, CELL = 192, 12
 LOW = 4 * SIDE // CELL
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PROMPTS = 4
+PROMPTS = 3
 _UNSEEN = {NAMES.index(name) for name in UNSEEN_BY_SEGMENTER}
 
 
@@ -173,53 +175,80 @@ def loss_of(
     return mask_loss + iou_loss, reached.gather(-1, best)[..., 0][real].mean()
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A run of batches with a learning rate that rises, then falls along a cosine; how often each kind of prompt."""
+
+    steps: int
+    peak: float
+    kinds: tuple[float, float, float]  # box, box and points, points
+
+
+PHASES = (Phase(3800, 8e-4, (0.5, 0.3, 0.2)), Phase(6000, 7e-4, (0.55, 0.3, 0.15)))
+
+
 def train(
     pool: ScenePool,
     out: Path,
     *,
-    steps: int = 4000,
+    phases: Sequence[Phase] = PHASES,
+    start: Path | None = None,
     batch: int = 12,
-    peak: float = 8e-4,
     seed: int = 0,
     device: str = "cpu",
 ) -> Path:
-    """Train for ``steps`` batches of ``batch`` images with four prompts each; save the weights to ``out``."""
+    """Train on batches of ``batch`` images, from nothing or from the weights ``start``; save the weights to ``out``."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model = fresh().to(device).train()
-    optimiser = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], weight_decay=0.02, betas=(0.9, 0.98)
-    )
-    allowed = [i for i in range(len(pool)) if not _UNSEEN & set(pool.names(i))]
+    model = fresh()
+    if start is not None:
+        model.load_state_dict(torch.load(start, weights_only=True, map_location="cpu"))
+    model = model.to(device).train()
+    allowed = [i for i in range(len(pool)) if pool.names(i) and not _UNSEEN & set(pool.names(i))]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for phase in phases:
+        _run(model, pool, allowed, phase, batch, rng, out)
+    return out
+
+
+def _run(
+    model: SamModel,
+    pool: ScenePool,
+    allowed: Sequence[int],
+    phase: Phase,
+    batch: int,
+    rng: np.random.Generator,
+    out: Path,
+) -> None:
+    device = model.device
+    learned = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(learned, weight_decay=0.02, betas=(0.9, 0.98))
     started, shown, mean_iou = time.monotonic(), 0.0, 0.0
-    for step in range(steps):
+    for step in range(phase.steps):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps, peak)
-        kind = str(rng.choice(["box", "both", "points"], p=[0.5, 0.3, 0.2]))
+            group["lr"] = learning_rate(step, phase.steps, phase.peak)
+        kind = str(rng.choice(["box", "both", "points"], p=phase.kinds))
         data = Batch([pool[allowed[int(i)]] for i in rng.integers(0, len(allowed), batch)], kind, rng)
         masks = torch.from_numpy(data.masks).float().to(device)
         inside = torch.from_numpy(data.inside).to(device)
         multimask = bool(rng.random() < 0.75)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            embedding = model.get_image_embeddings(data.pixels.to(device)).float()
         prompts = {k: v.to(device) for k, v in data.prompts().items()}
-        result = model(image_embeddings=embedding, **prompts, multimask_output=multimask)
+        with torch.autocast(device.type, torch.bfloat16):
+            embedding = model.get_image_embeddings(data.pixels.to(device))
+            result = model(image_embeddings=embedding.float(), **prompts, multimask_output=multimask)
         loss, reached = loss_of(result.pred_masks.float(), result.iou_scores.float(), masks, inside)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
         shown, mean_iou = shown + loss.item() / 50, mean_iou + reached.item() / 50
         if step % 50 == 49:
             rate = (step + 1) * batch / (time.monotonic() - started)
-            log.info(
-                "segmenter %d/%d loss %.3f best-of IoU %.3f, %.1f images/s", step + 1, steps, shown, mean_iou, rate
-            )
+            text = "segmenter %d/%d loss %.3f best-of IoU %.3f, %.1f images/s"
+            log.info(text, step + 1, phase.steps, shown, mean_iou, rate)
             shown = mean_iou = 0.0
-        if step % 500 == 499 or step == steps - 1:
-            out.parent.mkdir(parents=True, exist_ok=True)
+        if step % 250 == 249 or step == phase.steps - 1:
             torch.save(model.state_dict(), out)
-    return out
 
 
 def processor() -> SamProcessor:
