@@ -1,0 +1,239 @@
+"""The one owner of the models in a process: a worker thread with a bounded priority queue and micro-batches."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal, Protocol
+
+from int_model.prompts import TaskPrompt
+from int_model.types import Image, Segmentation
+
+_log = logging.getLogger(__name__)
+_RELOAD_AFTER = 30.0
+
+State = Literal["idle", "loading", "ready", "failed", "closed"]
+
+
+class Segments(Protocol):
+    """What the engine drives; see ``int_model.strategies.Strategy``."""
+
+    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+        """One segmentation per image, in order."""
+        ...
+
+
+class Priority(IntEnum):
+    """Who goes first."""
+
+    INTERACTIVE = 0
+    PREDICT = 1
+    BATCH = 2
+
+
+class EngineError(RuntimeError):
+    """The models cannot take or finish this image; the message names the cure."""
+
+
+class BusyError(EngineError):
+    """The queue is full; the same request may be made again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """A snapshot: ``why`` says what made loading fail; ``waiting`` and ``working`` count images."""
+
+    state: State
+    why: str
+    waiting: int
+    working: int
+
+
+@dataclass(order=True, slots=True)
+class _Job:
+    priority: int
+    number: int
+    image: Image = field(compare=False)
+    task: TaskPrompt = field(compare=False)
+    future: Future[Segmentation] = field(compare=False)
+
+
+class Engine:
+    """Runs a strategy, one micro-batch at a time, in its own thread.
+
+    The models are loaded in that thread when `start` is called; nothing else waits for them. Images with the same task
+    and priority that wait at the same moment share a micro-batch, whatever request they came with. If a batch fails,
+    its images are tried one by one, so that one bad image (or too large a batch) fails alone.
+
+    Args:
+        load: makes the strategy; slow, may raise.
+        micro_batch: most images in one batch.
+        queue_size: most images waiting.
+        linger: seconds that a batch that is not full waits for company (not for interactive work).
+        on_batch: called in the worker thread after each batch with the number of images and seconds.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Segments],
+        *,
+        micro_batch: int = 4,
+        queue_size: int = 512,
+        linger: float = 0.02,
+        on_batch: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self._load = load
+        self._micro_batch = micro_batch
+        self._queue_size = queue_size
+        self._linger = linger
+        self._on_batch = on_batch
+        self._condition = threading.Condition()
+        self._heap: list[_Job] = []
+        self._numbers = itertools.count()
+        self._state: State = "idle"
+        self._why = ""
+        self._failed_at = 0.0
+        self._working = 0
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def status(self) -> EngineStatus:
+        """Where the engine stands; never waits for the models."""
+        with self._condition:
+            return EngineStatus(self._state, self._why, len(self._heap), self._working)
+
+    def start(self) -> None:
+        """Begin to load the models in the background. Calling it again does nothing."""
+        with self._condition:
+            if self._thread is None and not self._closing:
+                self._state = "loading"
+                self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+                self._thread.start()
+
+    def submit(self, image: Image, task: TaskPrompt, priority: Priority = Priority.PREDICT) -> Future[Segmentation]:
+        """Queue one image; the future may be cancelled while the image waits.
+
+        Raises:
+            BusyError: the queue is full (interactive work is always taken).
+            EngineError: the engine is closed, or the models could not be loaded a moment ago.
+        """
+        future: Future[Segmentation] = Future()
+        with self._condition:
+            if self._closing:
+                raise EngineError("the backend is shutting down; try again in a minute")
+            if self._state == "failed" and time.monotonic() - self._failed_at < _RELOAD_AFTER:
+                raise EngineError(f"the models could not be loaded: {self._why}")
+            if priority != Priority.INTERACTIVE and len(self._heap) >= self._queue_size:
+                raise BusyError(f"{len(self._heap)} images are waiting for the models already; try again later")
+            heapq.heappush(self._heap, _Job(int(priority), next(self._numbers), image, task, future))
+            self._condition.notify_all()
+        return future
+
+    def close(self, timeout: float | None = 30.0) -> None:
+        """Finish the batch at work, fail what waits, and end the thread (waiting for at most ``timeout`` seconds)."""
+        with self._condition:
+            self._closing = True
+            waiting, self._heap = self._heap, []
+            self._condition.notify_all()
+        for job in waiting:
+            _fail(job, EngineError("the backend is shutting down; try again in a minute"))
+        if self._thread is not None:
+            self._thread.join(timeout)
+        with self._condition:
+            self._state = "closed"
+
+    def _run(self) -> None:
+        strategy: Segments | None = None
+        while True:
+            if strategy is None:
+                strategy = self._try_to_load()
+            with self._condition:
+                while not self._heap and not self._closing:
+                    self._condition.wait()
+                if self._closing:
+                    return
+                batch = [] if strategy is None else self._take_batch()
+                self._working = len(batch)
+            if strategy is not None and batch:
+                self._work(strategy, batch)
+
+    def _try_to_load(self) -> Segments | None:
+        with self._condition:
+            if self._closing:
+                return None
+            self._state, self._why = "loading", ""
+        started = time.monotonic()
+        try:
+            strategy = self._load()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the service lives on and says so
+            _log.exception("loading the models failed")
+            why = " ".join(str(error).split()) or type(error).__name__
+            with self._condition:
+                self._state, self._why, self._failed_at = "failed", why, time.monotonic()
+                waiting, self._heap = self._heap, []
+            for job in waiting:
+                _fail(job, EngineError(f"the models could not be loaded: {why}"))
+            return None
+        with self._condition:
+            self._state = "ready"
+        _log.info("models loaded in %.1f s", time.monotonic() - started)
+        return strategy
+
+    def _take_batch(self) -> list[_Job]:
+        """The first job and others of its task and priority; called with the lock held, the queue not empty."""
+        first = self._heap[0]
+        if first.priority != Priority.INTERACTIVE and len(self._heap) < self._micro_batch and self._linger > 0:
+            self._condition.wait_for(lambda: len(self._heap) >= self._micro_batch or self._closing, self._linger)
+            if not self._heap:
+                return []
+            first = self._heap[0]
+        alike = sorted(job for job in self._heap if job.priority == first.priority and job.task == first.task)
+        chosen = {job.number for job in alike[: self._micro_batch]}
+        self._heap = [job for job in self._heap if job.number not in chosen]
+        heapq.heapify(self._heap)
+        return alike[: self._micro_batch]
+
+    def _work(self, strategy: Segments, batch: list[_Job]) -> None:
+        started = time.monotonic()
+        live = [job for job in batch if job.future.set_running_or_notify_cancel()]
+        try:
+            if live and not self._attempt(strategy, live) and len(live) > 1:
+                _log.warning("a batch of %d images failed; trying them one by one", len(live))
+                for job in live:
+                    self._attempt(strategy, [job])
+        finally:
+            with self._condition:
+                self._working = 0
+            if live and self._on_batch is not None:
+                self._on_batch(len(live), time.monotonic() - started)
+
+    def _attempt(self, strategy: Segments, jobs: list[_Job]) -> bool:
+        """Run the jobs together. A single job's failure ends its future; that of several is left to the caller."""
+        try:
+            results = strategy.segment([job.image for job in jobs], jobs[0].task)
+            if len(results) != len(jobs):
+                raise EngineError(f"the strategy gave {len(results)} results for {len(jobs)} images")  # noqa: TRY301
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, only this image fails
+            if len(jobs) == 1:
+                _log.exception("an image failed")
+                message = " ".join(str(error).split())[:300] or type(error).__name__
+                jobs[0].future.set_exception(EngineError(f"the models failed on this image: {message}"))
+            else:
+                _log.warning("a batch failed: %s", type(error).__name__, exc_info=True)
+            return False
+        for job, result in zip(jobs, results, strict=True):
+            job.future.set_result(result)
+        return True
+
+
+def _fail(job: _Job, error: EngineError) -> None:
+    if job.future.set_running_or_notify_cancel():
+        job.future.set_exception(error)

@@ -1,0 +1,301 @@
+"""Client for Label Studio's REST API: both kinds of token, sub-paths, retries."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+_log = logging.getLogger(__name__)
+_RETRIED = frozenset({429, 500, 502, 503, 504})
+_REFRESH_EARLY = 60.0
+_ACCESS_LIFETIME = 240.0
+
+
+class LabelStudioError(RuntimeError):
+    """Label Studio refused or could not be reached; the message names the cure. ``status`` is the HTTP status or 0."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a Label Studio lives: scheme, host, port and the path it is mounted under ("" or ``/label-studio``)."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def of(cls, base_url: str) -> Origin:
+        """Parse a base address. Raises ``ValueError`` if it is none."""
+        try:
+            url = httpx.URL(base_url.strip().rstrip("/"))
+        except (httpx.InvalidURL, TypeError) as error:
+            raise ValueError(f"'{base_url}' is not an address like http://label-studio:8080") from error
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError(f"'{base_url}' is not an address like http://label-studio:8080")
+        return cls(url.scheme, url.host, url.port or _default_port(url.scheme), url.path.rstrip("/"))
+
+    @property
+    def base(self) -> str:
+        """The address without a slash at the end."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _default_port(self.scheme) else f":{self.port}"
+        return f"{self.scheme}://{host}{port}{self.path}"
+
+    def resolve(self, address: str) -> str:
+        """A path of this Label Studio (``/data/upload/...``, with or without the sub-path) as a full address."""
+        tail = address if address.startswith("/") else f"/{address}"
+        if self.path and (tail == self.path or tail.startswith(f"{self.path}/")):
+            tail = tail[len(self.path) :]
+        return self.base + tail
+
+    def owns(self, url: httpx.URL) -> bool:
+        """Whether an address is on this very origin and below its path: only there may the token go."""
+        same = (url.scheme, url.host, url.port or _default_port(url.scheme)) == (self.scheme, self.host, self.port)
+        if not same or url.userinfo or ".." in url.path.replace("\\", "/").split("/"):
+            return False
+        return not self.path or url.path == self.path or url.path.startswith(f"{self.path}/")
+
+
+def _default_port(scheme: str) -> int:
+    return 443 if scheme == "https" else 80
+
+
+def jwt_claims(token: str) -> dict[str, Any] | None:
+    """The claims of a JWT (not verified), or None if the text is none."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        header, claims = (json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in parts[:2])
+    except (binascii.Error, ValueError):
+        return None
+    return claims if isinstance(header, dict) and "alg" in header and isinstance(claims, dict) else None
+
+
+class Tokens:
+    """Makes the ``Authorization`` header from a legacy token or a personal access token. Safe between threads.
+
+    A personal access token is a JWT that must be exchanged for a short-lived one; that is kept, and renewed a minute
+    early. Anything else is a legacy token.
+    """
+
+    def __init__(self, token: str, exchange: Callable[[str], str], clock: Callable[[], float] = time.time) -> None:
+        self._token = token.strip()
+        self._exchange = exchange
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._access = ""
+        self._expires = 0.0
+        claims = jwt_claims(self._token)
+        self.kind = "none" if not self._token else "legacy" if claims is None else "personal"
+        if claims is not None and claims.get("token_type") == "access":
+            self.kind = "access"
+
+    def headers(self) -> dict[str, str]:
+        """``Authorization``, or nothing without a token. May exchange the token over the network."""
+        if self.kind == "none":
+            return {}
+        if self.kind == "legacy":
+            return {"Authorization": f"Token {self._token}"}
+        if self.kind == "access":
+            return {"Authorization": f"Bearer {self._token}"}
+        with self._lock:
+            if not self._access or self._clock() >= self._expires:
+                access = self._exchange(self._token)
+                claims = jwt_claims(access) or {}
+                expires, now = claims.get("exp"), self._clock()
+                lifetime = _ACCESS_LIFETIME
+                if isinstance(expires, int | float):
+                    lifetime = max(float(expires) - now - _REFRESH_EARLY, 5.0)
+                self._access, self._expires = access, now + lifetime
+            return {"Authorization": f"Bearer {self._access}"}
+
+    def forget(self) -> bool:
+        """Drop the exchanged token after a 401; whether trying again makes sense."""
+        with self._lock:
+            had, self._access = bool(self._access), ""
+        return had
+
+
+class LabelStudioClient:
+    """Talks to one Label Studio. Blocking; may be shared between threads.
+
+    Args:
+        base_url: e.g. ``http://label-studio:8080`` or ``https://host/label-studio``.
+        token: personal access token, legacy token, or "".
+        ca_bundle: PEM file of the authorities to trust; None for the usual ones.
+        retries: how often a request is repeated after 429, 5xx or no connection (not POST, except after 429).
+        sleep: waits between attempts.
+
+    Raises:
+        ValueError: ``base_url`` is no address.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str = "",
+        *,
+        ca_bundle: Path | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.origin = Origin.of(base_url)
+        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca_bundle)) if ca_bundle else True
+        self._http = httpx.Client(verify=verify, timeout=timeout, trust_env=False, follow_redirects=False)
+        self._retries = retries
+        self._sleep = sleep
+        self.tokens = Tokens(token, self._exchange, clock)
+
+    def __enter__(self) -> LabelStudioClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def request(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
+    ) -> httpx.Response:
+        """Send a request below the base address; the answer has a status below 400.
+
+        Raises:
+            LabelStudioError: no connection, or refused for good.
+        """
+        response = self._authorised(method, path, params, body)
+        if response.status_code == 401 and self.tokens.forget():
+            response = self._authorised(method, path, params, body)
+        if response.status_code >= 400:
+            raise LabelStudioError(self._refusal(method, path, response), response.status_code)
+        return response
+
+    def json(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> Any:
+        """As :meth:`request`, the answer's JSON. Raises ``LabelStudioError`` also where it is none."""
+        response = self.request(method, path, params=params, body=body)
+        try:
+            return response.json()
+        except ValueError:
+            raise LabelStudioError(
+                f"{self.origin.base}{path} did not answer with JSON; is LABEL_STUDIO_URL the address of Label Studio?"
+            ) from None
+
+    def whoami(self) -> dict[str, Any]:
+        """The user that the token belongs to."""
+        user: dict[str, Any] = self.json("GET", "/api/current-user/whoami")
+        return user
+
+    def project(self, project_id: int) -> dict[str, Any]:
+        """A project's settings."""
+        project: dict[str, Any] = self.json("GET", f"/api/projects/{int(project_id)}")
+        return project
+
+    def import_predictions(self, project_id: int, predictions: list[dict[str, Any]]) -> int:
+        """Push predictions; returns how many Label Studio kept (it drops invalid ones without a word)."""
+        answer = self.json("POST", f"/api/projects/{int(project_id)}/import/predictions", body=predictions)
+        return int(answer.get("created", 0))
+
+    def _authorised(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any) -> httpx.Response:
+        return self._send(method, self.origin.resolve(path), self.tokens.headers(), params, body)
+
+    def _exchange(self, refresh: str) -> str:
+        response = self._send("POST", self.origin.resolve("/api/token/refresh/"), {}, None, {"refresh": refresh})
+        if response.status_code in (400, 401, 403):
+            raise LabelStudioError(
+                "Label Studio refused the personal access token: it was revoked or has expired; make a new one under "
+                "Account & Settings > Personal Access Token and set LABEL_STUDIO_API_KEY",
+                response.status_code,
+            )
+        try:
+            access = response.json()["access"]
+        except (ValueError, KeyError, TypeError):
+            access = None
+        if response.status_code >= 400 or not isinstance(access, str):
+            raise LabelStudioError(
+                f"{self.origin.base}/api/token/refresh/ answered {response.status_code} without a token; is "
+                "LABEL_STUDIO_URL the address of Label Studio?",
+                response.status_code,
+            )
+        return access
+
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str], params: Mapping[str, Any] | None, body: Any
+    ) -> httpx.Response:
+        repeatable = method in ("GET", "HEAD", "PUT", "DELETE") or url.endswith("/api/token/refresh/")
+        for attempt in range(self._retries + 1):
+            last = attempt == self._retries
+            try:
+                response = self._http.request(method, url, headers=dict(headers), params=params, json=body)
+            except httpx.TransportError as error:
+                unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                if last or not (repeatable or unsent):
+                    raise LabelStudioError(
+                        f"Label Studio at {self.origin.base} cannot be reached ({type(error).__name__}: "
+                        f"{error}); check LABEL_STUDIO_URL from where the backend runs (in a container, localhost is "
+                        "that container)"
+                    ) from error
+                wait = 0.5 * 2**attempt
+            else:
+                again = response.status_code == 429 or (repeatable and response.status_code in _RETRIED)
+                if last or not again:
+                    return response
+                wait = retry_after(response.headers.get("retry-after"), 0.5 * 2**attempt)
+                _log.info("Label Studio answered %s; trying again in %.1f s", response.status_code, wait)
+            self._sleep(wait)
+        raise AssertionError("the loop returns or raises")
+
+    def _refusal(self, method: str, path: str, response: httpx.Response) -> str:
+        where = f"{method} {self.origin.base}{path}"
+        if response.status_code == 401:
+            return f"{where}: {unauthorised(self.tokens.kind)}"
+        if response.status_code == 403:
+            return (
+                f"{where}: the token's user may not do that (403); add the user to the workspace or use another token"
+            )
+        if response.status_code == 404:
+            return f"{where}: not found (404); check the id and that LABEL_STUDIO_URL has the right sub-path"
+        if response.status_code < 500:
+            return f"{where}: refused ({response.status_code}): {response.text[:300]}"
+        return f"{where}: Label Studio failed ({response.status_code}); look into its log"
+
+
+def unauthorised(kind: str) -> str:
+    """Why Label Studio says 401 to a token of that kind, and what to do."""
+    if kind == "none":
+        return "Label Studio wants a token (401); set LABEL_STUDIO_API_KEY to a personal access token"
+    if kind == "legacy":
+        return (
+            "Label Studio refused the legacy token (401); legacy tokens are off by default: set "
+            "LABEL_STUDIO_API_KEY to a personal access token, or switch legacy tokens on under Organization > "
+            "API Tokens Settings"
+        )
+    return "Label Studio refused the token (401); make a new personal access token and set LABEL_STUDIO_API_KEY"
+
+
+def retry_after(header: str | None, default: float) -> float:
+    """Seconds to wait: the ``Retry-After`` header if it is a number, else the default; at most 30."""
+    try:
+        wanted = float(header) if header is not None else default
+    except ValueError:
+        wanted = default
+    return min(max(wanted, 0.0), 30.0) if wanted == wanted else default

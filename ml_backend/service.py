@@ -1,0 +1,385 @@
+"""What the endpoints do: projects, predictions within a deadline, versions. Knows no HTTP framework and no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from int_model.imaging import ImageError, decode_image
+from int_model.prompts import TaskPrompt
+from int_model.types import Image
+from ml_backend.engine import Engine, EngineError, Priority
+from ml_backend.findings import Findings
+from ml_backend.images import FetchError, ImageFetcher
+from ml_backend.label_config import ConfigError, LabelingConfig, parse_label_config
+from ml_backend.metrics import Metrics
+from ml_backend.output_options import OutputOptions, options_for
+from ml_backend.predictions import Drawn, draw
+from ml_backend.settings import Settings
+from ml_backend.store import Project, Store, StoreError
+from ml_backend.task_prompt import ConnectionParams, PromptError, PromptGroup, group_by_prompt, parse_extra_params
+from ml_backend.turnstile import Ticket, Turnstile
+from ml_backend.validation import only_valid
+from ml_backend.versions import model_version
+from ml_backend.wire import PredictIn, PredictionOut, SetupIn, TaskIn, fresh_id, parse_task, with_fresh_ids
+from ml_backend.wiring import ModelIdentity
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_EXPECTED = (ConfigError, EngineError, FetchError, ImageError, PromptError)
+_SETUP_WRITE_SECONDS = 1.0
+_MAX_PENDING = 50_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What one request asks of each of its tasks."""
+
+    config: LabelingConfig
+    params: ConnectionParams
+    options: Mapping[str, OutputOptions]
+    version: str
+    typed: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """A task on its way: its coroutine, and how urgent it is."""
+
+    work: asyncio.Task[PredictionOut]
+    ticket: Ticket
+
+
+class Service:
+    """The backend's logic; lives in one event loop between `start` and `close`."""
+
+    def __init__(
+        self, settings: Settings, identity: ModelIdentity, engine: Engine, fetcher: ImageFetcher, store: Store
+    ) -> None:
+        self.engine = engine
+        self.metrics = Metrics(lambda: engine.status.waiting, lambda: engine.status.state == "ready")
+        self.problems: deque[str] = deque(maxlen=50)
+        self._settings = settings
+        self._identity = identity
+        self._fetcher = fetcher
+        self._store = store
+        self._projects: dict[str, Project] = {}
+        self._turnstile = Turnstile(settings.downloads + 2 * settings.micro_batch)
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="service")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._runs: dict[str, _Run] = {}
+        self._models: dict[tuple[str, str], asyncio.Task[Findings]] = {}
+
+    async def start(self) -> None:
+        """Read the known projects and begin to load the models; waits for neither the models nor the network."""
+        try:
+            for project in await self._in_thread(self._store.projects):
+                self._projects[project.id] = project
+        except StoreError as error:
+            self._report("the known projects", error)
+        self.engine.start()
+
+    async def close(self) -> None:
+        """Stop all work; what is at the models is finished, the rest is dropped (Label Studio asks again)."""
+        work = [run.work for run in self._runs.values()] + list(self._models.values())
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.to_thread(self.engine.close)
+        await self._fetcher.close()
+        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._writer.shutdown)
+        await asyncio.to_thread(self._store.close)
+
+    # --- projects
+
+    async def setup(self, request: SetupIn) -> str:
+        """Remember a project; returns its model version. Waits at most a second for the database."""
+        known = self._projects.get(request.project)
+        text_hash = _sha256(request.label_config)
+        project = Project(request.project, request.extra_params, request.label_config, text_hash)
+        if known != project:
+            self._projects[project.id] = project
+            await self._remember(project)
+            self._explain(project)
+        return self._version_of(project)
+
+    def versions(self, project_id: str = "") -> list[str]:
+        """The model versions in use: of one project, or of all."""
+        projects = [self._projects[project_id]] if project_id in self._projects else list(self._projects.values())
+        return list(dict.fromkeys(map(self._version_of, projects))) or [self._version_of(Project(""))]
+
+    async def project_updated(self, project_id: str, label_config: str) -> None:
+        """Take over a changed labeling config of a project that is known."""
+        known = self._projects.get(project_id)
+        if known is not None and label_config and label_config != known.label_config:
+            project = Project(known.id, known.extra_params, label_config, _sha256(label_config))
+            self._projects[project.id] = project
+            await self._remember(project)
+
+    async def _remember(self, project: Project) -> None:
+        writing = asyncio.wrap_future(self._writer.submit(self._store.save_project, project))
+        try:
+            await asyncio.wait_for(asyncio.shield(writing), _SETUP_WRITE_SECONDS)
+        except TimeoutError:
+            _log.warning("the database is slow; project %s is written later", project.id)
+        except StoreError as error:
+            self._report(f"project {project.id}", error)
+
+    def _explain(self, project: Project) -> None:
+        """Log what will not work with a project, since Label Studio shows none of it."""
+        params = parse_extra_params(project.extra_params)
+        warnings = [params.warning] if params.warning else []
+        try:
+            config = _parsed(project.label_config)
+            warnings += config.warnings
+            warnings += self._options(config, params)[1]
+        except ConfigError as error:
+            warnings.append(str(error))
+        for warning in warnings:
+            self._report(f"project {project.id}", warning)
+
+    def _version_of(self, project: Project) -> str:
+        try:
+            config: LabelingConfig | str = _parsed(project.label_config)
+        except ConfigError:
+            config = project.label_config
+        return self._version(config, parse_extra_params(project.extra_params))
+
+    def _version(self, config: LabelingConfig | str, params: ConnectionParams) -> str:
+        settings = self._settings
+        return model_version(self._identity, config, params, settings.prompt, settings.output, settings.max_regions)
+
+    def _options(
+        self, config: LabelingConfig, params: ConnectionParams
+    ) -> tuple[dict[str, OutputOptions], tuple[str, ...]]:
+        chosen = {c.name: options_for(c, params.options, self._settings.output) for c in config.controls}
+        warnings = tuple(dict.fromkeys(text for entry in chosen.values() for text in entry.warnings))
+        return {name: entry.options for name, entry in chosen.items()}, warnings
+
+    # --- predictions
+
+    async def predict(self, request: PredictIn) -> list[Any]:
+        """One entry per task: a prediction as plain data, or ``[]`` where it failed or is not ready in time.
+
+        What is not ready goes on in the background and is served from the store when it is asked for again.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.deadline
+        try:
+            plan = await self._in_thread(self._plan, request)
+        except ConfigError as error:
+            self._report(f"project {request.project}", error)
+            self.metrics.tasks.labels("failed").inc(len(request.tasks))
+            return [[] for _ in request.tasks]
+        if request.is_interactive and not plan.typed:
+            return [PredictionOut(model_version=plan.version).as_json() for _ in request.tasks]
+        priority = Priority.INTERACTIVE if request.is_interactive else Priority.PREDICT
+        runs: list[_Run | None] = []
+        for index, entry in enumerate(request.tasks):
+            runs.append(self._begin(request.project, parse_task(entry), plan, priority))
+            if index % 100 == 99:  # a long list must not hold up /health
+                await asyncio.sleep(0)
+        waiting = {run.work for run in runs if run is not None}
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=max(0.0, deadline - loop.time()))
+            if late:
+                _log.info("%d of %d tasks go on in the background", len(late), len(runs))
+        for run in runs:
+            if run is not None and not run.work.done():
+                run.ticket.priority = Priority.BATCH
+        return await self._in_thread(lambda: [self._entry(run) for run in runs])
+
+    def _plan(self, request: PredictIn) -> _Plan:
+        project = self._projects.get(request.project, Project(request.project))
+        params = parse_extra_params(project.extra_params)
+        config = _parsed(request.label_config or project.label_config)
+        options, _ = self._options(config, params)
+        return _Plan(config, params, options, self._version(config, params), request.typed_prompt)
+
+    def _begin(self, project: str, task: TaskIn, plan: _Plan, priority: Priority) -> _Run | None:
+        """Start a task, or join it if the very same one is on its way; None if far too many are."""
+        key = _sha256(json.dumps([project, task.id, task.data, plan.version, plan.typed], sort_keys=True, default=str))
+        known = self._runs.get(key)
+        if known is not None:
+            known.ticket.priority = min(known.ticket.priority, priority)
+            return known
+        if len(self._runs) >= _MAX_PENDING:
+            self._report(f"task {task.id}", f"{len(self._runs)} tasks are waiting already; try again later")
+            return None
+        ticket = Ticket(priority)
+        run = _Run(asyncio.get_running_loop().create_task(self._predict_task(task, plan, ticket)), ticket)
+        self._runs[key] = run
+        run.work.add_done_callback(functools.partial(self._ended, key, task.id))
+        return run
+
+    def _ended(self, key: str, task_id: int | None, work: asyncio.Task[PredictionOut]) -> None:
+        self._runs.pop(key, None)
+        if work.cancelled():
+            return
+        error = work.exception()
+        if error is None:
+            self.metrics.tasks.labels("annotated" if work.result().result else "nothing_found").inc()
+            return
+        self.metrics.tasks.labels("failed").inc()
+        if isinstance(error, _EXPECTED):
+            self._report(f"task {task_id}", error)
+        else:
+            incident = fresh_id()
+            _log.error("task %s failed unexpectedly, incident %s", task_id, incident, exc_info=error)
+            self.problems.append(f"task {task_id}: unexpected {type(error).__name__}, incident {incident} in the log")
+
+    def _entry(self, run: _Run | None) -> Any:
+        if run is None or not run.work.done():
+            self.metrics.tasks.labels("late").inc()
+            return []
+        if run.work.cancelled() or run.work.exception() is not None:
+            return []
+        return with_fresh_ids(run.work.result().as_json())
+
+    async def _predict_task(self, task: TaskIn, plan: _Plan, ticket: Ticket) -> PredictionOut:
+        drawn: list[Drawn] = []
+        for image in plan.config.images.values():
+            targets = plan.config.targets(image.name)
+            if not targets:
+                continue
+            groups = group_by_prompt(targets, plan.params, self._settings.prompt, task.data, plan.typed)
+            for index, address in enumerate(image.addresses(task.data)):
+                async with self._turnstile.pass_through(ticket):
+                    findings = await self._segment(address, task.id, [g.prompt for g in groups], ticket)
+                results = list(zip(groups, findings, strict=True))
+                item_index = index if image.is_list else None
+                drawn.append(await self._draw(plan, results, item_index))
+        shown = [entry for entry in drawn if entry.regions]
+        score = sum(entry.score for entry in shown) / len(shown) if shown else 0.0
+        regions = [region for entry in shown for region in entry.regions]
+        return PredictionOut(result=regions, score=round(score, 4), model_version=plan.version)
+
+    async def _draw(self, plan: _Plan, results: list[tuple[PromptGroup, Findings]], item_index: int | None) -> Drawn:
+        def work() -> Drawn:
+            limit = self._settings.max_regions
+            drawn = draw(plan.config, results, plan.options, max_regions=limit, item_index=item_index)
+            valid = tuple(only_valid(drawn.regions, plan.config))
+            return Drawn(valid, drawn.score if valid else 0.0)
+
+        with self.metrics.stage.labels("draw").time():
+            return await self._in_thread(work)
+
+    # --- images and models
+
+    async def _segment(
+        self, address: str, task_id: int | None, prompts: list[TaskPrompt], ticket: Ticket
+    ) -> list[Findings]:
+        """What each prompt finds in the image, from the store where it is known."""
+        with self.metrics.stage.labels("fetch").time():
+            data = await self._fetcher.fetch(address, task_id)
+        digest = await self._in_thread(lambda: hashlib.sha256(data).hexdigest())
+        found = [await self._stored(digest, prompt) for prompt in prompts]
+        if any(entry is None for entry in found):
+            limit = self._settings.max_image_pixels
+            with self.metrics.stage.labels("decode").time():
+                image = await self._in_thread(lambda: decode_image(data, max_pixels=limit))
+            missing = {
+                index: self._share(digest, prompt, image, ticket)
+                for index, (prompt, entry) in enumerate(zip(prompts, found, strict=True))
+                if entry is None
+            }
+            for index, finished in zip(missing, await asyncio.gather(*missing.values()), strict=True):
+                found[index] = finished
+        return [entry for entry in found if entry is not None]
+
+    async def _share(self, digest: str, prompt: TaskPrompt, image: Image, ticket: Ticket) -> Findings:
+        """Run the models once for the same image and prompt, however many tasks ask at the same time."""
+        key = (digest, prompt.text)
+        if key not in self._models:
+            self._models[key] = asyncio.get_running_loop().create_task(self._infer(digest, prompt, image, ticket))
+            self._models[key].add_done_callback(lambda _: self._models.pop(key, None))
+        return await asyncio.shield(self._models[key])
+
+    async def _infer(self, digest: str, prompt: TaskPrompt, image: Image, ticket: Ticket) -> Findings:
+        started = time.monotonic()
+        segmentation = await asyncio.wrap_future(self.engine.submit(image, prompt, ticket.priority))
+        self.metrics.images.inc()
+        self.metrics.stage.labels("models").observe(time.monotonic() - started)
+        findings = await self._in_thread(Findings.of, segmentation)
+        if not findings.objects:
+            _log.info("nothing found for %r: %s", prompt.text, findings.reason)
+        try:
+            payload = await self._in_thread(findings.pack)
+            await self._in_thread(self._store.put_result, digest, prompt.text, self._identity.cache_version, payload)
+        except StoreError as error:
+            self._report("the store of results", error)
+        return findings
+
+    async def _stored(self, digest: str, prompt: TaskPrompt) -> Findings | None:
+        def look_up() -> Findings | None:
+            payload = self._store.get_result(digest, prompt.text, self._identity.cache_version)
+            return None if payload is None else Findings.unpack(payload)
+
+        try:
+            found = await self._in_thread(look_up)
+        except (StoreError, ValueError) as error:
+            self._report("the store of results", error)
+            found = None
+        self.metrics.cache.labels("miss" if found is None else "hit").inc()
+        return found
+
+    # --- helpers
+
+    def status(self) -> dict[str, Any]:
+        """For operators: the models' state, queues, the last problems."""
+        engine = self.engine.status
+        return {
+            "models": engine.state,
+            "why": engine.why,
+            "waiting_for_models": engine.waiting,
+            "at_the_models": engine.working,
+            "tasks_on_their_way": len(self._runs),
+            "versions": self.versions(),
+            "problems": list(self.problems),
+        }
+
+    async def render(self, content: Any, dump: Callable[[Any], str]) -> str:
+        """Turn an answer into text in a thread: masks make it large."""
+        return await self._in_thread(dump, content)
+
+    def _report(self, what: str, problem: object) -> None:
+        _log.warning("%s: %s", what, problem)
+        self.problems.append(f"{what}: {problem}")
+
+    def _in_thread(self, function: Callable[..., T], *args: Any) -> Coroutine[Any, Any, T]:
+        """Run blocking work in the service's own few threads."""
+
+        async def run() -> T:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(function, *args))
+
+        return run()
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed_or_error(text: str) -> LabelingConfig | ConfigError:
+    try:
+        return parse_label_config(text)
+    except ConfigError as error:
+        return error
+
+
+def _parsed(text: str) -> LabelingConfig:
+    found = _parsed_or_error(text)
+    if isinstance(found, ConfigError):
+        raise ConfigError(str(found))
+    return found
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

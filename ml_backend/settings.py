@@ -1,0 +1,166 @@
+"""Every setting of the service, from the environment. Nothing else in the package reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ml_backend.output_options import OutputOptions
+from ml_backend.regions.polygon import Holes
+
+_MEGABYTE = 1024 * 1024
+
+
+def _names(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+def _data_home() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "int-backend"
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Reads a secret from the file that ``<NAME>_FILE`` names, as container platforms hand them over."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        if "SecretStr" not in str(field.annotation) and field_name != "basic_auth_user":
+            return None, field_name, False
+        aliases = field.validation_alias.choices if isinstance(field.validation_alias, AliasChoices) else []
+        for name in [str(alias) for alias in aliases] or [f"INT_{field_name.upper()}"]:
+            path = os.environ.get(f"{name}_FILE")
+            if path:
+                try:
+                    return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+                except (OSError, UnicodeDecodeError) as error:
+                    raise ValueError(f"{name}_FILE names {path}, which cannot be read: {error}") from None
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(info, name)[0] for name, info in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """The service's settings. Lists are separated by commas. Secrets never show in ``repr`` or logs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="INT_", populate_by_name=True, extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    # --- models
+    profile: str = Field("nano", description="Which models: the name of a profile or the path of a profile file.")
+    strategy: str = Field("int", description="How masks are made: int, vlm_box or grounded_sam.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
+    profile_overrides: dict[str, Any] = Field({}, description='JSON, e.g. {"segmenter.id": "facebook/sam-vit-base"}.')
+    int_config: dict[str, Any] = Field(
+        {}, validation_alias=_names("INT_CONFIG"), description='JSON, options of the method: {"pnm": {"key": "name"}}.'
+    )
+    micro_batch: int = Field(4, ge=1, le=256, description="Images that the models take at once.")
+    queue_size: int = Field(512, ge=1, description="Most images waiting for the models.")
+
+    # --- prompt and output
+    prompt: str = Field("", description="The task prompt where the project itself sets none.")
+    score_threshold: float = Field(0.0, ge=0.0, le=1.0, description="Results below it count as found nothing.")
+    min_area: int = Field(16, ge=0, description="Parts and holes of fewer pixels are dropped.")
+    epsilon: float = Field(1.0, ge=0.0, le=1000.0, description="Polygons: largest distance to the outline, in pixels.")
+    min_iou: float = Field(0.95, ge=0.0, le=1.0, description="Polygons: smallest IoU of a polygon with its mask.")
+    max_points: int = Field(0, ge=0, description="Polygons: most points; 0 for any number.")
+    holes: Holes = Field("bridge", description="Holes in polygons: bridge, drop or brush.")
+    max_regions: int = Field(300, ge=1, description="Most regions of one image; those with the lowest scores go.")
+
+    # --- Label Studio
+    label_studio_url: str = Field(
+        "", validation_alias=_names("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"), description="As the backend reaches it."
+    )
+    label_studio_api_key: SecretStr | None = Field(
+        None, validation_alias=_names("LABEL_STUDIO_API_KEY"), description="Personal access token or legacy token."
+    )
+
+    # --- service
+    host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a container's service
+    port: int = Field(9090, ge=0, le=65535, validation_alias=_names("INT_PORT", "PORT"), description="Port.")
+    deadline: float = Field(80.0, gt=0, le=3600, description="Seconds until /predict answers with what is ready.")
+    data_dir: Path = Field(default_factory=_data_home, description="Where projects and results are kept.")
+    cache_entries: int = Field(20_000, ge=0, description="Most results kept; 0 keeps none.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log.")
+    basic_auth_user: str | None = Field(
+        None, validation_alias=_names("BASIC_AUTH_USER", "INT_BASIC_AUTH_USER"), description="Name for Basic auth."
+    )
+    basic_auth_pass: SecretStr | None = Field(
+        None, validation_alias=_names("BASIC_AUTH_PASS", "INT_BASIC_AUTH_PASS"), description="Its password."
+    )
+    open_health: bool = Field(False, description="Answer GET / and /health without Basic auth.")
+    webhook_secret: SecretStr | None = Field(None, description="Webhooks must send it as X-Webhook-Secret.")
+    max_body_bytes: int = Field(256 * _MEGABYTE, ge=1024, description="Largest request.")
+
+    # --- images
+    max_image_bytes: int = Field(100 * _MEGABYTE, ge=1024, description="Largest image file.")
+    max_image_pixels: int = Field(100_000_000, ge=1, description="Largest width x height.")
+    image_timeout: float = Field(60.0, gt=0, description="Seconds for one image, redirects included.")
+    downloads: int = Field(8, ge=1, le=64, description="Images fetched at the same time.")
+    local_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders that /data/local-files/?d= may be read from directly; none by default."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Private hosts or networks that images may come from, e.g. minio, 10.1.0.0/16."
+    )
+    ca_bundle: Path | None = Field(None, description="PEM file with the certificate authorities to trust.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the files that ``*_FILE`` names."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
+    @field_validator("local_roots", "allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("local_roots")
+    @classmethod
+    def _real_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for root in value:
+            if not root.expanduser().is_dir():
+                raise ValueError(f"the local root {root} is not a folder")
+        return tuple(root.expanduser().resolve() for root in value)
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        text = value.strip().rstrip("/")
+        if text and (urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname):
+            raise ValueError(f"'{value}' is not an address like http://label-studio:8080")
+        return text
+
+    @field_validator("ca_bundle")
+    @classmethod
+    def _bundle_is_there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"the CA bundle {value} is not a file")
+        return value
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Settings:
+        if (self.basic_auth_user is None) != (self.basic_auth_pass is None):
+            raise ValueError("set both BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither")
+        return self
+
+    @property
+    def output(self) -> OutputOptions:
+        """The defaults of the output options."""
+        return OutputOptions.model_validate({name: getattr(self, name) for name in OutputOptions.model_fields})

@@ -1,0 +1,128 @@
+"""The models that the settings ask for: what identifies them, known at once, and how to load them, later.
+
+The only module that reaches for ``int_model``'s loading code. It imports nothing heavy before `load_strategy` runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from int_model.config import IntConfig
+from int_model.models.profile import ROLES, Profile, Weights, read_profile
+from ml_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from int_model.strategies import Strategy
+
+_log = logging.getLogger(__name__)
+_BUNDLED = "bundled:"
+_SAMPLE = 1 << 20
+_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".txt", ".model", ".jinja"})
+# How many images at once and how much cache do not change what the models answer.
+_NO_IDENTITY = {"id", "max_batch", "feature_cache_mb", "text_cache", "share_prefix"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What the models are.
+
+    Attributes:
+        profile: short name, fit for a version string.
+        strategy: name of the strategy.
+        fingerprint: hex digits that change with any checkpoint or option of the models or the method.
+    """
+
+    profile: str
+    strategy: str
+    fingerprint: str
+
+    @property
+    def cache_version(self) -> str:
+        """The version under which results of the models are kept (before any output option)."""
+        return f"{self.profile}-{self.strategy}-{self.fingerprint[:16]}"
+
+
+def identify(settings: Settings) -> ModelIdentity:
+    """The identity of the settings' models, without loading them.
+
+    Raises:
+        ValueError: the profile, its overrides, or the method's options are wrong.
+    """
+    profile = read_profile(settings.profile, settings.profile_overrides or None)
+    config = method_config(profile, settings)
+    described: list[Any] = [settings.strategy, config.fingerprint()]
+    for role in ROLES:
+        options = getattr(profile, role)
+        described.append([role, options.model_dump(mode="json", exclude=_NO_IDENTITY)])
+        if isinstance(options, Weights):
+            described.append(weights_identity(options.id, options.revision))
+    text = json.dumps(described, sort_keys=True)
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(profile.name).stem).strip("-") or "profile"
+    return ModelIdentity(name, settings.strategy, hashlib.sha256(text.encode()).hexdigest())
+
+
+def method_config(profile: Profile, settings: Settings) -> IntConfig:
+    """The method's options: defaults, then the profile's, then the settings'."""
+    return IntConfig().merged(profile.int_overrides).merged(settings.int_config)
+
+
+def load_strategy(settings: Settings) -> Strategy:
+    """Load the models and make the strategy. Slow; imports the deep-learning libraries.
+
+    Raises:
+        ValueError: profile, strategy or options are wrong.
+        RuntimeError: weights are missing or do not fit.
+    """
+    from int_model.models.suite import load_suite
+    from int_model.strategies import make_strategy
+
+    profile = read_profile(settings.profile, settings.profile_overrides or None)
+    suite = load_suite(
+        profile,
+        device=settings.device,
+        progress=lambda role, done, total: _log.info("loading the models: %s (%d of %d)", role, done, total),
+    )
+    return make_strategy(settings.strategy, suite, method_config(profile, settings))
+
+
+def weights_identity(identifier: str, revision: str) -> str:
+    """What tells one checkpoint from another: a digest of a folder's files, or the hub id and commit.
+
+    Of large files the size and 16 samples count. A folder that is not there counts by its name; loading will say so.
+    """
+    folder = _folder(identifier)
+    if folder is None or not folder.is_dir():
+        return f"{identifier}@{revision}"
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _SUFFIXES):
+        digest.update(f"{path.relative_to(folder).as_posix()}:{path.stat().st_size}\n".encode())
+        for block in _blocks(path):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _folder(identifier: str) -> Path | None:
+    if identifier.startswith(_BUNDLED):
+        root = resources.files("int_model") / "nano" / "checkpoints" / identifier.removeprefix(_BUNDLED)
+        return Path(str(root))
+    path = Path(identifier).expanduser()
+    return path if path.is_dir() else None
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= 64 * _SAMPLE:
+            yield file.read()
+            return
+        for index in range(16):
+            file.seek(index * (size - _SAMPLE) // 15)
+            yield file.read(_SAMPLE)
