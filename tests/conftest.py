@@ -1,4 +1,4 @@
-"""Puts ``tests`` itself on the path, so that ``from unit.fakes import fake_suite`` works in every test."""
+"""Settings for every test."""
 
 from hypothesis import settings
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from int_model.candidates import NO_ENVIRONMENT, collect_candidates, parse_boxes, parse_name
 from int_model.models.protocols import CoordinateFrame
 from int_model.patches import make_patches

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from int_model.inpainting import grow, image_mask, mask_iou, on_canvas, paste_back, patch_masks
 from int_model.patches import make_patches
 from int_model.types import Box, Mask

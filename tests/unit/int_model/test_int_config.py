@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import int_model
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from int_model.config import ConfigError, IntConfig, load_preset, preset_names
 from pydantic import BaseModel, ValidationError
+
+import int_model
+from int_model.config import ConfigError, IntConfig, load_preset, preset_names
 
 
 def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

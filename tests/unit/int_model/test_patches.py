@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from int_model.patches import CLIP_MEAN, from_square, make_patches, pad_to_square, square_frame, to_square
 from int_model.types import Box
 

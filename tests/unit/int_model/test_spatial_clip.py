@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from int_model.spatial_clip import TEMPLATES, map_to_points, min_max, sentences, similarity_map
 
 RNG = np.random.default_rng(3)
