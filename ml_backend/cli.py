@@ -37,7 +37,7 @@ class StrategyName(StrEnum):
 def plain_errors(*, debug: bool) -> Iterator[None]:
     """Turn exceptions into one sentence on stderr and an exit status; ``debug`` lets them through with a traceback."""
     if debug:
-        logging.basicConfig(level=logging.INFO)
+        logging.basicConfig(level=logging.WARNING)
         for name in ("int_model", "ml_backend"):
             logging.getLogger(name).setLevel(logging.DEBUG)
         yield

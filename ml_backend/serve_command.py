@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -71,8 +75,28 @@ def listen(host: str, port: int) -> socket.socket:
     return place
 
 
+def check_data_folder(folder: Path) -> None:
+    """Make the folder for projects and results. Raises ``ValueError`` where that, or writing into it, is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "Permission denied")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"the data folder {folder} cannot be used ({reason}); set INT_DATA_DIR to another") from None
+
+
+def set_up_logging(level: str) -> None:
+    """Our own messages from ``level`` on, other libraries' warnings only: some of them log addresses with tokens."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    for name in ("int_model", "ml_backend"):
+        logging.getLogger(name).setLevel(level)
+
+
 def run(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serve until the process is told to stop. ``tell`` gets the lines for people."""
+    set_up_logging(settings.log_level)
+    check_data_folder(settings.data_dir)
     with listen(settings.host, settings.port) as place:
         from ml_backend.app import create_app  # takes seconds; a port that is taken is told at once
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from importlib import resources
 
@@ -99,14 +100,20 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = _number
+    environment.filters["figures"] = _figures
     return environment
 
 
 def _number(value: float | None, digits: int = 2) -> str:
     """A number with a real minus sign; a dash for what is missing or not finite."""
-    if value is None or value != value or value in (float("inf"), float("-inf")):
+    if value is None or not math.isfinite(value):
         return "–"
     text = f"{value:.{digits}f}"
     if float(text) == 0:
         text = text.lstrip("-")
     return text.replace("-", "−")
+
+
+def _figures(value: float) -> str:
+    """A number with two significant figures; a dash for what is not finite."""
+    return f"{value:.2g}" if math.isfinite(value) else "–"

@@ -57,7 +57,8 @@ def running_scores(trace: Trace, key: ScoreKey) -> Chart | None:
     names = last.patch_names if key == "patch" else trace.names
     won = last.winner_patch if key == "patch" else _position(trace.names, last.winner_name)
     xs = [_x(i, len(values)) for i in range(len(values))]
-    points = [tuple((x, _y(float(v[n]))) for x, v in zip(xs, values, strict=True)) for n in range(count)]
+    ceiling = _ceiling(max(float(v.max()) for v in values))
+    points = [tuple((x, _y(float(v[n]) / ceiling)) for x, v in zip(xs, values, strict=True)) for n in range(count)]
     labels = _spread({n: points[n][-1][1] for n in _leading(values[-1].tolist(), won)})
     series = {name: i for i, name in enumerate(dict.fromkeys(trace.names or names))}
     lines = [
@@ -71,10 +72,15 @@ def running_scores(trace: Trace, key: ScoreKey) -> Chart | None:
         )
         for n in sorted(range(count), key=lambda n: (n == won, n))
     ]
-    leaders = tuple((x, _y(float(v.max()))) for x, v in zip(xs, values, strict=True))
+    leaders = tuple((x, _y(float(v.max()) / ceiling)) for x, v in zip(xs, values, strict=True))
     x_ticks = tuple((x, str(iteration.index)) for x, iteration in zip(xs, iterations, strict=True))
-    y_ticks = tuple((_y(v), f"{round(100 * v)} %") for v in (0.0, 0.25, 0.5, 0.75, 1.0))
+    y_ticks = tuple((_y(i / 4), f"{100 * ceiling * i / 4:g} %") for i in range(5))
     return Chart(tuple(lines), x_ticks, y_ticks, leaders)
+
+
+def _ceiling(highest: float) -> float:
+    """The top of the scale: the smallest round share that is not below the highest."""
+    return next((top for top in (0.2, 0.4, 0.6, 0.8) if highest <= top), 1.0)
 
 
 def _label(n: int, names: Sequence[str], key: ScoreKey) -> str:

@@ -108,6 +108,7 @@ class ImageView:
     instances: list[InstanceView] = field(default_factory=list)
     names: tuple[str, ...] = ()
     proposals: list[tuple[str, int]] = field(default_factory=list)
+    asked: bool = False
     patches: list[PatchView] = field(default_factory=list)
     iterations: list[IterationView] = field(default_factory=list)
     finding: contrast.Finding | None = None
@@ -195,6 +196,7 @@ def full(
         instances=[_instance(i, item) for i, item in enumerate(segmentation.instances)],
         names=trace.names,
         proposals=contrast.proposals(trace),
+        asked=any(candidate.answers or candidate.caption for candidate in trace.candidates),
         patches=_patches(trace, frame, finding),
         iterations=iterations,
         finding=finding,

@@ -235,10 +235,13 @@ def test_chart_heights_are_shares_and_labels_keep_their_distance() -> None:
     _, segmentation = made_up()
     drawing = chart.running_scores(segmentation.trace, "patch")
     assert drawing is not None
-    top, bottom = drawing.y_ticks[-1][0], drawing.y_ticks[0][0]
+    (bottom, zero), (top, highest) = drawing.y_ticks[0], drawing.y_ticks[-1]
+    scale = float(highest.removesuffix(" %")) / 100
+    assert zero == "0 %"
+    assert max(max(line.values) for line in drawing.lines) <= scale
     for line in drawing.lines:
         for (_, y), value in zip(line.points, line.values, strict=True):
-            assert y == pytest.approx(bottom + (top - bottom) * value)
+            assert y == pytest.approx(bottom + (top - bottom) * value / scale)
     heights = sorted(line.label_y for line in drawing.lines if line.label_y is not None)
     assert len(heights) >= 2
     assert min(np.diff(heights)) >= 14.99

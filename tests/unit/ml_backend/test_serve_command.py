@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,11 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ml_backend import cli, serve_command
-from ml_backend.serve_command import listen, load_settings, masked
+from ml_backend.serve_command import listen, load_settings, masked, set_up_logging
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("INT_DATA_DIR", str(tmp_path / "data"))
     for name in ("PORT", "INT_PORT", "INT_HOST", "INT_PROFILE", "LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -108,3 +111,24 @@ def test_a_taken_port_is_one_line_and_status_2() -> None:
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"int-backend: cannot listen on 127.0.0.1:{port}")
+
+
+def test_a_data_folder_that_cannot_be_used_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("INT_DATA_DIR", str(tmp_path / "file"))
+    result = CliRunner().invoke(cli.app, ["serve", "--host", "127.0.0.1", "--port", "0"])
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "cannot be used" in line
+    assert "set INT_DATA_DIR" in line
+
+
+def test_only_our_own_messages_are_logged_below_warnings() -> None:
+    levels = {name: logging.getLogger(name).level for name in ("int_model", "ml_backend")}
+    try:
+        set_up_logging("DEBUG")
+        assert logging.getLogger("ml_backend.app").isEnabledFor(logging.DEBUG)
+        assert not logging.getLogger("httpx").isEnabledFor(logging.INFO), "httpx logs whole addresses, tokens included"
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
