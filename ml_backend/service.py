@@ -116,7 +116,8 @@ class Service:
 
     def versions(self, project_id: str = "") -> list[str]:
         """The model versions in use: of one project, or of all."""
-        projects = [self._projects[project_id]] if project_id in self._projects else list(self._projects.values())
+        known = self._projects.get(project_id) if project_id else None
+        projects = [known] if known is not None else list(self._projects.values())
         return list(dict.fromkeys(map(self._version_of, projects))) or [self._version_of(Project(""))]
 
     async def project_updated(self, project_id: str, label_config: str) -> None:

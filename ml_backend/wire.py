@@ -95,8 +95,8 @@ class PredictIn(_In):
             if isinstance(region, Mapping) and str(region.get("type", "")).lower() == "textarea":
                 value = region.get("value")
                 texts = value.get("text") if isinstance(value, Mapping) else None
-                texts = [texts] if isinstance(texts, str) else texts
-                typed = next((t for t in reversed(texts or []) if isinstance(t, str) and t.strip()), typed)
+                texts = texts if isinstance(texts, list) else [texts]
+                typed = next((t for t in reversed(texts) if isinstance(t, str) and t.strip()), typed)
         return clean_text(typed).strip()
 
 
