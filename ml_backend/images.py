@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import os
+import re
 import ssl
 import stat
 from collections.abc import Mapping
@@ -25,9 +26,11 @@ from ml_backend.addresses import AddressPolicy, AddressRefusedError, GuardedBack
 from ml_backend.label_studio import LabelStudioError, Origin, retry_after, unauthorised
 
 _CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure_blob", "azure-spi")
+_SCHEME = re.compile(r"data(?=:)|[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RETRIED = frozenset({429, 500, 502, 503, 504})
-_MAX_REDIRECTS = 5
+_MAX_SCHEME = re.compile(r"data(?=:)|[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+_REDIRECTS = 5
 _ATTEMPTS = 3
 _READ_TIMEOUT = 20.0
 
@@ -107,7 +110,8 @@ class ImageFetcher:
         Raises:
             FetchError: not allowed, not there, too large, too slow.
         """
-        scheme = urlsplit(address.strip()).scheme.lower() if "://" in address or address.startswith("data:") else ""
+        found = _SCHEME.match(address.strip())
+        scheme = found.group().lower() if found else ""
         try:
             async with asyncio.timeout(self._limits.timeout):
                 if scheme == "data":
