@@ -14,7 +14,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from int_model.config import IntConfig, load_preset
+from int_model.config import ConfigError, IntConfig, load_preset
 from int_model.files import Outcome, find_images, segment_files
 from int_model.models import suite as suites
 from int_model.models.profile import Profile, read_profile
@@ -80,7 +80,11 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 def configuration(options: SegmentOptions, profile: Profile) -> IntConfig:
     """The preset (or the defaults), then what the profile's models need, then ``--set``. Raises ``ValueError``."""
     base = IntConfig() if options.preset is None else load_preset(options.preset)
-    return base.merged(profile.int_overrides).merged(nested(parse_changes(options.changes)))
+    try:
+        needed = base.merged(profile.int_overrides)
+    except ConfigError as error:
+        raise ConfigError(f"profile '{profile.name}', table [int]: {error}") from error
+    return needed.merged(nested(parse_changes(options.changes)))
 
 
 def run(options: SegmentOptions, *, stdout: IO[str]) -> int:

@@ -193,6 +193,7 @@ def test_options_reach_the_method_and_the_models(
         (["segment", "a.png", "--task", "x", "--set", "iteration.count=3"], "there is no option 'iteration'"),
         (["segment", "a.png", "--task", "x", "--set", "three"], "'three' is not KEY=VALUE"),
         (["segment", "a.png", "--task", "x", "--model", "vlm.size=3"], "profile 'nano'"),
+        (["segment", "a.png", "--task", "x", "--model", "int.iterations=2"], "profile 'nano', table [int]: option"),
         (["segment", "a.png", "--task", "x", "--out", "a.png"], "choose another --out"),
         (["segment", "res/masks/a.png", "--task", "x", "--out", "res"], "choose another --out"),
     ],
