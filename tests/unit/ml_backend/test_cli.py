@@ -313,7 +313,8 @@ def test_help_does_not_import_what_is_heavy() -> None:
     program = (
         "import sys\nfrom typer.testing import CliRunner\nfrom ml_backend.cli import app\n"
         "assert CliRunner().invoke(app, ['segment', '--help']).exit_code == 0\n"
-        "print(sorted({'torch', 'transformers', 'numpy', 'cv2', 'fastapi', 'uvicorn', 'rich.progress'} & set(sys.modules)))"
+        "heavy = {'torch', 'transformers', 'numpy', 'cv2', 'fastapi', 'uvicorn', 'rich.progress'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
