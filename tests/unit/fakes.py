@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -46,18 +47,33 @@ def scene(
     return (image.astype(np.int64) + noise).clip(0, 255).astype(np.uint8), masks
 
 
+_TARGETS = np.array([*OBJECTS.values(), *ENVIRONMENTS.values()], dtype=np.float32).T
+_TARGETS /= np.linalg.norm(_TARGETS, axis=0)
+
+
+@lru_cache(maxsize=512)
+def _layers(height: int, width: int, pixels: bytes) -> NDArray[np.bool_]:
+    """Per known word the pixels with the direction of its colour, however dark: ``[words, H, W]``."""
+    colours = np.frombuffer(pixels, dtype=np.uint8).reshape(height * width, 3).astype(np.float32)
+    norm = np.sqrt(np.einsum("ij,ij->i", colours, colours))
+    alike = (colours @ _TARGETS > 0.985 * norm[:, None]) & (norm > 15)[:, None]
+    return alike.T.reshape(len(_WORDS), height, width)
+
+
+def layers(image: Image) -> dict[str, Mask]:
+    """The pixels of every known word."""
+    found = _layers(image.shape[0], image.shape[1], image.tobytes())
+    return dict(zip(_WORDS, found, strict=True))
+
+
 def colour_mask(image: Image, name: str) -> Mask:
-    """Pixels whose colour has the direction of the name's colour, however dark."""
-    target = np.array(OBJECTS.get(name) or ENVIRONMENTS[name], dtype=np.float64)
-    pixels = image.astype(np.float64)
-    norm = np.linalg.norm(pixels, axis=2)
-    cosine = pixels @ target / np.maximum(norm * np.linalg.norm(target), 1e-9)
-    return np.asarray((cosine > 0.985) & (norm > 15), dtype=np.bool_)
+    """The pixels of one known word."""
+    return layers(image)[name]
 
 
 def shares(image: Image) -> dict[str, float]:
     """The part of an image that each known colour covers."""
-    return {word: float(colour_mask(image, word).mean()) for word in _WORDS}
+    return {word: float(layer.mean()) for word, layer in layers(image).items()}
 
 
 def _largest(parts: dict[str, float], words: Sequence[str]) -> str | None:
@@ -247,7 +263,7 @@ class FakeTextImage:
         self.spatial += len(images)
         grids = []
         for image in images:
-            maps = [colour_mask(image, word).astype(np.float32) for word in _WORDS]
+            maps = [layer.astype(np.float32) for layer in layers(image).values()]
             cells = [cv2.resize(layer, (14, 14), interpolation=cv2.INTER_AREA) for layer in maps]
             grids.append(np.stack([*cells, np.full((14, 14), 0.5)], axis=-1))
         return _unit(np.array(grids))
