@@ -46,7 +46,7 @@ class Origin:
             url = httpx.URL(base_url.strip().rstrip("/"))
         except (httpx.InvalidURL, TypeError) as error:
             raise ValueError(f"'{base_url}' is not an address like http://label-studio:8080") from error
-        if url.scheme not in ("http", "https") or not url.host or "[" in url.host:
+        if url.scheme not in ("http", "https") or not url.host or "%" in url.host:
             raise ValueError(f"'{base_url}' is not an address like http://label-studio:8080")
         return cls(url.scheme, url.host, url.port or _default_port(url.scheme), url.path.rstrip("/"))
 

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+
+from int_model.prompts import TaskPrompt
+from int_model.types import Image, Segmentation, Trace
+from ml_backend.engine import BusyError, Engine, EngineError, Priority
+from ml_backend.turnstile import Ticket, Turnstile
+
+WAIT = 20
+
+
+def image(value: int) -> Image:
+    return np.full((2, 2, 3), value, np.uint8)
+
+
+class Recorder:
+    """Notes the batches; images of value 13 raise, batches over ``limit`` run out of memory, ``gate`` holds it up."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self.batches: list[tuple[str, list[int]]] = []
+        self.gate = threading.Event()
+        self.started = threading.Event()
+        self.limit = limit
+        self.short = False
+
+    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+        self.started.set()
+        assert self.gate.wait(WAIT)
+        values = [int(i[0, 0, 0]) for i in images]
+        self.batches.append((task.text, values))
+        if len(images) > self.limit:
+            raise MemoryError("out of memory")
+        if 13 in values:
+            raise RuntimeError("bad\n image")
+        results = [Segmentation((2, 2), task.text, (), v / 255, Trace("t", "s"), reason="r") for v in values]
+        return results[:-1] if self.short else results
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def engine(recorder: Recorder) -> Iterator[Engine]:
+    engine = Engine(lambda: recorder, micro_batch=3, queue_size=8, linger=0.05)
+    engine.start()
+    yield engine
+    recorder.gate.set()
+    engine.close(WAIT)
+
+
+A, B = TaskPrompt("a"), TaskPrompt("b")
+
+
+def hold(engine: Engine, recorder: Recorder) -> None:
+    """Occupy the worker with one image (value 0)."""
+    engine.submit(image(0), A, Priority.INTERACTIVE)
+    assert recorder.started.wait(WAIT)
+
+
+def test_order_and_micro_batches(engine: Engine, recorder: Recorder) -> None:
+    hold(engine, recorder)
+    futures = [engine.submit(image(v), A, Priority.BATCH) for v in (1, 2)]
+    futures += [engine.submit(image(v), t, Priority.PREDICT) for v, t in ((3, A), (4, B), (5, A), (6, A), (7, A))]
+    futures += [engine.submit(image(8), B, Priority.INTERACTIVE)]
+    recorder.gate.set()
+    assert [round(f.result(WAIT).score * 255) for f in futures] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert recorder.batches == [("a", [0]), ("b", [8]), ("a", [3, 5, 6]), ("b", [4]), ("a", [7]), ("a", [1, 2])]
+
+
+def test_one_bad_image_fails_alone(engine: Engine, recorder: Recorder) -> None:
+    hold(engine, recorder)
+    futures = [engine.submit(image(v), A) for v in (1, 13, 2)]
+    recorder.gate.set()
+    assert futures[0].result(WAIT).score == pytest.approx(1 / 255)
+    assert futures[2].result(WAIT).score == pytest.approx(2 / 255)
+    with pytest.raises(EngineError, match="bad image"):
+        futures[1].result(WAIT)
+
+
+def test_a_batch_that_is_too_large_is_done_one_by_one(engine: Engine, recorder: Recorder) -> None:
+    recorder.limit = 1
+    hold(engine, recorder)
+    futures = [engine.submit(image(v), A) for v in (1, 2, 3)]
+    recorder.gate.set()
+    assert [round(f.result(WAIT).score * 255) for f in futures] == [1, 2, 3]
+
+
+def test_a_strategy_that_loses_a_result_is_an_error(engine: Engine, recorder: Recorder) -> None:
+    recorder.short = True
+    recorder.gate.set()
+    with pytest.raises(EngineError, match="0 results for 1 images"):
+        engine.submit(image(1), A).result(WAIT)
+
+
+def test_a_full_queue_refuses_all_but_interactive_work(engine: Engine, recorder: Recorder) -> None:
+    hold(engine, recorder)
+    for value in range(8):
+        engine.submit(image(value), A)
+    with pytest.raises(BusyError, match="8 images"):
+        engine.submit(image(9), A)
+    late = engine.submit(image(9), A, Priority.INTERACTIVE)
+    recorder.gate.set()
+    assert late.result(WAIT)
+
+
+def test_cancelled_work_is_not_done(engine: Engine, recorder: Recorder) -> None:
+    hold(engine, recorder)
+    future, other = engine.submit(image(5), A), engine.submit(image(6), A)
+    assert future.cancel()
+    recorder.gate.set()
+    assert other.result(WAIT)
+    assert all(5 not in values for _, values in recorder.batches)
+
+
+def test_loading_is_in_the_background_and_visible(recorder: Recorder) -> None:
+    release = threading.Event()
+
+    def load() -> Recorder:
+        assert release.wait(WAIT)
+        return recorder
+
+    engine = Engine(load)
+    assert engine.status.state == "idle"
+    engine.start()
+    engine.start()
+    assert engine.status.state == "loading"
+    future = engine.submit(image(1), A)
+    assert engine.status.waiting == 1
+    recorder.gate.set()
+    release.set()
+    assert future.result(WAIT)
+    assert engine.status.state == "ready"
+    engine.close(WAIT)
+    assert engine.status.state == "closed"
+    with pytest.raises(EngineError, match="shutting down"):
+        engine.submit(image(1), A)
+
+
+def test_failed_loading_says_why_and_is_tried_again_later(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[int] = []
+
+    def load() -> Recorder:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise RuntimeError("no weights\nhere")
+        return recorder
+
+    recorder.gate.set()
+    engine = Engine(load)
+    future = engine.submit(image(1), A)
+    engine.start()
+    with pytest.raises(EngineError, match="no weights here"):
+        future.result(WAIT)
+    assert (engine.status.state, engine.status.why) == ("failed", "no weights here")
+    with pytest.raises(EngineError, match="no weights here"):
+        engine.submit(image(1), A)
+    monkeypatch.setattr("ml_backend.engine._RELOAD_AFTER", 0.0)
+    assert engine.submit(image(1), A).result(WAIT)
+    assert engine.status.state == "ready"
+    engine.close(WAIT)
+
+
+def test_closing_finishes_what_is_at_work_and_fails_what_waits(recorder: Recorder) -> None:
+    engine = Engine(lambda: recorder, micro_batch=1)
+    engine.start()
+    first = engine.submit(image(1), A)
+    assert recorder.started.wait(WAIT)
+    second = engine.submit(image(2), A)
+    closing = threading.Thread(target=engine.close, args=(WAIT,))
+    closing.start()
+    with pytest.raises((EngineError, CancelledError), match="shutting down"):
+        second.result(WAIT)
+    recorder.gate.set()
+    assert first.result(WAIT)
+    closing.join(WAIT)
+    assert not closing.is_alive()
+
+
+def test_nothing_is_lost_under_many_threads(engine: Engine, recorder: Recorder) -> None:
+    recorder.gate.set()
+    done: list[float] = []
+
+    def work(seed: int) -> None:
+        for value in range(20, 40):
+            while True:
+                try:
+                    future = engine.submit(image(value), A if seed % 2 else B, Priority(seed % 3))
+                    break
+                except BusyError:
+                    time.sleep(0.002)
+            done.append(future.result(WAIT).score)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert len(done) == 180
+    assert sum(len(values) for _, values in recorder.batches) == 180
+
+
+# --- turnstile --------------------------------------------------------------------------------------------------------
+
+
+def test_turnstile_lets_the_urgent_through_first() -> None:
+    async def run() -> list[str]:
+        turnstile, order, gate = Turnstile(1, extra=1), [], asyncio.Event()
+
+        async def work(name: str, ticket: Ticket) -> None:
+            async with turnstile.pass_through(ticket):
+                order.append(name)
+                if name == "holder":
+                    await gate.wait()
+
+        late = Ticket(Priority.PREDICT)
+        tasks = [asyncio.create_task(work("holder", Ticket(Priority.PREDICT)))]
+        await asyncio.sleep(0)
+        tasks += [
+            asyncio.create_task(work("late", late)),
+            asyncio.create_task(work("first", Ticket(Priority.PREDICT))),
+            asyncio.create_task(work("second", Ticket(Priority.PREDICT))),
+        ]
+        await asyncio.sleep(0)
+        late.priority = Priority.BATCH  # its request has been answered without it
+        tasks.append(asyncio.create_task(work("click", Ticket(Priority.INTERACTIVE))))
+        await asyncio.sleep(0.01)
+        gate.set()
+        await asyncio.gather(*tasks)
+        assert turnstile.waiting == 0
+        return order
+
+    assert asyncio.run(run()) == ["holder", "click", "first", "second", "late"]
+
+
+def test_turnstile_keeps_its_places_when_waiters_are_cancelled() -> None:
+    async def run() -> int:
+        turnstile, inside, most = Turnstile(2, extra=0), 0, 0
+
+        async def work(pause: float) -> None:
+            nonlocal inside, most
+            async with turnstile.pass_through(Ticket(Priority.PREDICT)):
+                inside += 1
+                most = max(most, inside)
+                try:
+                    await asyncio.sleep(pause)
+                finally:
+                    inside -= 1
+
+        tasks = [asyncio.create_task(work(0.001 * (i % 3))) for i in range(60)]
+        for index, task in enumerate(tasks):
+            await asyncio.sleep(0)
+            if index % 4 == 0:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        inside = 0
+        await asyncio.wait_for(asyncio.gather(work(0), work(0)), 5)
+        return most
+
+    assert asyncio.run(run()) == 2
