@@ -29,8 +29,7 @@ _CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure_blob", "azure-spi")
 _SCHEME = re.compile(r"data(?=:)|[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RETRIED = frozenset({429, 500, 502, 503, 504})
-_MAX_SCHEME = re.compile(r"data(?=:)|[A-Za-z][A-Za-z0-9+.-]*(?=://)")
-_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 _ATTEMPTS = 3
 _READ_TIMEOUT = 20.0
 

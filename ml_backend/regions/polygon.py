@@ -51,6 +51,18 @@ class PolygonOptions:
             raise ValueError(f"max_points is at least 3, or 0 for no limit, not {self.max_points}")
 
 
+def without_specks(mask: Mask, min_area: int) -> Mask:
+    """The mask without its parts (8-connected) of fewer than ``min_area`` pixels; its largest part always stays."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count <= 2:
+        return mask
+    areas = stats[:, cv2.CC_STAT_AREA]
+    keep = areas >= min_area
+    keep[1 + int(areas[1:].argmax())] = True
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """One connected part of a mask.
