@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -108,15 +110,32 @@ def test_box_answers_frame_the_animal() -> None:
 
 
 @pytest.mark.parametrize("kind", ["box", "points", "both"])
-def test_segmenter_prompts_lie_on_their_objects(kind: str) -> None:
-    batch = segmenter.Batch([pooled(), pooled((192, 192))], kind, np.random.default_rng(4))
+@pytest.mark.parametrize("draw", [segmenter.scene_batch, segmenter.window_batch])
+def test_segmenter_prompts_lie_on_their_objects(draw: Callable[..., segmenter.Batch], kind: str) -> None:
+    batch = draw([pooled(), pooled((192, 192))] * 3, kind, np.random.default_rng(4))
     prompts = batch.prompts()
-    assert ("input_boxes" in prompts) == (kind != "points")
-    assert ("input_points" in prompts) == (kind != "box")
-    for row in range(2):
-        for p in range(segmenter.PROMPTS):
-            for (x, y), label in zip(batch.points[row, p], batch.labels[row, p], strict=True):
-                assert batch.masks[row, p, int(y), int(x)] == bool(label)
+    assert (prompts["input_boxes"] is not None) == (kind != "points")
+    assert (prompts["input_points"] is not None) == (kind != "box")
+    for row in range(6):
+        shift = batch.corners[row].flip(0) * segmenter.CELL
+        for p in range(batch.masks.shape[1]):
+            assert batch.masks[row, p].any()
+            for point, label in zip(batch.points[row, p] - shift, batch.labels[row, p], strict=True):
+                x, y = point.int().tolist()
+                assert batch.masks[row, p, y, x] == label
+
+
+def test_on_whole_scenes_training_predicts_as_sam_does() -> None:
+    torch.manual_seed(0)
+    model = segmenter.fresh().eval()
+    torch.nn.init.normal_(model.vision_encoder.pos_embed)
+    batch = segmenter.scene_batch([pooled()], "both", np.random.default_rng(1))
+    with torch.no_grad():
+        logits, iou = segmenter.predict(model, batch, multimask=True)
+        prompts = {k: v for k, v in batch.prompts().items() if v is not None}
+        theirs = model(pixel_values=batch.pixels, **prompts, multimask_output=True)
+    assert torch.allclose(logits, theirs.pred_masks, atol=1e-4)
+    assert torch.allclose(iou, theirs.iou_scores, atol=1e-5)
 
 
 def test_the_segmenter_is_never_shown_the_held_out_animals() -> None:
