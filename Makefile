@@ -14,7 +14,7 @@ ARGS ?=
 # Tests use tiny models: more threads than cores only wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TORCHDYNAMO_DISABLE=1
 
-.PHONY: help demo serve test unit lint format types lock clean
+.PHONY: help demo serve evaluate test unit lint format types lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -24,6 +24,9 @@ demo: $(CORE) ## a real Label Studio, the backend, annotated samples; ARGS=--che
 
 serve: $(CORE) ## the backend on port 9090, for your own Label Studio
 	@$(BIN)/int-backend serve $(ARGS)
+
+evaluate: $(CORE) ## what the bundled models can do on held-out scenes, and the strategies side by side
+	@$(BIN)/python -m int_model.nano.evaluate $(ARGS)
 
 test: lint types ## all that CI runs: linters, types, unit, integration and end-to-end tests
 	@scripts/ensure_chromium.sh

@@ -33,7 +33,10 @@ class LabelStudioSession:
     def call(self, method: str, path: str, **options: Any) -> Any:
         """One API call; returns the decoded JSON, or None where the answer has no body."""
         headers = {"X-CSRFToken": self._http.cookies.get("csrftoken") or "", "Referer": self.url}
-        response = self._http.request(method, path, headers=headers, **options)
+        try:
+            response = self._http.request(method, path, headers=headers, **options)
+        except httpx.HTTPError as error:
+            raise DemoError(f"Label Studio did not answer {method} {path}: {error or type(error).__name__}") from error
         if response.is_error:
             raise DemoError(f"Label Studio answered {response.status_code} to {method} {path}: {response.text[:400]}")
         return response.json() if response.content else None

@@ -33,6 +33,7 @@ from ml_backend.demo.server import LabelStudioServer, ensure_environment
 
 EMAIL = "demo@example.com"
 _RETRIEVE_PAUSE_SECONDS = 2.0
+_LOG_WIDTH = 130  # of the table where there is no terminal to fit it to
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Demo:
             plans = plan_projects(by_task(samples))
             tasks = [self._create(session, plan, backend) for plan in plans]
             outcomes = self._annotate(session, plans, tasks)
-            self.console.print(_table(plans, outcomes))
+            self.console.print(_table(plans, outcomes), width=None if self.console.is_terminal else _LOG_WIDTH)
             bad = [outcome for outcome in outcomes if not outcome.fine]
             if bad:
                 self._tell(f"{len(bad)} of {len(outcomes)} tasks lack a prediction with regions; see {logs}")
