@@ -35,7 +35,8 @@ from int_model.patches import pad_to_square, square_frame
 
 log = logging.getLogger(__name__)
 
-SIDE, CELL, WIDTH, DEPTH, TEXT = 144, 12, 160, 5, 96
+SIDE, CELL, WIDTH, DEPTH, TEXT = 112, 8, 160, 5, 96
+WINDOW = 64
 GRID = SIDE // CELL
 WORDS = (*NAMES, *ALL_ENVIRONMENTS)
 QUERIES = (*NAMES, *TASKS)  # what the detector is asked for: every name, and the task prompts themselves
@@ -49,13 +50,22 @@ for _row, _name in enumerate(NAMES):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """One training picture ``uint8 [S, S, 3]`` with what each cell shows and where the things are."""
+    """One training picture ``uint8 [S, S, 3]`` of G x G cells, what each cell shows and where the things are.
+
+    Attributes:
+        cells: ``int64 [G, G]`` index into WORDS, -100 = not asked.
+        word: index into WORDS for the class token.
+        boxes: ``float32 [G, G, 4]`` centre and size of the thing in this cell, as parts of a whole view; 0 = none.
+        things: ``int64 [G, G]`` index into NAMES, -1 = none, -2 = not asked.
+        corner: row and column of the picture's first cell in a whole view's grid; (0, 0) if it is whole itself.
+    """
 
     image: NDArray[np.uint8]
-    cells: NDArray[np.int64]  # [G, G] index into WORDS, -100 = not asked
-    word: int  # index into WORDS for the class token
-    boxes: NDArray[np.float32]  # [G, G, 4] cx cy w h of the thing in this cell, relative
-    things: NDArray[np.int64]  # [G, G] index into NAMES, -1 = none, -2 = not asked
+    cells: NDArray[np.int64]
+    word: int
+    boxes: NDArray[np.float32]
+    things: NDArray[np.int64]
+    corner: tuple[int, int] = (0, 0)
 
 
 def config() -> OwlViTConfig:
@@ -123,64 +133,60 @@ def make_view(scene: PooledScene, rng: np.random.Generator) -> View:
     if rng.random() < 0.5:
         image, ids = image[:, ::-1], ids[:, ::-1]
     jitter = image.astype(np.float32) * rng.uniform(0.85, 1.15, (1, 1, 3)) + rng.uniform(-12, 12)
-    return _label(np.clip(jitter, 0, 255).astype(np.uint8), np.ascontiguousarray(ids), scene, word, kind == 3)
+    return _label(
+        np.clip(jitter, 0, 255).astype(np.uint8), np.ascontiguousarray(ids), scene, word, on_black=bool(kind == 3)
+    )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Window:
-    """A thing and what is around it, as it might lie somewhere in a view: ``uint8 [S/2, S/2, 3]``."""
-
-    image: NDArray[np.uint8]
-    cells: NDArray[np.int64]  # [G/2, G/2] index into WORDS, -100 = not asked
-    word: int
-    corner: tuple[int, int]  # row and column of its first cell in the view's grid
-
-
-def make_window(scene: PooledScene, rng: np.random.Generator) -> Window:
-    """A square around a random thing (sometimes around nothing), at about the scale at which views show it."""
-    half, grid = SIDE // 2, GRID // 2
+def make_window(scene: PooledScene, rng: np.random.Generator) -> View:
+    """A square of WINDOW pixels around a random thing (sometimes around nothing), at the scale of views."""
     height, width = scene.ids.shape
     pick = int(rng.integers(len(scene.names)))
     mask = scene.ids == pick + 1
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     image, ids = scene.image, scene.ids
+    on_black = False
     if rows.size < 8 or cols.size < 8 or rng.random() < 0.08:
         word, centre, side = -1, rng.uniform((0, 0), (height, width)), float(rng.uniform(60, 120))
     else:
         word = scene.names[pick]
         extent = max(rows[-1] - rows[0], cols[-1] - cols[0]) + 1
-        side = extent / float(rng.uniform(0.55, 1.15))
+        side = extent / float(rng.uniform(0.5, 1.1))
         centre = np.array([rows[0] + rows[-1], cols[0] + cols[-1]]) / 2 + rng.uniform(-0.22, 0.22, 2) * side
         if rng.random() < 0.12:
+            on_black = True
             image, ids = np.where(mask[..., None], image, 0).astype(np.uint8), np.where(mask, ids, 255).astype(np.uint8)
-    scale = half / side
-    move = np.array([[scale, 0, half / 2 - scale * centre[1]], [0, scale, half / 2 - scale * centre[0]]])
+    scale = WINDOW / side
+    move = np.array([[scale, 0, WINDOW / 2 - scale * centre[1]], [0, scale, WINDOW / 2 - scale * centre[0]]])
     if rng.random() < 0.5:
-        move = np.array([[-1, 0, half], [0, 1, 0]]) @ np.vstack([move, [0, 0, 1]])
-    fill = np.round(np.asarray(MEAN) * 255).tolist()
-    cut = cv2.warpAffine(np.ascontiguousarray(image), move, (half, half), flags=cv2.INTER_LINEAR, borderValue=fill)
-    owner = cv2.warpAffine(np.ascontiguousarray(ids), move, (half, half), flags=cv2.INTER_NEAREST, borderValue=255)
-    cells = np.full((grid, grid), len(NAMES) + scene.environment, dtype=np.int64)
-    blocks, best = owner.reshape(grid, CELL, grid, CELL), np.full((grid, grid), 0.25)
-    for number, name in enumerate(scene.names, start=1):
-        cover = (blocks == number).mean(axis=(1, 3))
-        cells[cover > best], best = name, np.maximum(best, cover)
-    cells[((blocks == 255).mean(axis=(1, 3)) > 0.5) & (best <= 0.25)] = -100
-    if word < 0:
-        inside = cells[(cells >= 0) & (cells < len(NAMES))]
-        word = int(np.bincount(inside).argmax()) if inside.size else len(NAMES) + scene.environment
+        move = np.array([[-1, 0, WINDOW], [0, 1, 0]]) @ np.vstack([move, [0, 0, 1]])
+    fill, size = np.round(np.asarray(MEAN) * 255).tolist(), (WINDOW, WINDOW)
+    cut = cv2.warpAffine(np.ascontiguousarray(image), move, size, flags=cv2.INTER_LINEAR, borderValue=fill)
+    owner = cv2.warpAffine(np.ascontiguousarray(ids), move, size, flags=cv2.INTER_NEAREST, borderValue=255)
     jitter = cut.astype(np.float32) * rng.uniform(0.85, 1.15, (1, 1, 3)) + rng.uniform(-12, 12)
-    corner = (int(rng.integers(GRID - grid + 1)), int(rng.integers(GRID - grid + 1)))
-    return Window(np.clip(jitter, 0, 255).astype(np.uint8), cells, word, corner)
+    room = (SIDE - WINDOW) // CELL + 1
+    corner = (int(rng.integers(room)), int(rng.integers(room)))
+    return _label(np.clip(jitter, 0, 255).astype(np.uint8), owner, scene, word, on_black=on_black, corner=corner)
 
 
-def _label(image: NDArray[np.uint8], ids: NDArray[np.uint8], scene: PooledScene, word: int, on_black: bool) -> View:
-    cells = np.full((GRID, GRID), len(NAMES) + scene.environment, dtype=np.int64)
-    things = np.full((GRID, GRID), -1, dtype=np.int64)
-    boxes = np.zeros((GRID, GRID, 4), dtype=np.float32)
-    blocks = ids.reshape(GRID, CELL, GRID, CELL)
+def _label(
+    image: NDArray[np.uint8],
+    ids: NDArray[np.uint8],
+    scene: PooledScene,
+    word: int,
+    *,
+    on_black: bool,
+    corner: tuple[int, int] | None = None,
+) -> View:
+    """What a picture shows, from its ids (255 = padding); things that a window's border cuts get no box."""
+    grid = ids.shape[0] // CELL
+    cells = np.full((grid, grid), len(NAMES) + scene.environment, dtype=np.int64)
+    things = np.full((grid, grid), -1, dtype=np.int64)
+    boxes = np.zeros((grid, grid, 4), dtype=np.float32)
+    blocks = ids.reshape(grid, CELL, grid, CELL)
     outside = (blocks == 255).mean(axis=(1, 3)) > 0.5
-    best = np.zeros((GRID, GRID))
+    best = np.full((grid, grid), 0.25)
+    shift = np.array([corner[1], corner[0]]) * CELL if corner else np.zeros(2)
     seen: list[tuple[int, int]] = []
     for number, name in enumerate(scene.names, start=1):
         mask = ids == number
@@ -189,24 +195,27 @@ def _label(image: NDArray[np.uint8], ids: NDArray[np.uint8], scene: PooledScene,
             continue
         seen.append((area, name))
         cover = (blocks == number).mean(axis=(1, 3))
-        rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = np.array([cols[0] + cols[-1] + 1, rows[0] + rows[-1] + 1, 2 * cols.size, 2 * rows.size]) / 2
-        box[2:] = [cols[-1] + 1 - cols[0], rows[-1] + 1 - rows[0]]
-        take = cover > np.maximum(best, 0.25)
-        cells[take], boxes[take], things[take] = name, box / SIDE, -2
+        take = cover > best
         best = np.maximum(best, cover)
+        cells[take], things[take], boxes[take] = name, -2, 0
+        rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        low, high = np.array([cols[0], rows[0]]), np.array([cols[-1] + 1, rows[-1] + 1])
+        if corner and (low.min() == 0 or high.max() == ids.shape[0]):
+            continue
+        centre = (low + high) / 2
+        boxes[take] = np.concatenate([centre + shift, high - low]) / SIDE
         ys, xs = np.nonzero(take & (cover > 0.4))
-        if len(ys):  # the most central of the cells that it fills answer for it
-            distance = np.hypot((xs + 0.5) * CELL - box[0], (ys + 0.5) * CELL - box[1])
-            for i in np.argsort(distance)[:3]:
-                things[ys[i], xs[i]] = name
-    cells[outside], things[outside] = -100, -1
+        # the most central of the cells that it fills answer for it
+        distance = np.hypot((xs + 0.5) * CELL - centre[0], (ys + 0.5) * CELL - centre[1])
+        for i in np.argsort(distance)[:3]:
+            things[ys[i], xs[i]] = name
+    empty = outside & (best <= 0.25)
+    cells[empty], things[empty] = -100, -1
     if on_black:
         things[things == -1] = -2
-    names = [name for _, name in seen]
-    if word < len(NAMES) and word not in names:
+    if word < 0 or (word < len(NAMES) and word not in [name for _, name in seen]):
         word = max(seen)[1] if seen else len(NAMES) + scene.environment
-    return View(image, cells, word, boxes, things)
+    return View(image, cells, word, boxes, things, corner or (0, 0))
 
 
 class Towers(torch.nn.Module):
@@ -231,47 +240,46 @@ class Towers(torch.nn.Module):
         out = self.owl.owlvit.text_model(batch["input_ids"].to(device), batch["attention_mask"].to(device))
         return nnf.normalize(self.owl.owlvit.text_projection(out.pooler_output), dim=-1)
 
-    def window_losses(self, windows: Sequence[Window], rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        """The tower's losses on windows, whose cells carry the positions of where they might lie in a view."""
-        device, grid = self.owl.device, GRID // 2
-        vision = self.owl.owlvit.vision_model
-        pixels = to_tensor([w.image for w in windows]).to(device)
-        corners = torch.tensor([w.corner for w in windows], device=device)
-        steps = torch.arange(grid, device=device)
+    def tokens(self, pixels: torch.Tensor, corners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Last tokens ``[N, 1 + G*G, C]`` after the final norm, and the cells' places in a view's grid.
+
+        On whole views this is OWL-ViT's own pass; a window's cells carry the positions of where they might lie.
+        """
+        vision, grid = self.owl.owlvit.vision_model, pixels.shape[-1] // CELL
+        steps = torch.arange(grid, device=pixels.device)
         rows, cols = corners[:, 0, None] + steps, corners[:, 1, None] + steps
-        places = 1 + (rows[:, :, None] * GRID + cols[:, None, :]).flatten(1)
-        with torch.autocast(device.type, torch.bfloat16):
+        places = (rows[:, :, None] * GRID + cols[:, None, :]).flatten(1)
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.training):
             patches = vision.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
             positions = vision.embeddings.position_embedding.weight
-            start = (vision.embeddings.class_embedding + positions[0]).expand(len(windows), 1, -1)
-            hidden = torch.cat([start, patches + positions[places]], dim=1)
+            start = (vision.embeddings.class_embedding + positions[0]).expand(len(pixels), 1, -1)
+            hidden = torch.cat([start, patches + positions[1 + places]], dim=1)
             last = vision.encoder(inputs_embeds=vision.pre_layernorm(hidden)).last_hidden_state
-        cells = torch.from_numpy(np.stack([w.cells for w in windows])).flatten(1).to(device)
-        dense, whole = self._word_losses(last, self.texts(WORDS, rng), cells, [w.word for w in windows])
-        return {"dense": dense, "whole": whole}
+        return vision.post_layernorm(last.float()), places
 
-    def _word_losses(
-        self, last: torch.Tensor, words: torch.Tensor, cells: torch.Tensor, whole: Sequence[int]
+    def heads(
+        self, hidden: torch.Tensor, places: torch.Tensor, queries: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross entropies over WORDS: of the cells ``[N, T]``, and of the class tokens."""
-        hidden = self.owl.owlvit.vision_model.post_layernorm(last.float())
-        features = nnf.normalize(self.owl.owlvit.visual_projection(hidden), dim=-1)
-        logits = self.owl.owlvit.logit_scale.clamp(max=4.6).exp() * features @ words.T
-        dense = nnf.cross_entropy(logits[:, 1:].flatten(0, 1), cells.flatten(), ignore_index=-100)
-        return dense, nnf.cross_entropy(logits[:, 0], torch.tensor(whole, device=last.device))
+        """OWL-ViT's scores ``[N, G*G, Q]`` (logits) and boxes ``[N, G*G, 4]`` (centre and size, relative)."""
+        merged = self.owl.layer_norm(hidden[:, 1:] * hidden[:, :1])
+        scores, _ = self.owl.class_predictor(merged, queries[None].expand(len(hidden), -1, -1), None)
+        boxes = self.owl.box_head(merged) + self.owl.box_bias.to(hidden.device)[places]
+        return scores, boxes.sigmoid()
 
-    def losses(self, views: Sequence[View], rng: np.random.Generator, autocast: bool = True) -> dict[str, torch.Tensor]:
+    def losses(self, views: Sequence[View], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """Words of cells and of class tokens, names and boxes of things; views of one size."""
         device = self.owl.device
         pixels = to_tensor([v.image for v in views]).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            merged, vision = self.owl.image_embedder(pixels)
+        hidden, places = self.tokens(pixels, torch.tensor([v.corner for v in views], device=device))
         words = self.texts([*WORDS, *TASKS], rng)
-        cells = torch.from_numpy(np.stack([v.cells for v in views])).flatten(1).to(device)
-        dense, whole = self._word_losses(vision.last_hidden_state, words[: len(WORDS)], cells, [v.word for v in views])
 
-        feats = merged.float().flatten(1, 2)
-        queries = torch.cat([words[: len(NAMES)], words[len(WORDS) :]])
-        scores, _ = self.owl.class_predictor(feats, queries[None].expand(len(views), -1, -1), None)
+        features = nnf.normalize(self.owl.owlvit.visual_projection(hidden), dim=-1)
+        logits = self.owl.owlvit.logit_scale.clamp(max=4.6).exp() * features @ words[: len(WORDS)].T
+        cells = torch.from_numpy(np.stack([v.cells for v in views])).flatten().to(device)
+        dense = nnf.cross_entropy(logits[:, 1:].flatten(0, 1), cells, ignore_index=-100)
+        whole = nnf.cross_entropy(logits[:, 0], torch.tensor([v.word for v in views], device=device))
+
+        scores, predicted = self.heads(hidden, places, torch.cat([words[: len(NAMES)], words[len(WORDS) :]]))
         things = torch.from_numpy(np.stack([v.things for v in views])).flatten(1).to(device)
         table = torch.from_numpy(_QUERY_OF).to(device)
         target = torch.where((things >= 0)[..., None], table[things.clamp(min=0)], 0.0)
@@ -281,7 +289,6 @@ class Towers(torch.nn.Module):
         weight = (0.75 * target + 0.25 * (1 - target)) * (1 - hit) ** 2
         focal = (weight * nnf.binary_cross_entropy_with_logits(scores, target, reduction="none") * asked).sum()
         count = (things >= 0).sum().clamp(min=1)
-        predicted = self.owl.box_predictor(feats, merged.float())
         truth = torch.from_numpy(np.stack([v.boxes for v in views])).flatten(1, 2).to(device)
         inside = truth[..., 2] > 0
         strength = torch.where(things >= 0, 1.0, 0.3)[inside]
@@ -306,39 +313,52 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> floa
     return peak * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * (step - warmup) / max(1, steps - warmup))))
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A run of batches whose learning rate rises, then falls along a cosine."""
+
+    steps: int
+    batch: int
+    peak: float
+    windows: bool
+
+
+PHASES = (Phase(620, 128, 1.4e-3, windows=True), Phase(360, 40, 7e-4, windows=False))
+
+
 def train(
     pool: ScenePool,
     out: Path,
     *,
-    windows: int = 1100,
-    steps: int = 1000,
+    phases: Sequence[Phase] = PHASES,
+    start: Path | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> Path:
-    """Train on ``windows`` batches of 128 windows, then ``steps`` batches of 48 views; save the weights to ``out``."""
+    """Go through the phases, from nothing or from the weights ``start``; save the weights to ``out``."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model = Towers().to(device).train()
+    model = Towers()
+    if start is not None:
+        model.owl.load_state_dict(torch.load(start, weights_only=True, map_location="cpu"))
+    model = model.to(device).train()
     shown = [i for i in range(len(pool)) if pool.names(i)]
-
-    def window_losses() -> dict[str, torch.Tensor]:
-        return model.window_losses([make_window(pool[shown[i]], rng) for i in rng.integers(0, len(shown), 128)], rng)
-
-    def view_losses() -> dict[str, torch.Tensor]:
-        return model.losses([make_view(pool[int(i)], rng) for i in rng.integers(0, len(pool), 48)], rng)
-
     out.parent.mkdir(parents=True, exist_ok=True)
-    _phase(model, window_losses, windows, 1.2e-3, out, "windows")
-    _phase(model, view_losses, steps, 8e-4, out, "views")
+    for phase in phases:
+        make = make_window if phase.windows else make_view
+
+        def draw(phase: Phase = phase, make: Callable[..., View] = make) -> dict[str, torch.Tensor]:
+            return model.losses([make(pool[shown[i]], rng) for i in rng.integers(0, len(shown), phase.batch)], rng)
+
+        _phase(model, draw, phase, out)
     return out
 
 
 WEIGHTS = {"dense": 1.0, "whole": 1.0, "focal": 0.5, "box": 0.4}
 
 
-def _phase(
-    model: Towers, draw: Callable[[], dict[str, torch.Tensor]], steps: int, peak: float, out: Path, name: str
-) -> None:
+def _phase(model: Towers, draw: Callable[[], dict[str, torch.Tensor]], phase: Phase, out: Path) -> None:
+    steps = phase.steps
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
@@ -346,7 +366,7 @@ def _phase(
     started, sums = time.monotonic(), dict.fromkeys(WEIGHTS, 0.0)
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps, peak)
+            group["lr"] = learning_rate(step, steps, phase.peak, warmup=100)
         losses = draw()
         loss = torch.stack([WEIGHTS[key] * value for key, value in losses.items()]).sum()
         optimiser.zero_grad(set_to_none=True)
@@ -357,11 +377,10 @@ def _phase(
             sums[key] += value.item() / 50
         if step % 50 == 49:
             means = {key: round(value, 3) for key, value in sums.items()}
-            log.info(
-                "tower %s %d/%d %s %.2f s/step", name, step + 1, steps, means, (time.monotonic() - started) / (step + 1)
-            )
+            seconds = (time.monotonic() - started) / (step + 1)
+            log.info("tower %d/%d %s %.2f s/step", step + 1, steps, means, seconds)
             sums = dict.fromkeys(sums, 0.0)
-        if step % 250 == 249 or step == steps - 1:
+        if step % 100 == 99 or step == steps - 1:
             torch.save(model.owl.state_dict(), out)
 
 

@@ -43,6 +43,38 @@ def test_cells_boxes_and_colours_of_a_view_agree() -> None:
     assert seen == {"crab", "anchor"}
 
 
+def test_cells_and_boxes_of_a_window_refer_to_its_place() -> None:
+    rng = np.random.default_rng(5)
+    framed = 0
+    for _ in range(40):
+        window = tower.make_window(pooled(), rng)
+        grid = window.cells.shape[0]
+        assert window.image.shape == (tower.WINDOW, tower.WINDOW, 3)
+        means = window.image.reshape(grid, tower.CELL, grid, tower.CELL, 3).mean(axis=(1, 3))
+        for y, x in np.argwhere(window.things >= 0):
+            assert means[y, x].argmax() == (0 if NAMES[window.things[y, x]] == "crab" else 2)
+            cx, cy, w, h = window.boxes[y, x] * tower.GRID
+            assert abs(cx - (x + 0.5 + window.corner[1])) <= w / 2 + 1
+            assert abs(cy - (y + 0.5 + window.corner[0])) <= h / 2 + 1
+            framed += 1
+    assert framed > 20
+
+
+def test_on_whole_views_training_sees_as_owl_vit_does() -> None:
+    torch.manual_seed(0)
+    model = tower.Towers().eval()
+    pixels = torch.randn(2, 3, tower.SIDE, tower.SIDE)
+    queries = torch.nn.functional.normalize(torch.randn(4, tower.TEXT), dim=-1)
+    with torch.no_grad():
+        hidden, places = model.tokens(pixels, torch.zeros(2, 2, dtype=torch.int64))
+        scores, boxes = model.heads(hidden, places, queries)
+        merged, _ = model.owl.image_embedder(pixels)
+        theirs, _ = model.owl.class_predictor(merged.flatten(1, 2), queries[None].expand(2, -1, -1), None)
+        their_boxes = model.owl.box_predictor(merged.flatten(1, 2), merged)
+    assert torch.allclose(scores, theirs, atol=1e-4)
+    assert torch.allclose(boxes, their_boxes, atol=1e-5)
+
+
 def test_giou_against_a_slow_reference() -> None:
     rng = np.random.default_rng(1)
     corner, size = rng.uniform(0, 0.6, (50, 2, 2)), rng.uniform(0.05, 0.4, (50, 2, 2))
