@@ -105,6 +105,7 @@ class Service:
 
     async def setup(self, request: SetupIn) -> str:
         """Remember a project; returns its model version. Waits at most a second for the database."""
+        await asyncio.to_thread(_parsed_or_error, request.label_config)  # a long one must not hold up /health
         known = self._projects.get(request.project)
         text_hash = _sha256(request.label_config)
         project = Project(request.project, request.extra_params, request.label_config, text_hash)
