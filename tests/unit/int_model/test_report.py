@@ -133,6 +133,14 @@ def test_every_stage_is_shown_as_pictures() -> None:
     assert len(page.all("li", class_="iter won")) == 1
 
 
+def test_a_drawing_has_the_shape_of_its_view_so_that_nothing_beside_it_shows() -> None:
+    drawings = page_of(made_up(200, 330)).all("svg", class_="pic")
+    assert len(drawings) > 50
+    for drawing in drawings:
+        _, _, width, height = map(float, (drawing["viewbox"] or "").split())
+        assert float(drawing["width"] or 0) / float(drawing["height"] or 1) == pytest.approx(width / height)
+
+
 def test_an_object_s_mask_is_the_mask() -> None:
     image, segmentation = made_up()
     item = view.full(1, "x", image, segmentation, 1.0).instances[1]
