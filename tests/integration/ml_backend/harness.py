@@ -23,6 +23,7 @@ from PIL import Image as PilImage
 from int_model.prompts import TaskPrompt
 from int_model.types import Image, Instance, Segmentation, Trace
 from ml_backend.app import create_app
+from ml_backend.regions.decode import decode_region
 from ml_backend.settings import Settings
 from ml_backend.wiring import ModelIdentity
 
@@ -81,6 +82,26 @@ def encoded(image: np.ndarray, fmt: str = "PNG", **options: Any) -> bytes:
 
 def data_url(data: bytes) -> str:
     return "data:application/octet-stream;base64," + base64.b64encode(data).decode()
+
+
+GOOD = {"image": data_url(encoded(picture()))}
+"""Data of a task whose image shows one red box."""
+
+CONFIGS = {
+    kind.lower(): POLYGONS.replace("PolygonLabels", kind)
+    for kind in ("PolygonLabels", "BrushLabels", "BitmaskLabels", "RectangleLabels")
+}
+
+
+def red(image: np.ndarray) -> np.ndarray:
+    """The mask of what is red."""
+    return (image[..., 0] > 150) & (image[..., 1] < 100)
+
+
+def overlap(region: dict[str, Any], mask: np.ndarray) -> float:
+    """IoU of a region with a mask."""
+    got = decode_region(region)
+    return float((got & mask).sum() / (got | mask).sum())
 
 
 def fake_jwt(**claims: Any) -> str:

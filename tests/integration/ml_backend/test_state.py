@@ -1,0 +1,191 @@
+"""Loading, deadlines, caches, restarts, batches and versions of a running backend."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.ml_backend.harness import (
+    CONFIGS,
+    GOOD,
+    POLYGONS,
+    Backend,
+    RedThings,
+    backend,
+    data_url,
+    encoded,
+    overlap,
+    picture,
+)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    with backend(tmp_path_factory.mktemp("data")) as running:
+        yield running
+
+
+# --- time, state, restarts --------------------------------------------------------------------------------------------
+
+
+def test_health_and_setup_answer_while_the_models_load_and_work(tmp_path: Path) -> None:
+    release, strategy = threading.Event(), RedThings()
+
+    def load() -> RedThings:
+        assert release.wait(30)
+        return strategy
+
+    strategy.gate.clear()
+    with backend(tmp_path, load, strategy=strategy) as running:
+        assert running.client.get("/health").json()["models"] == "loading"
+        version = running.setup("early")
+        answers: list[list[Any]] = []
+        thread = threading.Thread(target=lambda: answers.append(running.predict(GOOD)))
+        thread.start()
+        assert running.client.get("/health").status_code == 200
+        release.set()
+        assert strategy.started.wait(30)
+        assert running.client.get("/health").json()["models"] == "ready"
+        assert running.setup("early") == version
+        assert running.client.post("/webhook", json={"action": "START_TRAINING"}).status_code == 201
+        strategy.gate.set()
+        thread.join(30)
+        assert answers[0][0]["model_version"] == version
+
+
+def test_models_that_cannot_be_loaded_leave_the_service_up(tmp_path: Path) -> None:
+    def load() -> RedThings:
+        raise RuntimeError("there are no weights; run make weights")
+
+    with backend(tmp_path, load) as running:
+        assert running.predict(GOOD, GOOD) == [[], []]
+        health = running.client.get("/health")
+        assert health.status_code == 200
+        assert health.json()["models"] == "failed"
+        assert running.client.get("/status").json()["why"] == "there are no weights; run make weights"
+        assert "run make weights" in running.problems()
+
+
+def test_what_is_late_is_empty_and_comes_from_the_cache_next_time(tmp_path: Path) -> None:
+    strategy = RedThings()
+    strategy.gate.clear()
+    other = {"image": data_url(encoded(picture(box=(0, 0, 30, 30))))}
+    with backend(tmp_path, strategy=strategy, deadline=0.4) as running:
+        assert running.predict(GOOD, other) == [[], []]
+        strategy.gate.set()
+        limit = time.monotonic() + 20
+        while running.client.get("/status").json()["tasks_on_their_way"]:
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        asked = len(strategy.asked)
+        first, second = running.predict(GOOD, other)
+        assert first["result"]
+        assert second["result"]
+        assert len(strategy.asked) == asked
+        assert 'outcome="late"' in running.client.get("/metrics").text
+
+
+def test_projects_and_results_survive_a_restart(tmp_path: Path) -> None:
+    with backend(tmp_path) as running:
+        version = running.setup("remembered prompt")
+        first = running.predict(GOOD)[0]
+        assert len(running.strategy.asked) == 1
+    with backend(tmp_path) as running:
+        second = running.predict(GOOD)[0]
+        assert second["model_version"] == version
+        assert second["result"][0]["meta"]["text"] == first["result"][0]["meta"]["text"]
+        assert second["result"][0]["id"] != first["result"][0]["id"]
+        assert running.strategy.asked == []
+
+
+def test_the_same_image_in_many_tasks_is_segmented_once(tmp_path: Path) -> None:
+    strategy = RedThings()
+    strategy.gate.clear()
+    with backend(tmp_path, strategy=strategy) as running:
+        answers: list[list[Any]] = []
+        threads = [threading.Thread(target=lambda: answers.append(running.predict(GOOD, GOOD))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert strategy.started.wait(20)
+        time.sleep(0.2)
+        strategy.gate.set()
+        for thread in threads:
+            thread.join(30)
+        assert sum(count for _, count in strategy.asked) == 1
+        assert [len(a) for a in answers] == [2] * 4
+
+
+def test_concurrent_requests_share_micro_batches(tmp_path: Path) -> None:
+    strategy = RedThings()
+    strategy.gate.clear()
+    images = [{"image": data_url(encoded(picture(box=(0, 0, 20 + i, 20))))} for i in range(9)]
+    with backend(tmp_path, strategy=strategy, micro_batch=4) as running:
+        answers: dict[int, list[Any]] = {}
+        threads = [
+            threading.Thread(target=lambda i=i: answers.update({i: running.predict(images[i])})) for i in range(9)
+        ]
+        for thread in threads:
+            thread.start()
+        limit = time.monotonic() + 20
+        while running.client.get("/status").json()["waiting_for_models"] < 5:
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        strategy.gate.set()
+        for thread in threads:
+            thread.join(30)
+        assert all(answers[i][0]["result"] for i in range(9))
+        assert max(count for _, count in strategy.asked) > 1
+        assert sum(count for _, count in strategy.asked) == 9
+
+
+def test_an_unexpected_failure_is_one_failed_task_with_an_incident_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_backend.service.draw", lambda *_, **__: 1 / 0)
+    with backend(tmp_path) as running:
+        assert running.predict(GOOD) == [[]]
+        assert "incident" in running.problems()
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_versions_differ_with_everything_that_changes_the_output(tmp_path: Path) -> None:
+    with backend(tmp_path) as running:
+        configs = [
+            POLYGONS,
+            POLYGONS.replace('value="Animal"', 'value="Animal" alias="a"'),
+            POLYGONS.replace('value="Animal"', 'value="Animal" hint="an animal"'),
+            POLYGONS.replace("<PolygonLabels ", '<PolygonLabels model_epsilon="3" '),
+            CONFIGS["brushlabels"],
+        ]
+        versions = [running.setup(config=config) for config in configs] + [
+            running.setup("prompt"),
+            running.setup({"min_area": 3}),
+        ]
+        assert len(set(versions)) == len(versions)
+        assert running.setup() == versions[0]
+        styled = POLYGONS.replace('value="Animal"', 'value="Animal" background="red"').replace(
+            "<View>", '<View><Header value="Look"/>'
+        )
+        assert running.setup(config=styled) == versions[0]
+
+
+def test_the_whole_loop_over_the_wire(tmp_path: Path) -> None:
+    """The INT pipeline itself, on the fake models of its own tests."""
+    from int_model.strategies import make_strategy
+    from tests.unit.fakes import TASK, fake_suite, scene
+
+    image, (frog, snake) = scene(objects=[("frog", 30, 40, 15), ("snake", 90, 60, 14)])
+    only_frogs, (first, second) = scene(objects=[("frog", 30, 40, 15), ("frog", 95, 60, 12)])
+    with backend(tmp_path, load=lambda: make_strategy("int", fake_suite())) as running:
+        running.setup(TASK)
+        one, two = running.predict(*({"image": data_url(encoded(i))} for i in (image, only_frogs)))
+    assert max(overlap(r, m) for r in one["result"] for m in (frog, snake)) > 0.8
+    for mask in (first, second):
+        assert max(overlap(r, mask) for r in two["result"]) > 0.8
+    assert two["result"][0]["meta"]["text"][0].startswith(f"{TASK}: frog, contrast +")
+    assert 0.0 < two["score"] <= 1.0
