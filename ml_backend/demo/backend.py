@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ml_backend.demo.processes import Child
@@ -12,9 +13,18 @@ _START_SECONDS = 120.0
 
 
 def start_backend(
-    *, port: int, profile: str, label_studio_url: str, token: str, folder: Path, log: Path
+    *,
+    port: int,
+    profile: str,
+    label_studio_url: str,
+    token: str,
+    folder: Path,
+    log: Path,
+    adopt: Callable[[Child], None] | None = None,
 ) -> tuple[Child, str]:
     """Start the backend on ``127.0.0.1:port`` for that Label Studio; returns the child and the address.
+
+    ``adopt`` as in `Child.start`.
 
     Raises:
         DemoError: it did not come up.
@@ -29,7 +39,7 @@ def start_backend(
         "NO_PROXY": "127.0.0.1,localhost",
         "PYTHONUNBUFFERED": "1",
     }
-    child = Child.start("the backend", command, log=log, env=env, cwd=folder)
+    child = Child.start("the backend", command, log=log, env=env, cwd=folder, adopt=adopt)
     url = f"http://127.0.0.1:{port}"
     try:
         child.wait_until_up(f"{url}/health", _START_SECONDS)

@@ -64,12 +64,25 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    stopped: bool = False
 
     @classmethod
-    def start(cls, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path) -> Child:
-        """Start ``command``; its stdout and stderr go to ``log`` (overwritten)."""
+    def start(
+        cls,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str],
+        cwd: Path,
+        adopt: Callable[[Child], None] | None = None,
+    ) -> Child:
+        """Start ``command``; its stdout and stderr go to ``log`` (overwritten).
+
+        ``adopt`` gets the child before any signal can interrupt us, so that somebody knows whom to stop.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as sink:
+        with log.open("wb") as sink, _signals_held():
             process = subprocess.Popen(  # noqa: S603 - a command that we put together
                 list(command),
                 stdin=subprocess.DEVNULL,
@@ -79,7 +92,10 @@ class Child:
                 cwd=cwd,
                 start_new_session=True,
             )
-        return cls(name=name, process=process, log=log)
+            child = cls(name=name, process=process, log=log)
+            if adopt is not None:
+                adopt(child)
+        return child
 
     def tail(self, lines: int = 15) -> str:
         """The last lines of the log."""
@@ -105,7 +121,9 @@ class Child:
         raise DemoError(f"{self.name} did not answer at {url} within {seconds:.0f} s; see {self.log}:\n{self.tail()}")
 
     def stop(self, grace_seconds: float = 10.0) -> None:
-        """End the whole group: first politely, after ``grace_seconds`` by force. Does nothing if it has ended."""
+        """End the whole group: first politely, after ``grace_seconds`` by force. Does nothing the second time."""
+        if self.stopped:
+            return
         group = self.process.pid
         for sign, patience in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, grace_seconds)):
             try:
@@ -122,6 +140,7 @@ class Child:
                 continue
             break
         self.process.wait(timeout=grace_seconds)
+        self.stopped = True
 
 
 class Interrupted(BaseException):
@@ -132,16 +151,42 @@ class Interrupted(BaseException):
         self.number = number
 
 
+@dataclass
+class _Held:
+    """Signals that came while a child was being born; they are raised once it is known to its owner."""
+
+    depth: int = 0
+    number: int | None = None
+
+
+_held = _Held()
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    _held.depth += 1
+    try:
+        yield
+    finally:
+        _held.depth -= 1
+    if _held.depth == 0 and _held.number is not None:
+        number, _held.number = _held.number, None
+        raise Interrupted(number)
+
+
+def _raise_interrupted(number: int, frame: FrameType | None) -> None:
+    del frame
+    if _held.depth:
+        _held.number = number
+    else:
+        raise Interrupted(number)
+
+
 @contextmanager
 def signals_raise() -> Iterator[None]:
     """Inside, SIGINT, SIGTERM and SIGHUP raise `Interrupted`, so that ``finally`` blocks run."""
-
-    def raise_interrupted(number: int, frame: FrameType | None) -> None:
-        del frame
-        raise Interrupted(number)
-
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, raise_interrupted) for number in numbers}
+    before = {number: signal.signal(number, _raise_interrupted) for number in numbers}
     try:
         yield
     finally:
@@ -176,8 +221,10 @@ def run_logged(
         DemoError: it failed; the text ends with the log's last lines.
     """
     started = time.monotonic()
-    child = Child.start(what, command, log=log, env=os.environ if env is None else env, cwd=cwd)
+    born: list[Child] = []
     try:
+        environment = os.environ if env is None else env
+        child = Child.start(what, command, log=log, env=environment, cwd=cwd, adopt=born.append)
         next_word = 30.0
         while child.process.poll() is None:
             time.sleep(_POLL_SECONDS)
@@ -186,6 +233,7 @@ def run_logged(
                 next_word += 30.0
     finally:
         with signals_wait():
-            child.stop()
+            for each in born:
+                each.stop()
     if child.process.returncode != 0:
         raise DemoError(f"{what} failed (code {child.process.returncode}); see {log}:\n{child.tail()}")

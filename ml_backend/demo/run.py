@@ -144,24 +144,29 @@ class Demo:
         data = folder / "label-studio"
         password = secrets.token_urlsafe(12)
         server = LabelStudioServer.start(
-            program, folder=data, log=logs / "label-studio.log", port=port, email=EMAIL, password=password
+            program,
+            folder=data,
+            log=logs / "label-studio.log",
+            port=port,
+            email=EMAIL,
+            password=password,
+            adopt=self.children.append,
         )
-        self.children.append(server.child)
         self._tell(f"Label Studio is up at {server.url}")
         return server
 
     def _start_backend(self, server: LabelStudioServer, token: str, folder: Path, logs: Path) -> str:
         self._tell(f"starting the backend with the profile {self.options.profile}")
         port = self.options.backend_port or free_port()
-        child, url = start_backend(
+        _, url = start_backend(
             port=port,
             profile=self.options.profile,
             label_studio_url=server.url,
             token=token,
             folder=folder / "backend",
             log=logs / "backend.log",
+            adopt=self.children.append,
         )
-        self.children.append(child)
         self._tell(f"the backend is up at {url}")
         return url
 

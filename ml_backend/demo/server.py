@@ -97,9 +97,19 @@ class LabelStudioServer:
 
     @classmethod
     def start(
-        cls, program: Path, *, folder: Path, log: Path, port: int, email: str, password: str
+        cls,
+        program: Path,
+        *,
+        folder: Path,
+        log: Path,
+        port: int,
+        email: str,
+        password: str,
+        adopt: Callable[[Child], None] | None = None,
     ) -> LabelStudioServer:
         """Start it on ``127.0.0.1:port`` with its data in ``folder`` and wait until it answers.
+
+        ``adopt`` as in `Child.start`.
 
         Raises:
             DemoError: it did not come up.
@@ -110,7 +120,7 @@ class LabelStudioServer:
             shutil.copyfile(empty, folder / _DATABASE)
         command = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
         env = server_environment(folder, port, email, password)
-        child = Child.start("Label Studio", command, log=log, env=env, cwd=folder)
+        child = Child.start("Label Studio", command, log=log, env=env, cwd=folder, adopt=adopt)
         url = f"http://127.0.0.1:{port}"
         try:
             child.wait_until_up(f"{url}/health", _START_SECONDS)

@@ -21,14 +21,14 @@ from tests.e2e.conftest import ARTIFACTS, World
 
 pytestmark = pytest.mark.e2e
 
-TASK = "camouflaged animal"
+POLYGON_TASK, BRUSH_TASK = "polyp", "skin lesion"
 GOOD = ("plain.png", "phone.jpg", "gray16.png", "cmyk.jpg", "palette.png")
 BAD = ("truncated.png", "text.png")
 TIMEOUT_SECONDS = 600
 CONFIG = """
 <View>
   <Image name="image" value="$image"/>
-  <{kind} name="mask" toName="image"><Label value="Animal" background="#ff00ff"/></{kind}>
+  <{kind} name="mask" toName="image"><Label value="Thing" background="#ff00ff"/></{kind}>
 </View>
 """
 
@@ -46,9 +46,9 @@ def annotate(world: World, project: int, wanted: set[int]) -> dict[int, list[dic
         time.sleep(2.0)
 
 
-def best_sample() -> Sample:
+def sample_of(task: str) -> Sample:
     """The first bundled scene of the task that holds an object."""
-    return next(sample for sample in load_samples(samples_folder()) if sample.task == TASK and not sample.empty)
+    return next(sample for sample in load_samples(samples_folder()) if sample.task == task and not sample.empty)
 
 
 def read_mask(sample: Sample) -> NDArray[np.bool_]:
@@ -70,7 +70,7 @@ class Annotated:
 def polygons(world: World, tmp_path_factory: pytest.TempPathFactory) -> Annotated:
     """One scene as seven kinds of file and a single pixel, in one project with polygons."""
     folder = tmp_path_factory.mktemp("pictures")
-    sample = best_sample()
+    sample = sample_of(POLYGON_TASK)
     scene = np.asarray(Image.open(sample.image).convert("RGB"))
     plain = folder / "plain.png"
     Image.fromarray(scene).save(plain)
@@ -86,7 +86,7 @@ def polygons(world: World, tmp_path_factory: pytest.TempPathFactory) -> Annotate
     ]
     project = world.session.create_project("e2e polygons", CONFIG.format(kind="PolygonLabels"))
     tasks = world.session.upload(project, files)
-    row = world.session.connect(project, world.backend, extra_params=TASK)
+    row = world.session.connect(project, world.backend, extra_params=POLYGON_TASK)
     assert row["state"] == "CO", row
     predictions = annotate(world, project, {tasks[name] for name in GOOD})
     return Annotated(project=project, tasks=tasks, predictions=predictions, truth=read_mask(sample))
@@ -128,7 +128,7 @@ def test_a_damaged_file_gets_none_and_harms_no_other(polygons: Annotated, name: 
 
 
 def test_a_single_pixel_is_answered_without_a_wrong_region(polygons: Annotated) -> None:
-    assert all(outcome_of(0, 0, best_sample(), [one]).regions == 0 for one in polygons.of("one.png"))
+    assert all(outcome_of(0, 0, sample_of(POLYGON_TASK), [one]).regions == 0 for one in polygons.of("one.png"))
 
 
 def test_asking_again_makes_no_duplicates(world: World, polygons: Annotated) -> None:
@@ -150,10 +150,10 @@ def test_the_browser_draws_the_polygons_on_the_object(world: World, polygons: An
 
 
 def test_the_browser_draws_brush_masks_on_the_object(world: World, page: Page, tmp_path: Path) -> None:
-    sample = best_sample()
+    sample = sample_of(BRUSH_TASK)
     project = world.session.create_project("e2e brush", CONFIG.format(kind="BrushLabels"))
     tasks = world.session.upload(project, [sample.image])
-    world.session.connect(project, world.backend, extra_params=TASK)
+    world.session.connect(project, world.backend, extra_params=BRUSH_TASK)
     (task,) = tasks.values()
     annotate(world, project, {task})
     drawn = look_at_task(page, world.server.url, project, 0, ARTIFACTS / "brush.png")

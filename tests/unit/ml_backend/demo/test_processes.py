@@ -131,3 +131,24 @@ def test_a_terminated_parent_takes_its_children_along(tmp_path: Path) -> None:
     parent.terminate()
     parent.wait(timeout=30)
     assert group_members(group) == []
+
+
+def test_a_signal_while_a_child_is_born_waits_until_it_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popen = subprocess.Popen
+
+    def interrupted_popen(*args: object, **options: object) -> object:
+        process = popen(*args, **options)  # type: ignore[call-overload]
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr("ml_backend.demo.processes.subprocess.Popen", interrupted_popen)
+    known: list[Child] = []
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with pytest.raises(Interrupted), signals_raise():
+        Child.start("child", command, log=tmp_path / "log", env=os.environ, cwd=tmp_path, adopt=known.append)
+    (child,) = known
+    assert group_members(child.process.pid)
+    child.stop()
+    assert group_members(child.process.pid) == []
