@@ -1,6 +1,6 @@
 """The models that the settings ask for: what identifies them, known at once, and how to load them, later.
 
-The only module that reaches for ``int_model``'s loading code. It imports nothing heavy before `load_strategy` runs.
+The only module that reaches for ``int_model``'s loading code, which imports nothing heavy before it is called.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from int_model.config import IntConfig
 from int_model.models.profile import ROLES, Profile, Weights, read_profile
+from int_model.models.suite import load_suite
+from int_model.strategies import STRATEGIES, Strategy, make_strategy
 from ml_backend.settings import Settings
-
-if TYPE_CHECKING:
-    from int_model.strategies import Strategy
 
 _log = logging.getLogger(__name__)
 _BUNDLED = "bundled:"
@@ -54,8 +53,10 @@ def identify(settings: Settings) -> ModelIdentity:
     """The identity of the settings' models, without loading them.
 
     Raises:
-        ValueError: the profile, its overrides, or the method's options are wrong.
+        ValueError: the profile, its overrides, the strategy or the method's options are wrong.
     """
+    if settings.strategy not in STRATEGIES:
+        raise ValueError(f"there is no strategy '{settings.strategy}'; choose one of: {', '.join(STRATEGIES)}")
     profile = read_profile(settings.profile, settings.profile_overrides or None)
     config = method_config(profile, settings)
     described: list[Any] = [settings.strategy, config.fingerprint()]
@@ -81,9 +82,6 @@ def load_strategy(settings: Settings) -> Strategy:
         ValueError: profile, strategy or options are wrong.
         RuntimeError: weights are missing or do not fit.
     """
-    from int_model.models.suite import load_suite
-    from int_model.strategies import make_strategy
-
     profile = read_profile(settings.profile, settings.profile_overrides or None)
     suite = load_suite(
         profile,

@@ -189,7 +189,13 @@ def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"profile": "no-such-profile"}, {"int_config": {"nope": 1}}, {"profile_overrides": {"vlm.nope": 1}}]
+    "values",
+    [
+        {"strategy": "magic"},
+        {"profile": "no-such-profile"},
+        {"int_config": {"nope": 1}},
+        {"profile_overrides": {"vlm.nope": 1}},
+    ],
 )
 def test_wrong_models_are_told_at_the_start(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of int_model's own, with its own message
