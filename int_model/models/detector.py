@@ -49,8 +49,22 @@ class HFZeroShotDetector:
         def work(batch: Sequence[int]) -> list[list[Detection]]:
             return self._detect([images[i] for i in batch], [names[i] for i in batch], box_threshold, text_threshold)
 
+        found: dict[int, list[Detection]] = {}
         with torch.inference_mode():
-            return in_batches(range(len(images)), self._settings.max_batch, work)
+            for members in self._groups(images):
+                found.update(zip(members, in_batches(members, self._settings.max_batch, work), strict=True))
+        return [found[index] for index in range(len(images))]
+
+    def _groups(self, images: Sequence[Image]) -> list[list[int]]:
+        """Indices of images that may share a batch.
+
+        GroundingDINO pads the images of a batch to one size, and its backbone sees the padding; only images of one size
+        then give the same boxes as alone. OWL models bring every image to one size anyway.
+        """
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(images):
+            groups.setdefault(image.shape[:2] if self._kind in _GROUNDING else (), []).append(index)
+        return list(groups.values())
 
     def _detect(
         self, images: Sequence[Image], names: Sequence[str], box_threshold: float, text_threshold: float

@@ -27,26 +27,9 @@ def content_key(image: Image) -> bytes:
 
 
 def mean_colour(means: Sequence[float]) -> tuple[int, int, int]:
-    """An image processor's channel means (0-1) as an RGB colour (0-255)."""
-    r, g, b = (round(255 * float(mean)) for mean in means)
+    """An image processor's channel means (0-1) as an RGB colour (0-255), rounded down as in LLaVA's training."""
+    r, g, b = (int(255 * float(mean)) for mean in means)
     return r, g, b
-
-
-def pad_to_square(image: Image, colour: tuple[int, int, int]) -> Image:
-    """The image centred on a square of its longer side, ``uint8 [S, S, 3]``; nothing is lost or resized.
-
-    With an odd rest the extra row or column is at the bottom or right: the offset is ``(S - side) // 2``.
-    """
-    check_image(image)
-    height, width = image.shape[:2]
-    side = max(height, width)
-    if height == width:
-        return image
-    square = np.empty((side, side, 3), dtype=np.uint8)
-    square[:] = colour
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = image
-    return square
 
 
 def to_pil(image: Image) -> PIL.Image.Image:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
+from int_model.models.identity import profile_fingerprint
 from int_model.models.profile import ROLES, Profile, ProfileError, Weights, profile_names, read_profile
 from int_model.models.protocols import Detector, Inpainter, Segmenter, TextImage, VisionLanguage
 
-__all__ = ["ModelSuite", "Profile", "ProfileError", "load_suite", "profile_names", "read_profile"]
+__all__ = [
+    "ModelSuite",
+    "Profile",
+    "ProfileError",
+    "load_suite",
+    "profile_fingerprint",
+    "profile_names",
+    "read_profile",
+]
 
 _LOADERS = {
     ("vlm", "hf"): "vision_language:load",
@@ -26,8 +31,6 @@ _LOADERS = {
     ("segmenter", "hf"): "segmenter:load",
     ("text_image", "hf"): "text_image:load",
 }
-# Batch and cache sizes, and where the weights lie, do not change what the models answer.
-_NO_IDENTITY = {"id", "revision", "max_batch", "feature_cache_mb", "text_cache", "share_prefix"}
 
 Progress = Callable[[str, int, int], None]
 
@@ -39,7 +42,7 @@ class ModelSuite:
     Attributes:
         profile: the profile's name.
         device: where the models run, e.g. ``cpu`` or ``cuda``.
-        fingerprint: 16 hex digits that change when any checkpoint or option changes that affects the answers.
+        fingerprint: see ``profile_fingerprint``.
         int_overrides: the profile's overrides of the method's configuration, nested as in ``IntConfig``.
     """
 
@@ -84,12 +87,11 @@ def load_suite(
         profile = read_profile(profile, overrides)
 
     from int_model.models.device import choose_device
-    from int_model.models.weights import Source, identity
+    from int_model.models.weights import Source
 
     place = choose_device(device)
     local_only = _hub_is_offline() if offline is None else offline
     models: dict[str, Any] = {}
-    identities: dict[str, Any] = {}
     for done, role in enumerate(ROLES):
         if progress is not None:
             progress(role, done, len(ROLES))
@@ -98,14 +100,13 @@ def load_suite(
         if isinstance(settings, Weights):
             source = Source.of(role, settings, device=place, offline=local_only)
         models[role] = _loader(role, settings.kind)(settings, source)
-        identities[role] = [_options(settings), None if source is None else identity(source)]
     if progress is not None:
         progress("ready", len(ROLES), len(ROLES))
     return ModelSuite(
         **models,
         profile=profile.name,
         device=str(place),
-        fingerprint=_digest(identities),
+        fingerprint=profile_fingerprint(profile),
         int_overrides=profile.int_overrides,
     )
 
@@ -120,11 +121,3 @@ def _loader(role: str, kind: str) -> Callable[[Any, Any], Any]:
     module, _, function = _LOADERS[role, kind].partition(":")
     loader: Callable[[Any, Any], Any] = getattr(importlib.import_module(f"int_model.models.{module}"), function)
     return loader
-
-
-def _options(settings: BaseModel) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude=_NO_IDENTITY)
-
-
-def _digest(identities: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identities, sort_keys=True).encode()).hexdigest()[:16]

@@ -62,12 +62,11 @@ class TeacherForcing:
         inputs = build(range(count))
         options = {"logits_to_keep": 1} if self._keeps_last else {}
         out = self._model(**self._with_positions(inputs), use_cache=True, **options)
-        if not _is_plain(out.past_key_values):
+        if not _is_plain(out.past_key_values) or (_has_grids(inputs) and self._position_offset(inputs, out) is None):
             return None
         first = out.logits[:, -1]
         lengths = inputs.mask.sum(dim=1)
-        # Models with multi-dimensional rotary positions (Qwen-VL) say how far the next position is from the length.
-        delta = getattr(out, "rope_deltas", None)
+        delta = self._position_offset(inputs, out)
         start = lengths if delta is None else lengths + delta.reshape(-1).to(lengths)
 
         def continued(batch: Sequence[tuple[int, Answer]]) -> list[R]:
@@ -100,12 +99,27 @@ class TeacherForcing:
             for row, (_, answer) in enumerate(rows)
         ]
 
+    def _position_offset(self, inputs: VlmInputs, out: Any) -> Tensor | None:
+        """How far the position after each prompt is from the prompt's length, ``[B, 1]``; None if it is not.
+
+        Models with image grids (Qwen-VL) count an image's tokens in two dimensions. Depending on the version of
+        transformers the offset is in the output or on the model.
+        """
+        if not _has_grids(inputs):
+            return None
+        offset = getattr(out, "rope_deltas", None)
+        return getattr(self._model.model, "rope_deltas", None) if offset is None else offset
+
     def _with_positions(self, inputs: VlmInputs) -> dict[str, Tensor]:
         """Left padding must not shift positions; models with image grids compute their own."""
-        if "image_grid_thw" in inputs.tensors:
+        if _has_grids(inputs):
             return inputs.tensors
         positions = (inputs.mask.long().cumsum(dim=1) - 1).clamp(min=0)
         return {**inputs.tensors, "position_ids": positions}
+
+
+def _has_grids(inputs: VlmInputs) -> bool:
+    return "image_grid_thw" in inputs.tensors
 
 
 def _is_plain(cache: object) -> bool:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from int_model.models.bounded import BoundedCache
-from int_model.models.imaging import content_key, mean_colour, pad_to_square, shrink, to_pil
-from int_model.types import Image
+from int_model.models.imaging import content_key, mean_colour, shrink, to_pil
+from int_model.patches import pad_to_square
+from int_model.types import Image, check_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class ImageFitting:
         self._max_side = max_side
 
     def __call__(self, image: Image) -> Image:
+        check_image(image)
         if self._max_side:
             image = shrink(image, self._max_side)
         return pad_to_square(image, self._colour) if self._padded else image

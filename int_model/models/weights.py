@@ -1,23 +1,21 @@
-"""Finding, loading and identifying checkpoints."""
+"""Finding and loading checkpoints."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]  # documented there
 from safetensors import SafetensorError
+from transformers.utils import logging as hf_logging
 
-import int_model
 from int_model.models.device import choose_dtype
+from int_model.models.identity import folder_of, is_bundled
 from int_model.models.profile import Weights
-
-_BUNDLED = "bundled:"
-_SAMPLE = 1 << 20
 
 
 class WeightsError(RuntimeError):
@@ -49,7 +47,7 @@ class Source:
     def of(cls, role: str, weights: Weights, *, device: torch.device, offline: bool) -> Source:
         """Resolve a role's ``id``. Raises ``WeightsError`` if it means a folder that is not there."""
         dtype = choose_dtype(weights.dtype, device)
-        folder = _folder(weights.id)
+        folder = folder_of(weights.id)
         if folder is None:
             return cls(role, weights.id, False, weights.revision, offline, device, dtype)
         if not folder.is_dir():
@@ -66,7 +64,8 @@ class Source:
     def read(self, load: Callable[..., Any], what: str, **options: Any) -> Any:
         """``load(location, ...)`` with its file errors made into one ``WeightsError``; ``what`` names the part."""
         try:
-            return load(self.location, **self.where, **options)
+            with _no_loading_bars():
+                return load(self.location, **self.where, **options)
         except torch.OutOfMemoryError:
             raise
         except ImportError as error:
@@ -122,25 +121,27 @@ class Source:
         )
 
 
+@contextmanager
+def _no_loading_bars() -> Iterator[None]:
+    """Hide the bar of copying weights into tensors, which breaks the caller's own display; downloads keep theirs."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    if shown:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".:") if lines else type(error).__name__
 
 
-def _folder(identifier: str) -> Path | None:
-    """The folder that an id means, or None for a hub id."""
-    if identifier.startswith(_BUNDLED):
-        name = identifier.removeprefix(_BUNDLED)
-        if not name.isidentifier():
-            raise WeightsError(f"'{identifier}' is not a bundled checkpoint; write bundled:NAME")
-        return Path(int_model.__file__).parent / "nano" / "checkpoints" / name
-    path = Path(identifier).expanduser()
-    looks_local = path.is_absolute() or identifier.startswith((".", "~")) or identifier.count("/") != 1
-    return path if looks_local or path.is_dir() else None
-
-
 def _missing_folder(role: str, identifier: str, folder: Path) -> str:
-    if identifier.startswith(_BUNDLED):
+    if is_bundled(identifier):
         return (
             f"the bundled weights of the role '{role}' are not in {folder}: reinstall the package with its "
             f"checkpoints, or set {role}.id to a folder written by save_pretrained"
@@ -149,44 +150,3 @@ def _missing_folder(role: str, identifier: str, folder: Path) -> str:
         f"there are no weights of the role '{role}' at {folder}: put a folder written by save_pretrained there, or set "
         f"{role}.id to another folder or a hub id"
     )
-
-
-def identity(source: Source) -> str:
-    """What tells one checkpoint from another: a hub id with its commit, or a digest of a folder's files.
-
-    A branch name is replaced by the commit it stands for in the local cache, so that a moved branch is noticed. Large
-    files are identified by their size and 16 samples of 1 MiB.
-    """
-    if not source.is_folder:
-        return f"{source.location}@{_commit(source) or source.revision}"
-    digest = hashlib.sha256()
-    for path in _files(Path(source.location)):
-        digest.update(f"{path.relative_to(source.location).as_posix()}:{path.stat().st_size}\n".encode())
-        for block in _blocks(path):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _commit(source: Source) -> str | None:
-    for name in ("config.json", "model_index.json"):
-        cached = try_to_load_from_cache(source.location, name, revision=source.revision)
-        if isinstance(cached, str):
-            # The cache's layout is documented: .../snapshots/COMMIT/FILE
-            return Path(cached).parent.name
-    return None
-
-
-def _files(folder: Path) -> list[Path]:
-    suffixes = {".safetensors", ".bin", ".json", ".txt", ".model", ".jinja"}
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in suffixes)
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= 64 * _SAMPLE:
-            yield file.read()
-            return
-        for index in range(16):
-            file.seek(index * (size - _SAMPLE) // 15)
-            yield file.read(_SAMPLE)
