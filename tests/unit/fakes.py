@@ -89,6 +89,7 @@ class FakeVlm:
     blind: bool = False
     asked: list[tuple[str, ...]] = field(default_factory=list)
     scored: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    shown: list[Image] = field(default_factory=list)
     batches: list[str] = field(default_factory=list)
 
     def dialogue(
@@ -130,6 +131,7 @@ class FakeVlm:
         self, images: Sequence[Image], questions: Sequence[str], names: Sequence[Sequence[str]], reduce: Reduce = "mean"
     ) -> list[Floats]:
         self.batches.append("score")
+        self.shown += [image.copy() for image in images]
         self.scored += [(q, tuple(n)) for q, n in zip(questions, names, strict=True)]
         return [np.array([self.probability(i, name) for name in own]) for i, own in zip(images, names, strict=True)]
 
@@ -212,10 +214,12 @@ class FakeSegmenter:
     """The pixels of the commonest object colour in the box; without an object, the box's inner ellipse."""
 
     encoded: int = 0
+    shown: list[Image] = field(default_factory=list)
     prompts: list[MaskPrompt] = field(default_factory=list)
 
     def encode(self, images: Sequence[Image]) -> list[FakeEmbedding]:
         self.encoded += len(images)
+        self.shown += [image.copy() for image in images]
         return [FakeEmbedding(image.copy()) for image in images]
 
     def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], *, multimask: bool = True) -> list[MaskProposal]:

@@ -226,6 +226,59 @@ def test_reweighted_view_is_scored_in_every_iteration() -> None:
     assert calls["vlm_score"] == 5 * 18
 
 
+def brightness_outside(image: Image) -> float:
+    """Of a corner that shows no object."""
+    return float(image[:6, :6].mean())
+
+
+def test_reweighted_images_reach_the_models_that_asked_for_them() -> None:
+    image, _ = scene(objects=ONE)
+    plain = brightness_outside(image)
+    for option, expected in (("original", plain), ("reweighted", plain * 0.7**4)):
+        vlm, segmenter = FakeVlm(), FakeSegmenter()
+        run(image, {"vlm": {"input": option}, "sam": {"input": option}}, vlm=vlm, segmenter=segmenter)
+        whole = [view for view in vlm.shown if view.shape == image.shape]
+        assert brightness_outside(whole[-1]) == pytest.approx(expected, abs=4)
+        assert brightness_outside(segmenter.shown[-1]) == pytest.approx(expected, abs=4)
+
+
+def test_the_environments_map_is_subtracted() -> None:
+    image, _ = scene(objects=ONE)
+    with_it, without = (
+        run(image, {"sclip": {"use_background": use}}).trace.iterations[0].similarity for use in (True, False)
+    )
+    assert with_it is not None
+    assert without is not None
+    assert not np.allclose(with_it, without)
+
+
+class Wavering(FakeSegmenter):
+    """A correct mask but for one iteration, in which it is the whole box."""
+
+    wrong: int = 0
+
+    def decode(self, embedding: Any, prompts: Any, *, multimask: bool = True) -> Any:
+        found = super().decode(embedding, prompts, multimask=multimask)
+        if self.encoded == self.wrong:
+            return [dataclasses.replace(answer, iou=np.array([0.1, 0.2, 0.9])) for answer in found]
+        return found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule", "final"), [(1, "closest_to_mean", 5), (5, "closest_to_mean", 4), (5, "last", 5)]
+)
+def test_the_answer_is_the_iteration_closest_to_the_mean(wrong: int, rule: str, final: int) -> None:
+    image, (truth,) = scene(objects=ONE)
+    segmenter = Wavering()
+    segmenter.wrong = wrong
+    options = {"sam": {"input": "reweighted"}, "final": {"rule": rule}}
+    result = run(image, options, segmenter=segmenter)
+    distances = [step.distance for step in result.trace.iterations]
+    assert int(np.argmax(distances)) == wrong - 1
+    assert result.trace.final_iteration == final
+    assert np.array_equal(result.mask, truth) == (final != wrong)
+
+
 def test_early_stop_ends_the_loop_of_a_settled_image() -> None:
     image, _ = scene(objects=ONE)
     assert len(run(image, {"early_stop": {"rule": "gensam"}}).trace.iterations) == 3

@@ -67,6 +67,16 @@ def test_inpainting_is_skipped_where_the_mask_hardly_moved() -> None:
     assert_same(fresh, result)
 
 
+def test_patches_that_the_removal_does_not_touch_are_not_asked_again() -> None:
+    """Their output cannot have changed: D is 0 exactly, whatever a batch does to the last digits."""
+    image, _ = scene(objects=[("frog", 26, 22, 8)])
+    (result,) = IntPipeline(fake_suite(), IntConfig().merged(FRESH)).segment([image], PROMPT)
+    touched = [bool(patch.crop(result.trace.iterations[1].inpaint_mask).any()) for patch in result.trace.patches]
+    assert touched == [True, True, False, True, False, True, False, False, False]
+    assert result.trace.calls["vlm_score"] == 9 + 9 + 4 * 4
+    assert ((result.trace.iterations[1].contrast != 0) == touched).all()
+
+
 def test_batches_cover_all_images() -> None:
     vlm, inpainter = FakeVlm(), FakeInpainter()
     images = [scene(96, 128 + 8 * i, objects=CENTRE)[0] for i in range(3)]
