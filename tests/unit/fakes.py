@@ -57,7 +57,7 @@ def _layers(height: int, width: int, pixels: bytes) -> NDArray[np.bool_]:
     colours = np.frombuffer(pixels, dtype=np.uint8).reshape(height * width, 3).astype(np.float32)
     norm = np.sqrt(np.einsum("ij,ij->i", colours, colours))
     alike = (colours @ _TARGETS > 0.985 * norm[:, None]) & (norm > 15)[:, None]
-    return alike.T.reshape(len(_WORDS), height, width)
+    return np.asarray(alike.T.reshape(len(_WORDS), height, width), dtype=np.bool_)
 
 
 def layers(image: Image) -> dict[str, Mask]:
