@@ -26,15 +26,17 @@ serve: $(CORE) ## the backend on port 9090, for your own Label Studio
 	@$(BIN)/int-backend serve $(ARGS)
 
 evaluate: $(CORE) ## what the bundled models can do on held-out scenes, and the strategies side by side
+	@scripts/ensure_test_tools.sh font
 	@$(BIN)/python -m int_model.nano.evaluate $(ARGS)
 
 test: lint types ## all that CI runs: linters, types, unit, integration and end-to-end tests
-	@scripts/ensure_chromium.sh
+	@scripts/ensure_test_tools.sh
 	@$(BIN)/python -m ml_backend.demo --prepare
 	@echo "== tests"
 	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 unit: $(DEV) ## unit and integration tests only: no Label Studio, no browser
+	@scripts/ensure_test_tools.sh font
 	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not e2e" $(ARGS)
 
 lint: $(DEV) ## ruff: rules and format

@@ -94,7 +94,7 @@ def test_the_licence_is_named_and_there() -> None:
     assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
 
 
-@pytest.mark.parametrize("name", [".ci/run", "scripts/make_venv.sh", "scripts/ensure_chromium.sh"])
+@pytest.mark.parametrize("name", [".ci/run", "scripts/make_venv.sh", "scripts/ensure_test_tools.sh"])
 def test_shell_scripts_run_anywhere(name: str) -> None:
     path = ROOT / name
     assert path.stat().st_mode & 0o111
