@@ -1,4 +1,4 @@
-"""The miniature world is drawn with Debian's emoji font; where it is missing, its tests are skipped, but never in CI."""
+"""The miniature world is drawn with Debian's emoji font; without it its tests are skipped, but never in CI."""
 
 import os
 from pathlib import Path
