@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def test_folders_are_searched_with_everything_below_and_in_order(tmp_path: Path)
 def test_a_named_file_may_have_any_ending_and_is_listed_once(tmp_path: Path) -> None:
     odd = picture(tmp_path / "scan.png").rename(tmp_path / "scan.dat")
     link = tmp_path / "link.png"
-    os.symlink(odd, link)
+    link.symlink_to(odd)
     assert find_images([odd, link, tmp_path / "." / "scan.dat"]) == [odd]
 
 
