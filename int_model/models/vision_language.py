@@ -237,6 +237,13 @@ def _quantization(kind: str, source: Source) -> Any:
             f"{source.role}.quantize = '{kind}' needs CUDA and the package bitsandbytes: install it or set "
             f"{source.role}.quantize to none"
         )
+    # The image side is small and suffers most; only the language model is quantised.
+    keep = ["lm_head", "vision_tower", "multi_modal_projector", "visual"]
     if kind == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=source.dtype)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=keep)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=source.dtype,
+        llm_int8_skip_modules=keep,
+    )

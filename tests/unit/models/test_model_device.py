@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -9,6 +9,15 @@ from hypothesis import strategies as st
 
 from int_model.models.bounded import BoundedCache
 from int_model.models.device import choose_device, choose_dtype, in_batches
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_garbage_collection() -> Iterator[None]:
+    """Collecting garbage of a whole test session after each simulated failure takes longer than everything else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("int_model.models.device._release_memory", lambda: None)
+        yield
+
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -28,7 +37,7 @@ def test_batches_keep_order_and_size(items: list[int], limit: int) -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 16), st.integers(1, 16))
-@settings(max_examples=15, deadline=None)
+@settings(deadline=None)
 def test_out_of_memory_halves_the_batch_until_it_fits(count: int, limit: int, room: int) -> None:
     tried: list[int] = []
 
