@@ -191,5 +191,24 @@ def profiles() -> None:
         Console().print(table)
 
 
+@app.command()
+def doctor(
+    url: Annotated[str | None, typer.Option(help="Label Studio's address. (default: LABEL_STUDIO_URL)")] = None,
+    project: Annotated[int | None, typer.Option(help="The project's id; not needed if there is only one.")] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Switch on what the project needs to show predictions.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, and nothing else, to stdout.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Look for what keeps predictions from arriving, and name the cure. Exit status 1 if there is a problem."""
+    with plain_errors(debug=debug):
+        from ml_backend.doctor.command import run
+
+        status = run(url=url, project_id=project, fix=fix, as_json=as_json, tell=typer.echo)
+    if status:
+        raise typer.Exit(status)
+
+
 if __name__ == "__main__":
     app()

@@ -1,0 +1,167 @@
+"""The examination, in the order in which things depend on one another; what rests on something broken is left out."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from int_model.models.profile import Profile, ProfileError, read_profile
+from ml_backend.doctor import own
+from ml_backend.doctor.access import make_client, make_fetcher
+from ml_backend.doctor.connection import Connected, LookUp, examine_connection
+from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
+from ml_backend.doctor.project import apply, examine_config, examine_predictions
+from ml_backend.doctor.sample import examine_sample
+from ml_backend.doctor.server import Server, examine_server, examine_token, not_configured
+from ml_backend.label_studio import LabelStudioClient, LabelStudioError
+from ml_backend.settings import Settings
+from ml_backend.wiring import identify
+
+PROJECT, PROFILE = "project", "profile"
+_QUICK = 10.0
+_TIMEOUT = 30.0  # Label Studio asks every connected backend before it lists them
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the doctor looks at besides Label Studio; tests put their own in."""
+
+    probe: own.Probe
+    look_up: LookUp
+
+    @classmethod
+    def real(cls) -> Surroundings:
+        """This machine."""
+        return cls(own.probe_in_subprocess, look_up)
+
+
+def look_up(host: str) -> Sequence[str]:
+    """All addresses of a host by the system's resolver, [] if it is not known."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def examine(
+    settings: Settings, *, project_id: int | None = None, fix: bool = False, around: Surroundings | None = None
+) -> Iterator[Finding]:
+    """Look at everything, and yield each finding as soon as it is known.
+
+    Args:
+        settings: those that the service would run with.
+        project_id: the project to look at; None takes the only one there is.
+        fix: whether the project's toggles may be changed.
+        around: this machine, if None.
+    """
+    place = around or Surroundings.real()
+    yield from own.examine_settings(settings)
+    service, running = own.examine_service(settings)
+    yield service
+    yield from _models(settings, place.probe)
+    bare = make_client(settings, timeout=_QUICK, with_token=False)
+    client = make_client(settings, timeout=_TIMEOUT)
+    if bare is None or client is None:
+        yield not_configured()
+        return
+    with bare, client:
+        server = examine_server(bare)
+        yield from server.findings
+        if server.answers:
+            yield from _label_studio(client, settings, project_id, server, fix=fix, running=running, place=place)
+
+
+def _models(settings: Settings, probe: own.Probe) -> Iterator[Finding]:
+    try:
+        profile: Profile = read_profile(settings.profile, settings.profile_overrides or None)
+        identify(settings)
+    except (ProfileError, ValueError) as error:
+        text, cure = split_cure(str(error), "correct INT_PROFILE, INT_PROFILE_OVERRIDES, INT_STRATEGY or INT_CONFIG")
+        yield problem(PROFILE, f"The models cannot be chosen: {text}.", cure)
+        return
+    yield from own.examine_weights(profile)
+    yield own.examine_memory(profile, settings.device, probe)
+
+
+def _label_studio(
+    client: LabelStudioClient,
+    settings: Settings,
+    project_id: int | None,
+    server: Server,
+    *,
+    fix: bool,
+    running: bool,
+    place: Surroundings,
+) -> Iterator[Finding]:
+    token = examine_token(client, settings)
+    yield from token
+    if any(finding.level == "problem" for finding in token):
+        return
+    chosen, finding = _choose(client, project_id)
+    yield finding
+    if chosen is not None:
+        yield from _project(client, settings, chosen, server, fix=fix, running=running, place=place)
+
+
+def _choose(client: LabelStudioClient, project_id: int | None) -> tuple[Mapping[str, Any] | None, Finding]:
+    """The project to look at, and what is said about it."""
+    try:
+        if project_id is not None:
+            found = client.project(project_id)
+            return found, ok(PROJECT, f"Project {project_id} is '{found.get('title', '')}'.")
+        listed = client.json("GET", "/api/projects", params={"page_size": 10})
+    except LabelStudioError as error:
+        text, cure = split_cure(str(error), "check the project's id")
+        return None, problem(PROJECT, f"{text}.", cure)
+    rows = listed.get("results", []) if isinstance(listed, Mapping) else []
+    if len(rows) == 1:
+        return rows[0], ok(PROJECT, f"Project {rows[0].get('id')}, '{rows[0].get('title', '')}', is the only one.")
+    if not rows:
+        return None, warning(PROJECT, "The token's user sees no project.", "make a project, or give the user access")
+    names = ", ".join(f"{row.get('id')} '{row.get('title', '')}'" for row in rows)
+    return None, warning(PROJECT, f"No project was looked at; there are {names}.", "name one with --project ID")
+
+
+def _project(
+    client: LabelStudioClient,
+    settings: Settings,
+    project: Mapping[str, Any],
+    server: Server,
+    *,
+    fix: bool,
+    running: bool,
+    place: Surroundings,
+) -> Iterator[Finding]:
+    number = int(project["id"])
+    connected = _connection(client, settings, number, server, running=running, place=place)
+    yield from connected.findings
+    findings, config = examine_config(str(project.get("label_config") or ""), connected.extra_params, settings)
+    yield from findings
+    findings, change = examine_predictions(project, connected.title, connected.version)
+    if fix and change:
+        yield apply(client, number, change)
+    else:
+        yield from findings
+    if config is not None:
+        fetcher = lambda: make_fetcher(settings, client)  # noqa: E731 - made inside the event loop that uses it
+        yield examine_sample(client, number, config, fetcher, settings.max_image_pixels)
+
+
+def _connection(
+    client: LabelStudioClient, settings: Settings, number: int, server: Server, *, running: bool, place: Surroundings
+) -> Connected:
+    try:
+        rows = client.json("GET", "/api/ml", params={"project": number})
+    except LabelStudioError as error:
+        text, cure = split_cure(str(error), "check that the token's user may see the project's settings")
+        return Connected((problem("connection", f"{text}.", cure),))
+    try:
+        webhooks = client.json("GET", "/api/webhooks/", params={"project": number})
+    except LabelStudioError:
+        webhooks = None  # some roles may not see them; nothing to say then
+    return examine_connection(
+        rows, webhooks, settings, running=running, guarded=server.guards_addresses, look_up=place.look_up
+    )

@@ -1,0 +1,123 @@
+"""What the project asks for: its labeling config against our outputs, and whether it shows predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_backend.attributes import unknown_attributes
+from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
+from ml_backend.label_config import ConfigError, LabelingConfig, parse_label_config
+from ml_backend.label_studio import LabelStudioClient, LabelStudioError
+from ml_backend.output_options import options_for
+from ml_backend.settings import Settings
+from ml_backend.task_prompt import ConnectionParams, PromptError, parse_extra_params, prompt_of
+
+CONFIG, PREDICTIONS, SAMPLING = "labeling config", "predictions", "sampling"
+_ANNOTATION = "Settings > Annotation > Use predictions to prelabel tasks"
+_SHOWN = 3
+
+
+def examine_config(text: str, extra_params: Any, settings: Settings) -> tuple[list[Finding], LabelingConfig | None]:
+    """The labeling config and the connection's extra params; the config is None where it cannot work."""
+    try:
+        config = parse_label_config(text)
+    except ConfigError as error:
+        message, cure = split_cure(str(error), "")
+        if not cure:
+            message, _, cure = str(error).partition(" Needed: ")
+        return [problem(CONFIG, _sentence(message), cure or "correct it in Settings > Labeling Interface")], None
+    params = parse_extra_params(extra_params)
+    found: list[Finding] = []
+    if params.warning:
+        cure = "correct the extra params of the connection (Settings > Model): plain text, or JSON"
+        found.append(warning(CONFIG, _sentence(params.warning), cure))
+    found += [_skipped(text) for text in config.warnings]
+    for control in config.controls:
+        for text_ in options_for(control, params.options, settings.output).warnings:
+            found.append(warning(CONFIG, _sentence(text_), "correct the value; docs/settings.md lists what is allowed"))
+    for name, where in unknown_attributes(text):
+        said = f"The attribute {name} on {where} is not known and changes nothing."
+        found.append(warning(CONFIG, said, "correct its name; docs/settings.md lists all attributes"))
+    prompts, broken = _prompts(config, params, settings)
+    found += broken
+    if not broken:
+        controls = ", ".join(dict.fromkeys(f"{t.control.geometry} '{t.control.name}'" for t in _targets(config)))
+        found.append(ok(CONFIG, f"It can be pre-annotated: {controls}; prompts: {', '.join(prompts)}."))
+    return found, config
+
+
+def examine_predictions(project: Mapping[str, Any], title: str, version: str) -> tuple[list[Finding], dict[str, Any]]:
+    """Whether the project shows our predictions; also what to ``PATCH`` so that it does ({} if nothing).
+
+    Args:
+        project: as Label Studio gives it.
+        title: of our connection, or "" if there is none.
+        version: our model version, or "" if unknown.
+    """
+    shown, chosen = project.get("show_collab_predictions"), str(project.get("model_version") or "")
+    change: dict[str, Any] = {}
+    found: list[Finding] = []
+    fix = f"switch on {_ANNOTATION}, or run the doctor with --fix"
+    if shown is False:
+        change["show_collab_predictions"] = True
+        found.append(problem(PREDICTIONS, "The project does not show predictions to annotators.", fix))
+    if title and chosen not in (title, version):
+        # Label Studio takes a version of existing predictions or a connection's title; the title also fetches new ones.
+        change["model_version"] = title
+        fix = f"choose '{title}' under {_ANNOTATION}, or run the doctor with --fix"
+        if chosen:
+            text = f"The project shows the predictions of '{chosen}', not those of our connection '{title}'."
+            found.append(warning(PREDICTIONS, text, fix))
+        elif shown is not False:
+            found.append(problem(PREDICTIONS, "The project has no model version chosen to prelabel tasks with.", fix))
+    if not found:
+        found.append(ok(PREDICTIONS, f"The project shows predictions{f' of {chosen!r}' if chosen else ''}."))
+    if project.get("sampling") == "Uncertainty sampling" and title and chosen != version:
+        text = (
+            "Uncertainty sampling looks for predictions of the chosen version; with a connection's title it is random."
+        )
+        cure = f"choose {repr(version) if version else 'a version int-...'} under {_ANNOTATION} once predictions exist"
+        found.append(warning(SAMPLING, text, cure))
+    return found, change
+
+
+def apply(client: LabelStudioClient, project_id: int, change: dict[str, Any]) -> Finding:
+    """``PATCH`` the project; says what was changed, or why it was not."""
+    try:
+        client.request("PATCH", f"/api/projects/{int(project_id)}", body=change)
+    except LabelStudioError as error:
+        text, cure = split_cure(str(error), f"change it under {_ANNOTATION}")
+        return problem(PREDICTIONS, f"The project could not be changed: {text}.", cure)
+    said = " and ".join(f"{name} = {value!r}" for name, value in change.items())
+    return ok(PREDICTIONS, f"Changed in the project: {said}.")
+
+
+def _targets(config: LabelingConfig) -> list[Any]:
+    return [target for image in config.images for target in config.targets(image)]
+
+
+def _prompts(config: LabelingConfig, params: ConnectionParams, settings: Settings) -> tuple[list[str], list[Finding]]:
+    """The prompts of a task without fields of its own, and labels that have none."""
+    said: list[str] = []
+    broken: list[Finding] = []
+    for target in _targets(config):
+        try:
+            text, source = prompt_of(target, params, settings.prompt, {})
+        except PromptError as error:
+            message, _, cure = str(error).partition(": ")
+            broken.append(problem(CONFIG, _sentence(message), cure))
+            continue
+        said.append(f"{text!r} (from the {source})")
+    unique = list(dict.fromkeys(said))
+    more = [f"and {len(unique) - _SHOWN} more"] if len(unique) > _SHOWN else []
+    return unique[:_SHOWN] + more, list(dict.fromkeys(broken))
+
+
+def _skipped(text: str) -> Finding:
+    return warning(CONFIG, _sentence(f"{text}; it is left out"), "correct it in Settings > Labeling Interface")
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split()).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."

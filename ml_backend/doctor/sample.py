@@ -1,0 +1,91 @@
+"""One image of the project, fetched as the service does it: which step fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from int_model.imaging import ImageError, decode_image
+from ml_backend.doctor.findings import Finding, ok, problem, split_cure
+from ml_backend.images import FetchError, ImageFetcher
+from ml_backend.label_config import ConfigError, LabelingConfig
+from ml_backend.label_studio import LabelStudioClient, LabelStudioError
+
+IMAGE = "sample image"
+_CURES = {
+    "upload": "check LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY",
+    "local file": "give Label Studio LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and a local storage of that folder, "
+    "or mount the folder here and name it in INT_LOCAL_ROOTS",
+    "cloud storage": "check the project's storage in Label Studio: it must presign addresses",
+    "web address": "check that the address opens from this machine; name private hosts in INT_ALLOWED_HOSTS",
+    "data: address": "import the image again",
+    "address": "import the image as an upload, or by http(s), s3, gs, azure-blob or local storage",
+}
+
+
+def examine_sample(
+    client: LabelStudioClient,
+    project_id: int,
+    config: LabelingConfig,
+    make_fetcher: Callable[[], ImageFetcher],
+    max_pixels: int,
+) -> Finding:
+    """Take the first task of the project, find its image's address, fetch it, decode it."""
+    query = {"project": project_id, "page": 1, "page_size": 1, "fields": "all"}
+    try:
+        answer = client.json("GET", "/api/tasks", params=query)
+    except LabelStudioError as error:
+        text, cure = split_cure(str(error), "check the token's access to the project")
+        return problem(IMAGE, f"Step 1, asking for a task: {text}.", cure)
+    tasks = answer.get("tasks") if isinstance(answer, Mapping) else answer
+    if not isinstance(tasks, list) or not tasks or not isinstance(tasks[0], Mapping):
+        return problem(IMAGE, "The project has no tasks.", "import images into the project")
+    task, data = tasks[0], tasks[0].get("data")
+    task_id = task.get("id") if isinstance(task.get("id"), int) else None
+    image = next(image for name, image in config.images.items() if config.targets(name))
+    try:
+        address = image.addresses(data if isinstance(data, Mapping) else {})[0]
+    except ConfigError as error:
+        text, cure = split_cure(str(error), "import tasks with that field")
+        return problem(IMAGE, f"Step 2, the image's address in task {task_id}: {text}.", cure)
+    kind = kind_of(address, client.origin.path)
+    try:
+        content = asyncio.run(_fetch(make_fetcher, address, task_id))
+    except (FetchError, LabelStudioError) as error:
+        text, cure = split_cure(str(error), _CURES[kind])
+        return problem(IMAGE, f"Step 3, fetching the image of task {task_id} ({kind}): {text.rstrip('.')}.", cure)
+    try:
+        pixels = decode_image(content, max_pixels=max_pixels)
+    except ImageError as error:
+        text, cure = split_cure(str(error), "replace the file by a JPEG, PNG, WebP, TIFF or BMP, or skip the task")
+        if "limit is" in text:
+            cure = "make the image smaller, or raise INT_MAX_IMAGE_PIXELS"
+        return problem(IMAGE, f"Step 4, decoding the image of task {task_id}: {text.rstrip('.')}.", cure)
+    height, width = pixels.shape[:2]
+    return ok(IMAGE, f"The image of task {task_id} ({kind}) was fetched and decoded: {width} x {height} pixels.")
+
+
+def kind_of(address: str, mounted: str = "") -> str:
+    """In words, where an image address leads; ``mounted`` is the path that Label Studio lies under."""
+    parts = urlsplit(address.strip()) if not address.startswith("data:") else None
+    if parts is None:
+        return "data: address"
+    path = parts.path.removeprefix(mounted)
+    if path.startswith("/data/upload/"):
+        return "upload"
+    if path.startswith("/data/local-files"):
+        return "local file"
+    if parts.scheme in ("http", "https"):
+        return "web address"
+    if parts.scheme in ("s3", "s3s", "gs", "azure-blob", "azure_blob", "azure-spi"):
+        return "cloud storage"
+    return "address" if parts.scheme else "upload"
+
+
+async def _fetch(make_fetcher: Callable[[], ImageFetcher], address: str, task_id: int | None) -> bytes:
+    fetcher = make_fetcher()
+    try:
+        return await fetcher.fetch(address, task_id)
+    finally:
+        await fetcher.close()
