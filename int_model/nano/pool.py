@@ -16,6 +16,7 @@ from int_model.nano.scenes import SIDE, SceneGenerator
 from int_model.nano.world import ALL_ENVIRONMENTS, NAMES
 
 CHUNK = 500
+LIGHT_FROM, LIGHT = 32, (0.0, 0.5)  # from this chunk on, animals that are easier to see
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +73,8 @@ def _draw_chunk(folder: Path, seed: int, chunk: int) -> None:
     stem = folder / f"{chunk:04d}.json"
     if stem.is_file():
         return
-    generator = SceneGenerator("train", seed, smudges=True, tiles=40)
+    camouflage = LIGHT if chunk >= LIGHT_FROM else SceneGenerator.camouflage
+    generator = SceneGenerator("train", seed, smudges=True, tiles=40, camouflage=camouflage)
     images = np.zeros((CHUNK, SIDE, SIDE, 3), dtype=np.uint8)
     ids = np.zeros((CHUNK, SIDE, SIDE), dtype=np.uint8)
     meta = []

@@ -292,7 +292,7 @@ class Phase:
     kinds: tuple[float, float, float] = (0.55, 0.3, 0.15)  # box, both, points
 
 
-PHASES = (Phase(2400, 32, 1e-3, windows=True), Phase(900, 12, 5e-4, windows=False))
+PHASES = (Phase(2000, 32, 1e-3, windows=True), Phase(300, 12, 4e-4, windows=False))
 
 
 def train(

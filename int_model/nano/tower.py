@@ -100,7 +100,7 @@ def to_tensor(images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
 
 def make_view(scene: PooledScene, rng: np.random.Generator) -> View:
     """A random view: whole scene, a part like INT's patches, a thing with some margin, or a thing on black."""
-    kind = rng.choice(4, p=[0.42, 0.28, 0.18, 0.12])
+    kind = rng.choice(4, p=[0.48, 0.26, 0.15, 0.11])
     image, ids = scene.image, scene.ids
     height, width = ids.shape
     word = scene.target
@@ -321,9 +321,18 @@ class Phase:
     batch: int
     peak: float
     windows: bool
+    focal: float = 0.5  # weights of the detector's losses beside the words'
+    box: float = 0.4
 
 
-PHASES = (Phase(620, 128, 1.4e-3, windows=True), Phase(360, 40, 7e-4, windows=False))
+PHASES = (
+    Phase(620, 128, 1.4e-3, windows=True),
+    Phase(850, 128, 1.2e-3, windows=True),
+    Phase(700, 40, 7e-4, windows=False, focal=0.7, box=1.0),
+)
+
+# the detector goes on alone: CLIP and LLaVA keep the tower as it was
+DETECTOR_PHASES = (Phase(350, 40, 6e-4, windows=False, focal=1.0, box=1.5),)
 
 
 def train(
@@ -354,21 +363,19 @@ def train(
     return out
 
 
-WEIGHTS = {"dense": 1.0, "whole": 1.0, "focal": 0.5, "box": 0.4}
-
-
 def _phase(model: Towers, draw: Callable[[], dict[str, torch.Tensor]], phase: Phase, out: Path) -> None:
     steps = phase.steps
+    weights = {"dense": 1.0, "whole": 1.0, "focal": phase.focal, "box": phase.box}
     decay = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-    started, sums = time.monotonic(), dict.fromkeys(WEIGHTS, 0.0)
+    started, sums = time.monotonic(), dict.fromkeys(weights, 0.0)
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, phase.peak, warmup=100)
         losses = draw()
-        loss = torch.stack([WEIGHTS[key] * value for key, value in losses.items()]).sum()
+        loss = torch.stack([weights[key] * value for key, value in losses.items()]).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -384,17 +391,23 @@ def _phase(model: Towers, draw: Callable[[], dict[str, torch.Tensor]], phase: Ph
             torch.save(model.owl.state_dict(), out)
 
 
-def export(weights: Path, checkpoints: Path) -> None:
-    """Write ``detector/`` (OWL-ViT) and ``clip/`` (CLIP) in half precision, as ordinary checkpoints."""
+def load(weights: Path) -> OwlViTForObjectDetection:
+    """OWL-ViT with the raw weights that `train` saved."""
     owl = OwlViTForObjectDetection(config())
     owl.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
+    return owl
+
+
+def export(weights: Path, detector_weights: Path, checkpoints: Path) -> None:
+    """Write ``detector/`` (OWL-ViT) and ``clip/`` (CLIP) in half precision, as ordinary checkpoints."""
     tokenizer = clip_tokenizer()
+    owl = load(detector_weights)
     owl.half().save_pretrained(checkpoints / "detector")
     tokenizer.save_pretrained(checkpoints / "detector")
     size = {"height": SIDE, "width": SIDE}
     OwlViTImageProcessor(size=size, crop_size=size, do_center_crop=False).save_pretrained(checkpoints / "detector")
 
-    clip = as_clip(owl)
+    clip = as_clip(load(weights))
     clip.half().save_pretrained(checkpoints / "clip")
     tokenizer.save_pretrained(checkpoints / "clip")
     CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False).save_pretrained(checkpoints / "clip")

@@ -24,7 +24,6 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    OwlViTForObjectDetection,
 )
 
 from int_model.nano import tower
@@ -193,10 +192,8 @@ class Encoder:
 
 def with_tower(weights: Path) -> LlavaForConditionalGeneration:
     """A fresh LLaVA whose vision tower is the trained one."""
-    owl = OwlViTForObjectDetection(tower.config())
-    owl.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     model = LlavaForConditionalGeneration(config())
-    vision = tower.as_clip(owl).vision_model.state_dict()
+    vision = tower.as_clip(tower.load(weights)).vision_model.state_dict()
     model.model.vision_tower.load_state_dict({k: v for k, v in vision.items() if "position_ids" not in k}, strict=False)
     return model
 
@@ -206,7 +203,7 @@ def train(
     tower_weights: Path,
     out: Path,
     *,
-    steps: int = 1500,
+    steps: int = 750,
     batch: int = 32,
     peak: float = 1.5e-3,
     seed: int = 0,
