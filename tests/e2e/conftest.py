@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,14 @@ class World:
     server: LabelStudioServer
     session: LabelStudioSession
     backend: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _terminated_tests_clean_up() -> Iterator[None]:
+    """SIGTERM (a time limit, say) ends the session as Ctrl-C does: servers are stopped, not orphaned."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

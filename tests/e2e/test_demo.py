@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,48 +33,54 @@ def _processes_with(marker: str) -> list[str]:
     return found
 
 
-def _command(program: Path, folder: Path) -> list[str]:
+@contextmanager
+def _demo(program: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A running ``--check``; told to stop at the end, so that it stops its own children, whatever the test did."""
     places = ["--folder", str(folder), "--label-studio", str(program.parent.parent)]
-    return [sys.executable, "-m", "ml_backend.demo", "--check", *places]
+    command = [sys.executable, "-m", "ml_backend.demo", "--check", *places]
+    demo = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield demo
+    finally:
+        if demo.poll() is None:
+            demo.terminate()
+            demo.communicate(timeout=60)
+
+
+def _wait_until_started(demo: subprocess.Popen[str], folder: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not _processes_with(str(folder / "label-studio")):  # the server's working folder
+        assert demo.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_demo_check_annotates_every_sample_and_leaves_nothing(label_studio_program: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    command = _command(label_studio_program, folder)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "missing" not in done.stdout
+    with _demo(label_studio_program, folder) as demo:
+        output, _ = demo.communicate(timeout=1500)
+    assert demo.returncode == 0, output
+    assert "missing" not in output
     assert _processes_with(str(folder)) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(label_studio_program: Path, tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "demo"
-    demo = subprocess.Popen(_command(label_studio_program, folder), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    server = str(folder / "label-studio")
-    deadline = time.monotonic() + 120
-    while not _processes_with(server):  # its working folder
-        assert demo.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    demo.send_signal(number)
-    output, _ = demo.communicate(timeout=60)
+    with _demo(label_studio_program, folder) as demo:
+        _wait_until_started(demo, folder)
+        demo.send_signal(number)
+        output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 128 + number, output
     assert _processes_with(str(folder)) == []
 
 
 def test_a_second_demo_in_the_same_folder_is_refused(label_studio_program: Path, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    first = subprocess.Popen(_command(label_studio_program, folder), cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not (folder / "logs" / "label-studio.log").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        command = _command(label_studio_program, folder)
-        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    with _demo(label_studio_program, folder) as first:
+        _wait_until_started(first, folder)
+        with _demo(label_studio_program, folder) as second:
+            output, _ = second.communicate(timeout=60)
         assert second.returncode == 1
-        assert "another demo runs" in second.stdout
-    finally:
-        first.terminate()
-        first.wait(timeout=60)
+        assert "another demo runs" in output
+        assert first.poll() is None
