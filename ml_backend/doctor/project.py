@@ -72,7 +72,8 @@ def examine_predictions(project: Mapping[str, Any], title: str, version: str) ->
         elif shown is not False:
             found.append(problem(PREDICTIONS, "The project has no model version chosen to prelabel tasks with.", fix))
     if not found:
-        found.append(ok(PREDICTIONS, f"The project shows predictions{f' of {chosen!r}' if chosen else ''}."))
+        live = " (it asks the backend for them, which has to be running)" if title and chosen == title else ""
+        found.append(ok(PREDICTIONS, f"The project shows predictions{f' of {chosen!r}' if chosen else ''}{live}."))
     if project.get("sampling") == "Uncertainty sampling" and title and chosen != version:
         text = (
             "Uncertainty sampling looks for predictions of the chosen version; with a connection's title it is random."
