@@ -11,13 +11,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+from int_model.interactive import ClickSegmenter
 from int_model.prompts import TaskPrompt
 from int_model.types import Image, Segmentation
+from ml_backend.click_lane import ClickLane
+from ml_backend.errors import BusyError, EngineError
+
+__all__ = ["BusyError", "Engine", "EngineError", "EngineStatus", "Priority", "Segments", "TakesClicks"]
 
 _log = logging.getLogger(__name__)
 _RELOAD_AFTER = 30.0
+_NO_CLICKS = "the loaded models take no clicks; use a profile with a segmenter"
+T = TypeVar("T")
 
 State = Literal["idle", "loading", "ready", "failed", "closed"]
 
@@ -30,6 +37,16 @@ class Segments(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesClicks(Protocol):
+    """What loaded models offer besides `Segments` if they answer clicks too."""
+
+    @property
+    def clicks(self) -> ClickSegmenter:
+        """Shares the strategy's segmenter; called from another thread than the strategy."""
+        ...
+
+
 class Priority(IntEnum):
     """Who goes first."""
 
@@ -38,22 +55,18 @@ class Priority(IntEnum):
     BATCH = 2
 
 
-class EngineError(RuntimeError):
-    """The models cannot take or finish this image; the message names the cure."""
-
-
-class BusyError(EngineError):
-    """The queue is full; the same request may be made again later."""
-
-
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """A snapshot: ``why`` says what made loading fail; ``waiting`` and ``working`` count images."""
+    """A snapshot: ``why`` says what made loading fail.
+
+    ``waiting`` and ``working`` count images, ``clicks`` counts waiting clicks.
+    """
 
     state: State
     why: str
     waiting: int
     working: int
+    clicks: int = 0
 
 
 @dataclass(order=True, slots=True)
@@ -70,7 +83,8 @@ class Engine:
 
     The models are loaded in that thread when `start` is called; nothing else waits for them. Images with the same task
     and priority that wait at the same moment share a micro-batch, whatever request they came with. If a batch fails,
-    its images are tried one by one, so that one bad image (or too large a batch) fails alone.
+    its images are tried one by one, so that one bad image (or too large a batch) fails alone. Clicks have a thread of
+    their own (`ClickLane`) and wait for no batch.
 
     Args:
         load: makes the strategy; slow, may raise.
@@ -103,12 +117,15 @@ class Engine:
         self._working = 0
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._lane = ClickLane()
+        self._reload_wanted = False
+        self._takes_clicks = True
 
     @property
     def status(self) -> EngineStatus:
         """Where the engine stands; never waits for the models."""
         with self._condition:
-            return EngineStatus(self._state, self._why, len(self._heap), self._working)
+            return EngineStatus(self._state, self._why, len(self._heap), self._working, self._lane.waiting)
 
     def start(self) -> None:
         """Begin to load the models in the background. Calling it again does nothing."""
@@ -137,6 +154,23 @@ class Engine:
             self._condition.notify_all()
         return future
 
+    def click(self, work: Callable[[ClickSegmenter], T], *, urgent: bool = True) -> Future[T]:
+        """Queue work for the segmenter alone; it overtakes every image. Waits while the models are being loaded.
+
+        Raises:
+            EngineError: as `submit`.
+        """
+        with self._condition:
+            if self._state == "failed" and time.monotonic() - self._failed_at < _RELOAD_AFTER:
+                raise EngineError(f"the models could not be loaded: {self._why}")
+            if not self._takes_clicks:
+                raise EngineError(_NO_CLICKS)
+            future = self._lane.submit(work, urgent=urgent)
+            if self._state == "failed":
+                self._reload_wanted = True
+                self._condition.notify_all()
+        return future
+
     def close(self, timeout: float | None = 30.0) -> None:
         """Finish the batch at work, fail what waits, and end the thread (waiting for at most ``timeout`` seconds)."""
         with self._condition:
@@ -145,6 +179,7 @@ class Engine:
             self._condition.notify_all()
         for job in waiting:
             _fail(job, EngineError("the backend is shutting down; try again in a minute"))
+        self._lane.close(timeout)
         if self._thread is not None:
             self._thread.join(timeout)
         with self._condition:
@@ -156,11 +191,12 @@ class Engine:
             if strategy is None:
                 strategy = self._try_to_load()
             with self._condition:
-                while not self._heap and not self._closing:
+                while not self._heap and not self._closing and not self._reload_wanted:
                     self._condition.wait()
                 if self._closing:
                     return
-                batch = [] if strategy is None else self._take_batch()
+                self._reload_wanted = False
+                batch = [] if strategy is None or not self._heap else self._take_batch()
                 self._working = len(batch)
             if strategy is not None and batch:
                 self._work(strategy, batch)
@@ -181,9 +217,14 @@ class Engine:
                 waiting, self._heap = self._heap, []
             for job in waiting:
                 _fail(job, EngineError(f"the models could not be loaded: {why}"))
+            self._lane.fail(EngineError(f"the models could not be loaded: {why}"))
             return None
         with self._condition:
-            self._state = "ready"
+            self._state, self._takes_clicks = "ready", isinstance(strategy, TakesClicks)
+        if isinstance(strategy, TakesClicks):
+            self._lane.open(strategy.clicks)
+        else:
+            self._lane.fail(EngineError(_NO_CLICKS))
         _log.info("models loaded in %.1f s", time.monotonic() - started)
         return strategy
 

@@ -187,6 +187,26 @@ def parse_label_config(text: str | None) -> LabelingConfig:
     Raises:
         ConfigError: not XML, too long, or nothing in it that this backend could fill.
     """
+    elements = _elements(text)
+    images = _images(elements)
+    warnings: list[str] = []
+    controls = _controls(elements, images, warnings)
+    config = LabelingConfig(images, controls, tuple(warnings))
+    if not any(config.targets(name) for name in images):
+        raise ConfigError(_cannot_work(f"it has {_inventory(elements)}", warnings))
+    return config
+
+
+def only_images(text: str | None) -> LabelingConfig:
+    """The config's images, without controls: where the asker makes the regions. Raises ``ConfigError`` as above."""
+    elements = _elements(text)
+    images = _images(elements)
+    if not images:
+        raise ConfigError(_cannot_work(f"it has {_inventory(elements)}"))
+    return LabelingConfig(images, ())
+
+
+def _elements(text: str | None) -> list[Element]:
     if not text or not text.strip():
         raise ConfigError(_cannot_work("it is empty"))
     if len(text) > MAX_CONFIG_CHARS:
@@ -201,14 +221,11 @@ def parse_label_config(text: str | None) -> LabelingConfig:
         raise ConfigError(
             f"the labeling config is not valid XML ({error}); correct it in Settings > Labeling"
         ) from None
-    elements = list(root.iter())
-    images = {image.name: image for image in map(_image, elements) if image is not None}
-    warnings: list[str] = []
-    controls = _controls(elements, images, warnings)
-    config = LabelingConfig(images, controls, tuple(warnings))
-    if not any(config.targets(name) for name in images):
-        raise ConfigError(_cannot_work(f"it has {_inventory(elements)}", warnings))
-    return config
+    return list(root.iter())
+
+
+def _images(elements: Iterable[Element]) -> dict[str, ImageObject]:
+    return {image.name: image for image in map(_image, elements) if image is not None}
 
 
 def _tag(element: Element) -> str:

@@ -17,6 +17,9 @@ class Metrics:
         self.tasks = Counter(
             "int_tasks", "Tasks by outcome.", ["outcome"], registry=self.registry
         )  # annotated, nothing_found, failed, late
+        self.clicks = Counter(
+            "int_clicks", "Interactive prompts by outcome.", ["outcome"], registry=self.registry
+        )  # answered, nothing_found, stale, failed, late
         self.cache = Counter("int_cache", "Look-ups of results.", ["outcome"], registry=self.registry)
         self.images = Counter("int_model_images", "Images that went through the models.", registry=self.registry)
         self.webhooks = Counter("int_webhooks", "Webhooks by action.", ["action"], registry=self.registry)

@@ -73,6 +73,29 @@ def draw(
     return Drawn(tuple(item for _, items in regions for item in items), score)
 
 
+def draw_clicked(
+    config: LabelingConfig,
+    target: Target,
+    objects: Sequence[Found],
+    options: OutputOptions,
+    *,
+    text: str,
+    item_index: int | None = None,
+) -> Drawn:
+    """The regions of objects that a person pointed at: all for one target, whatever their scores.
+
+    ``text`` is what ``meta.text`` says before the score.
+    """
+    regions: list[RegionOut] = []
+    for found in objects:
+        meta = {"text": [f"{text}, predicted IoU {found.score:.2f}"]}
+        piece = _Piece(found, found.mask, 0, (target,))
+        for items in _regions(config, target, piece, options, meta, item_index):
+            regions += items
+    score = sum(found.score for found in objects) / len(objects) if objects else 0.0
+    return Drawn(tuple(regions), score)
+
+
 def _pieces(index: int, results: Sequence[tuple[PromptGroup, Findings]], options: Options) -> list[_Piece]:
     group, findings = results[index]
     pieces = []

@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,9 +20,11 @@ from int_model.types import Image
 from ml_backend.engine import Engine, EngineError, Priority
 from ml_backend.findings import Findings
 from ml_backend.images import FetchError, ImageFetcher
-from ml_backend.label_config import ConfigError, LabelingConfig, parse_label_config
+from ml_backend.interactive import Interactive, empty, valid_or_empty
+from ml_backend.label_config import ConfigError, LabelingConfig, only_images, parse_label_config
 from ml_backend.metrics import Metrics
 from ml_backend.output_options import OutputOptions, options_for
+from ml_backend.plan import Plan
 from ml_backend.predictions import Drawn, draw
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store, StoreError
@@ -39,17 +41,6 @@ T = TypeVar("T")
 _EXPECTED = (ConfigError, EngineError, FetchError, ImageError, PromptError)
 _SETUP_WRITE_SECONDS = 1.0
 _MAX_PENDING = 50_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
-    """What one request asks of each of its tasks."""
-
-    config: LabelingConfig
-    params: ConnectionParams
-    options: Mapping[str, OutputOptions]
-    version: str
-    typed: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +70,15 @@ class Service:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._runs: dict[str, _Run] = {}
         self._models: dict[tuple[str, str], asyncio.Task[Findings]] = {}
+        self._interactive = Interactive(
+            engine,
+            fetcher.fetch,
+            self._in_thread,
+            self._report,
+            self.metrics,
+            max_pixels=settings.max_image_pixels,
+            images_at_once=settings.downloads,
+        )
 
     async def start(self) -> None:
         """Read the known projects and begin to load the models; waits for neither the models nor the network."""
@@ -95,6 +95,7 @@ class Service:
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
+        await self._interactive.close()
         await asyncio.to_thread(self.engine.close)
         await self._fetcher.close()
         await asyncio.to_thread(self._threads.shutdown)
@@ -174,7 +175,8 @@ class Service:
     async def predict(self, request: PredictIn) -> list[Any]:
         """One entry per task: a prediction as plain data, or ``[]`` where it failed or is not ready in time.
 
-        What is not ready goes on in the background and is served from the store when it is asked for again.
+        What is not ready goes on in the background and is served from the store when it is asked for again. An
+        interactive request never gets a ``[]``, but an empty prediction.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.deadline
@@ -182,10 +184,13 @@ class Service:
             plan = await self._in_thread(self._plan, request)
         except ConfigError as error:
             self._report(f"project {request.project}", error)
+            if request.is_interactive:
+                version = self._version(request.label_config, ConnectionParams())
+                return [empty(version) for _ in request.tasks]
             self.metrics.tasks.labels("failed").inc(len(request.tasks))
             return [[] for _ in request.tasks]
         if request.is_interactive and not plan.typed:
-            return [PredictionOut(model_version=plan.version).as_json() for _ in request.tasks]
+            return await self._interactive.answer(request, plan, deadline)
         priority = Priority.INTERACTIVE if request.is_interactive else Priority.PREDICT
         runs: list[_Run | None] = []
         for index, entry in enumerate(request.tasks):
@@ -200,16 +205,23 @@ class Service:
         for run in runs:
             if run is not None and not run.work.done():
                 run.ticket.priority = Priority.BATCH
-        return await self._in_thread(lambda: [self._entry(run) for run in runs])
+        results = await self._in_thread(lambda: [self._entry(run) for run in runs])
+        return valid_or_empty(results, plan.version) if request.is_interactive else results
 
-    def _plan(self, request: PredictIn) -> _Plan:
+    def _plan(self, request: PredictIn) -> Plan:
         project = self._projects.get(request.project, Project(request.project))
         params = parse_extra_params(project.extra_params)
-        config = _parsed(request.label_config or project.label_config)
+        text = request.label_config or project.label_config
+        try:
+            config = _parsed(text)
+        except ConfigError:
+            if not request.is_interactive or request.typed_prompt:
+                raise
+            config = only_images(text)
         options, _ = self._options(config, params)
-        return _Plan(config, params, options, self._version(config, params), request.typed_prompt)
+        return Plan(config, params, options, self._version(config, params), request.typed_prompt)
 
-    def _begin(self, project: str, task: TaskIn, plan: _Plan, priority: Priority) -> _Run | None:
+    def _begin(self, project: str, task: TaskIn, plan: Plan, priority: Priority) -> _Run | None:
         """Start a task, or join it if the very same one is on its way; None if far too many are."""
         key = _sha256(json.dumps([project, task.id, task.data, plan.version, plan.typed], sort_keys=True, default=str))
         known = self._runs.get(key)
@@ -249,7 +261,7 @@ class Service:
             return []
         return with_fresh_ids(run.work.result().as_json())
 
-    async def _predict_task(self, task: TaskIn, plan: _Plan, ticket: Ticket) -> PredictionOut:
+    async def _predict_task(self, task: TaskIn, plan: Plan, ticket: Ticket) -> PredictionOut:
         drawn: list[Drawn] = []
         for image in plan.config.images.values():
             targets = plan.config.targets(image.name)
@@ -267,7 +279,7 @@ class Service:
         regions = [region for entry in shown for region in entry.regions]
         return PredictionOut(result=regions, score=round(score, 4), model_version=plan.version)
 
-    async def _draw(self, plan: _Plan, results: list[tuple[PromptGroup, Findings]], item_index: int | None) -> Drawn:
+    async def _draw(self, plan: Plan, results: list[tuple[PromptGroup, Findings]], item_index: int | None) -> Drawn:
         def work() -> Drawn:
             limit = self._settings.max_regions
             drawn = draw(plan.config, results, plan.options, max_regions=limit, item_index=item_index)
@@ -346,6 +358,7 @@ class Service:
             "why": engine.why,
             "waiting_for_models": engine.waiting,
             "at_the_models": engine.working,
+            "waiting_clicks": engine.clicks,
             "tasks_on_their_way": len(self._runs),
             "versions": self.versions(),
             "problems": list(self.problems),

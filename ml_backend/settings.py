@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         {}, validation_alias=_names("INT_CONFIG"), description='JSON, options of the method: {"pnm": {"key": "name"}}.'
     )
     micro_batch: int = Field(4, ge=1, le=256, description="Images that the models take at once.")
+    embedding_cache_bytes: int = Field(
+        512 * _MEGABYTE, ge=0, description="Interactive: most bytes of encoded images that are kept for further clicks."
+    )
     queue_size: int = Field(512, ge=1, description="Most images waiting for the models.")
 
     # --- prompt and output

@@ -9,16 +9,19 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from int_model.config import IntConfig
+from int_model.interactive import ClickSegmenter, SharedSegmenter
 from int_model.models.profile import ROLES, Profile, Weights, read_profile
-from int_model.models.suite import load_suite
+from int_model.models.suite import ModelSuite, load_suite
+from int_model.prompts import TaskPrompt
 from int_model.strategies import STRATEGIES, Strategy, make_strategy
+from int_model.types import Image, Segmentation
 from ml_backend.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -75,7 +78,26 @@ def method_config(profile: Profile, settings: Settings) -> IntConfig:
     return IntConfig().merged(profile.int_overrides).merged(settings.int_config)
 
 
-def load_strategy(settings: Settings) -> Strategy:
+@dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    """Loaded models: a strategy for images, and for clicks the same segmenter, which the two share call by call."""
+
+    strategy: Strategy
+    clicks: ClickSegmenter
+
+    @classmethod
+    def of(cls, suite: ModelSuite, strategy: str, config: IntConfig, embedding_cache_bytes: int) -> Models:
+        """Both over one suite. Raises ``ValueError`` for an unknown strategy."""
+        shared = SharedSegmenter(suite.segmenter)
+        clicks = ClickSegmenter(shared.urgent, identity=suite.fingerprint, cache_bytes=embedding_cache_bytes)
+        return cls(make_strategy(strategy, replace(suite, segmenter=shared), config), clicks)
+
+    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+        """See ``Strategy.segment``."""
+        return self.strategy.segment(images, task)
+
+
+def load_strategy(settings: Settings) -> Models:
     """Load the models and make the strategy. Slow; imports the deep-learning libraries.
 
     Raises:
@@ -88,7 +110,7 @@ def load_strategy(settings: Settings) -> Strategy:
         device=settings.device,
         progress=lambda role, done, total: _log.info("loading the models: %s (%d of %d)", role, done, total),
     )
-    return make_strategy(settings.strategy, suite, method_config(profile, settings))
+    return Models.of(suite, settings.strategy, method_config(profile, settings), settings.embedding_cache_bytes)
 
 
 def weights_identity(identifier: str, revision: str) -> str:

@@ -25,6 +25,15 @@ def encode_bitmask(mask: Mask) -> str:
     return _PREFIX + base64.b64encode(out.getvalue()).decode("ascii")
 
 
+def encode_opaque(mask: Mask) -> str:
+    """The data URL of a mask ``bool [H, W]`` as an opaque grey PNG: white where the mask is, black elsewhere."""
+    if mask.ndim != 2 or mask.size == 0:
+        raise ValueError("a mask has two dimensions and at least one pixel")
+    out = io.BytesIO()
+    PilImage.fromarray(np.where(mask, np.uint8(255), np.uint8(0)), "L").save(out, "PNG")
+    return _PREFIX + base64.b64encode(out.getvalue()).decode("ascii")
+
+
 def decode_bitmask(url: str, height: int, width: int) -> Mask:
     """The mask ``bool [height, width]`` of a data URL: where the alpha, or without one the red channel, is over 127.
 
