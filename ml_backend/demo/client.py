@@ -66,8 +66,8 @@ class LabelStudioSession:
         return dict(zip(names, sorted(tasks), strict=True))
 
     def connect(self, project: int, backend: str, *, extra_params: str | None = None) -> dict[str, Any]:
-        """Connect an ML backend; returns Label Studio's row, whose ``state`` is ``CO`` when it is connected."""
-        body: dict[str, Any] = {"project": project, "url": backend, "title": "INT", "is_interactive": False}
+        """Connect an ML backend, clicks included; returns its row in Label Studio: ``state`` is ``CO`` if connected."""
+        body: dict[str, Any] = {"project": project, "url": backend, "title": "INT", "is_interactive": True}
         if extra_params is not None:
             body["extra_params"] = extra_params
         row: dict[str, Any] = self.call("POST", "/api/ml", json=body)

@@ -21,11 +21,20 @@ class ProjectPlan:
     samples: tuple[Sample, ...]
 
 
+_SMART_TOOLS = (("KeyPointLabels", "point"), ("RectangleLabels", "box"))
+
+
 def _config(kind: str, label: str, prompt: str | None) -> str:
+    """The mask control first, then the tools that prompt for a mask while Auto-Annotation is on."""
     attribute = "" if prompt is None else f" model_prompt={quoteattr(prompt)}"
+    tools = "".join(
+        f'<{tag} name="{name}" toName="image" smart="true"><Label value={quoteattr(label)}/></{tag}>'
+        for tag, name in _SMART_TOOLS
+    )
     return (
         '<View><Image name="image" value="$image" zoom="true" zoomControl="true"/>'
-        f'<{kind} name="mask" toName="image"><Label value={quoteattr(label)}{attribute}/></{kind}></View>'
+        f'<{kind} name="mask" toName="image"><Label value={quoteattr(label)}{attribute}/></{kind}>'
+        f"{tools}</View>"
     )
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from defusedxml import ElementTree
 
+from ml_backend.clicks import parse_click, target_of
 from ml_backend.demo.processes import DemoError
 from ml_backend.demo.projects import plan_projects
 from ml_backend.demo.run import outcome_of
 from ml_backend.demo.samples import Sample, by_task, load_samples, samples_folder
+from ml_backend.label_config import parse_label_config
 
 POLYGON = {"type": "polygonlabels", "value": {"points": [[0, 0], [1, 0], [1, 1]], "polygonlabels": ["Polyp"]}}
 BRUSH = {"type": "brushlabels", "value": {"format": "rle", "rle": [0], "brushlabels": ["Polyp"]}}
@@ -45,6 +47,18 @@ def test_projects_carry_the_prompt_once_each() -> None:
         prompts = [label.get("model_prompt") for label in root.iter("Label")]
         told = [prompt for prompt in [*prompts, plan.extra_params] if prompt]
         assert told == [plan.task]
+
+
+def test_smart_tools_prompt_for_the_mask_and_are_not_filled_themselves() -> None:
+    for plan in plan_projects(by_task([_sample("a", "camouflaged animal"), _sample("b", "polyp")])):
+        config = parse_label_config(plan.label_config)
+        (target,) = config.targets("image")
+        assert target.control.name == "mask"
+        for name in ("point", "box"):
+            region = {"type": "keypointlabels", "from_name": name, "to_name": "image"}
+            click = parse_click({"result": [region | {"value": {"x": 1, "y": 1, "keypointlabels": [plan.label]}}]})
+            assert click is not None
+            assert target_of(config, click, "image") == (target, "")
 
 
 @pytest.mark.parametrize(
