@@ -131,7 +131,10 @@ def _has_secret(headers: Any) -> bool:
 
 def _is_private(url: str, look_up: LookUp) -> bool:
     """Whether the host is, or resolves to, no public address; a name that is not known here counts as private."""
-    host = (urlsplit(url).hostname or "").strip("[]")
+    try:
+        host = (urlsplit(url).hostname or "").strip("[]")
+    except ValueError:
+        return True
     try:
         addresses: Sequence[str] = [str(ipaddress.ip_address(host))]
     except ValueError:

@@ -111,18 +111,26 @@ def _choose(client: LabelStudioClient, project_id: int | None) -> tuple[Mapping[
     try:
         if project_id is not None:
             found = client.project(project_id)
+            if not _is_project(found):
+                text = f"Label Studio does not describe project {project_id} as it should."
+                return None, problem(PROJECT, text, "use Label Studio 1.23 or newer")
             return found, ok(PROJECT, f"Project {project_id} is '{found.get('title', '')}'.")
         listed = client.json("GET", "/api/projects", params={"page_size": 10})
     except LabelStudioError as error:
         text, cure = split_cure(str(error), "check the project's id")
         return None, problem(PROJECT, f"{text}.", cure)
-    rows = listed.get("results", []) if isinstance(listed, Mapping) else []
+    results = listed.get("results") if isinstance(listed, Mapping) else None
+    rows = [row for row in results if _is_project(row)] if isinstance(results, list) else []
     if len(rows) == 1:
         return rows[0], ok(PROJECT, f"Project {rows[0].get('id')}, '{rows[0].get('title', '')}', is the only one.")
     if not rows:
         return None, warning(PROJECT, "The token's user sees no project.", "make a project, or give the user access")
     names = ", ".join(f"{row.get('id')} '{row.get('title', '')}'" for row in rows)
     return None, warning(PROJECT, f"No project was looked at; there are {names}.", "name one with --project ID")
+
+
+def _is_project(row: Any) -> bool:
+    return isinstance(row, Mapping) and isinstance(row.get("id"), int)
 
 
 def _project(

@@ -53,6 +53,11 @@ def examine_service(settings: Settings, *, timeout: float = 3.0) -> tuple[Findin
     try:
         with httpx.Client(base_url=url, timeout=timeout, trust_env=False, auth=auth) as http:
             response = http.get("/health")
+            if response.status_code == 401:
+                text = f"The backend at {url} asks for another name and password than are set here."
+                return warning(
+                    SERVICE, text, "run the doctor with BASIC_AUTH_USER and BASIC_AUTH_PASS of the backend"
+                ), True
             answer = response.json() if response.status_code == 200 else {}
             if not isinstance(answer, dict) or "models" not in answer:
                 text = f"Something else than this backend answers at {url} ({response.status_code})."

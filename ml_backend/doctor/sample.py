@@ -68,9 +68,12 @@ def examine_sample(
 
 def kind_of(address: str, mounted: str = "") -> str:
     """In words, where an image address leads; ``mounted`` is the path that Label Studio lies under."""
-    parts = urlsplit(address.strip()) if not address.startswith("data:") else None
-    if parts is None:
+    if address.startswith("data:"):
         return "data: address"
+    try:
+        parts = urlsplit(address.strip())
+    except ValueError:
+        return "address"
     path = parts.path.removeprefix(mounted)
     if path.startswith("/data/upload/"):
         return "upload"

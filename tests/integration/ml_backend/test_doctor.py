@@ -256,6 +256,16 @@ def test_models_that_cannot_be_loaded_are_told_with_their_reason(world: World) -
     assert "no weights of the role 'vlm'" in found[0].text
 
 
+@pytest.mark.parametrize(("password", "level"), [("right", Level.OK), ("wrong", W)])
+def test_the_doctor_logs_in_to_the_backend(world: World, password: str, level: Level) -> None:
+    with backend(world.folder / "data", basic_auth_user="u", basic_auth_pass="right") as own_backend:
+        port = own_backend.client.base_url.port
+        world.settings.update(port=port, basic_auth_user="u", basic_auth_pass=password)
+        (finding,) = [f for f in world.look() if f.check == "backend"]
+    assert finding.level is level
+    assert "right" not in finding.text + finding.cure
+
+
 def test_fix_changes_only_what_is_wrong(world: World) -> None:
     world.project.update(show_collab_predictions=False, model_version="")
     found = world.look(fix=True)
