@@ -331,9 +331,6 @@ PHASES = (
     Phase(700, 40, 7e-4, windows=False, focal=0.7, box=1.0),
 )
 
-# the detector goes on alone: CLIP and LLaVA keep the tower as it was
-DETECTOR_PHASES = (Phase(350, 40, 6e-4, windows=False, focal=1.0, box=1.5),)
-
 
 def train(
     pool: ScenePool,
@@ -398,10 +395,10 @@ def load(weights: Path) -> OwlViTForObjectDetection:
     return owl
 
 
-def export(weights: Path, detector_weights: Path, checkpoints: Path) -> None:
+def export(weights: Path, checkpoints: Path) -> None:
     """Write ``detector/`` (OWL-ViT) and ``clip/`` (CLIP) in half precision, as ordinary checkpoints."""
     tokenizer = clip_tokenizer()
-    owl = load(detector_weights)
+    owl = load(weights)
     owl.half().save_pretrained(checkpoints / "detector")
     tokenizer.save_pretrained(checkpoints / "detector")
     size = {"height": SIDE, "width": SIDE}

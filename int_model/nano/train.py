@@ -1,6 +1,6 @@
 """Train the bundled checkpoints from nothing: ``python -m int_model.nano.train all``.
 
-Steps: ``scenes`` (draw the pool), ``tower``, ``detector``, ``segmenter``, ``vlm``, ``export``, ``samples``. Every step
+Steps: ``scenes`` (draw the pool), ``tower``, ``segmenter``, ``vlm``, ``export``, ``samples``. Every step
 is seeded; on a GPU the same recipes run with ``--device cuda``. One CPU core: some two hours in all.
 """
 
@@ -50,32 +50,19 @@ def write_samples(folder: Path, count: int = 12) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run one step, or all of them in order."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["all", "scenes", "tower", "detector", "segmenter", "vlm", "export", "samples"])
+    parser.add_argument("step", choices=["all", "scenes", "tower", "segmenter", "vlm", "export", "samples"])
     parser.add_argument("--work", type=Path, default=Path("build/nano"), help="folder for the pool and raw weights")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    wanted = (
-        ["scenes", "tower", "detector", "segmenter", "vlm", "export", "samples"]
-        if options.step == "all"
-        else [options.step]
-    )
+    wanted = ["scenes", "tower", "segmenter", "vlm", "export", "samples"] if options.step == "all" else [options.step]
     work = options.work
     for step in wanted:
         if step == "scenes":
             pool.draw(work / "pool", POOL_SIZE, seed=options.seed)
         elif step == "tower":
             tower.train(pool.ScenePool(work / "pool"), work / "tower.pt", seed=options.seed, device=options.device)
-        elif step == "detector":
-            tower.train(
-                pool.ScenePool(work / "pool"),
-                work / "detector.pt",
-                phases=tower.DETECTOR_PHASES,
-                start=work / "tower.pt",
-                seed=options.seed,
-                device=options.device,
-            )
         elif step == "segmenter":
             segmenter.train(pool.ScenePool(work / "pool"), work / "sam.pt", seed=options.seed, device=options.device)
         elif step == "vlm":
@@ -87,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
                 device=options.device,
             )
         elif step == "export":
-            tower.export(work / "tower.pt", work / "detector.pt", CHECKPOINTS)
+            tower.export(work / "tower.pt", CHECKPOINTS)
             segmenter.export(work / "sam.pt", CHECKPOINTS)
             vlm.export(work / "vlm.pt", CHECKPOINTS)
         else:

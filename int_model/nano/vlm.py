@@ -203,7 +203,7 @@ def train(
     tower_weights: Path,
     out: Path,
     *,
-    steps: int = 750,
+    steps: int = 600,
     batch: int = 32,
     peak: float = 1.5e-3,
     seed: int = 0,
@@ -220,7 +220,7 @@ def train(
     started, shown, named = time.monotonic(), 0.0, [0, 0]
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps, peak)
+            group["lr"] = learning_rate(step, steps, peak, warmup=60)
         lessons = [lesson(pool[int(i)], rng) for i in rng.integers(0, len(pool), batch)]
         ids, labels = (t.to(device) for t in encode(lessons))
         pixels = tower.to_tensor([item.image for item in lessons]).to(device)
