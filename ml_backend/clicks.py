@@ -188,7 +188,7 @@ def _kind(region: Mapping[str, Any]) -> Kind | None:
     value = region.get("value")
     if not isinstance(value, Mapping):
         return None
-    kind = str(region.get("type", "")).lower()
+    kind = _type(region)
     if kind.startswith("keypoint"):
         return "point"
     if "rle" in value or "imageDataURL" in value or "points" in value:
@@ -198,9 +198,14 @@ def _kind(region: Mapping[str, Any]) -> Kind | None:
     return "point" if "x" in value and "y" in value and "radiusX" not in value else None
 
 
+def _type(region: Mapping[str, Any]) -> str:
+    kind = region.get("type")
+    return kind.lower() if isinstance(kind, str) else ""
+
+
 def _label(region: Mapping[str, Any]) -> str:
     value = region["value"]
-    names = [str(region.get("type", "")).lower(), "labels", *(key for key in value if str(key).endswith("labels"))]
+    names = [_type(region), "labels", *(key for key in value if str(key).endswith("labels"))]
     for name in names:
         labels = value.get(name)
         if isinstance(labels, Sequence) and not isinstance(labels, str) and labels and isinstance(labels[0], str):

@@ -117,7 +117,10 @@ class Interactive:
         event, click = context.get("event"), await self._in_thread(parse_click, context)
         if click is None or event in ("prewarm", "release"):
             return [await self._event(event, parse_task(entry), click, plan) for entry in request.tasks]
-        running = [self._begin(request.project, parse_task(entry), click, plan) for entry in request.tasks]
+        running = [
+            self._begin(request.project, f"#{index}", parse_task(entry), click, plan)
+            for index, entry in enumerate(request.tasks)
+        ]
         works = [entry.work for entry in running if entry.work is not None]
         if works:
             await asyncio.wait(works, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
@@ -134,10 +137,12 @@ class Interactive:
 
     # --- clicks
 
-    def _begin(self, project: str, task: TaskIn, click: Click, plan: Plan) -> _Running:
-        """Start a click; an older one for the same task and control that still waits is answered at once."""
-        name = str(task.id) if task.id is not None else repr(sorted(task.data.items()))[:1000]
-        key = (project, name, click.control)
+    def _begin(self, project: str, place: str, task: TaskIn, click: Click, plan: Plan) -> _Running:
+        """Start a click; an older one for the same task and control that still waits is answered at once.
+
+        A task without an id goes by its ``place`` in the request.
+        """
+        key = (project, place if task.id is None else str(task.id), click.control)
         older, running = self._newest.get(key), _Running()
         if older is not None:
             older.supersede()
@@ -155,7 +160,7 @@ class Interactive:
         count = self._metrics.clicks
         if not work.done():
             work.cancel()
-            self._report("a click", "the segmenter did not answer in time")
+            self._report("a click", f"the segmenter did not answer in time (models: {self._engine.status.state})")
             count.labels("late").inc()
             return empty(plan.version)
         if work.cancelled():
@@ -249,7 +254,7 @@ class Interactive:
         if event in ("prewarm", "release"):
             try:
                 address, key = await self._address(task, click, plan)
-            except (ClickError, ConfigError, StopIteration) as error:
+            except (ClickError, ConfigError) as error:
                 self._report(f"{event} of task {task.id}", error)
                 return empty(plan.version)
             if event == "prewarm":
@@ -257,7 +262,7 @@ class Interactive:
             else:
                 self._release(key)
         elif event is not None:
-            _log.info("an interactive event is not known: %s", str(event)[:60])
+            _log.info("an interactive event is not known: %r", event[:60] if isinstance(event, str) else type(event))
         return empty(plan.version)
 
     def _warm(self, key: str, address: str, task_id: int | None) -> None:
