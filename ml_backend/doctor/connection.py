@@ -34,12 +34,14 @@ class Connected:
         title: of the connection, or "".
         version: the model version that Label Studio last got from it, or "".
         extra_params: of the connection.
+        interactive: whether clicks are sent to it.
     """
 
     findings: tuple[Finding, ...]
     title: str = ""
     version: str = ""
     extra_params: Any = None
+    interactive: bool = False
 
 
 def examine_connection(
@@ -70,7 +72,13 @@ def examine_connection(
     if ours is not listed[0]:
         text = f"Label Studio takes predictions from the first connection only, '{_text(listed[0], 'title')}'."
         found.append(problem(CONNECTION, text, "delete the other connection under Settings > Model"))
-    return Connected(tuple(found), _text(ours, "title"), _text(ours, "model_version"), ours.get("extra_params"))
+    return Connected(
+        tuple(found),
+        _text(ours, "title"),
+        _text(ours, "model_version"),
+        ours.get("extra_params"),
+        ours.get("is_interactive") is True,
+    )
 
 
 def _state(row: Mapping[str, Any], settings: Settings, *, running: bool) -> list[Finding]:

@@ -12,7 +12,7 @@ from ml_backend.doctor import own
 from ml_backend.doctor.access import make_client, make_fetcher
 from ml_backend.doctor.connection import Connected, LookUp, examine_connection
 from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
-from ml_backend.doctor.project import apply, examine_config, examine_predictions
+from ml_backend.doctor.project import apply, examine_clicks, examine_config, examine_predictions
 from ml_backend.doctor.sample import examine_sample
 from ml_backend.doctor.server import Server, examine_server, examine_token, not_configured
 from ml_backend.label_studio import LabelStudioClient, LabelStudioError
@@ -154,6 +154,9 @@ def _project(
     else:
         yield from findings
     if config is not None:
+        clicks = examine_clicks(str(project.get("label_config")), interactive=connected.interactive)
+        if clicks is not None and connected.title:
+            yield clicks
         fetcher = lambda: make_fetcher(settings, client)  # noqa: E731 - made inside the event loop that uses it
         yield examine_sample(client, number, config, fetcher, settings.max_image_pixels)
 

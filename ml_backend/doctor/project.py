@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from defusedxml.ElementTree import fromstring
+
 from ml_backend.attributes import unknown_attributes
 from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
 from ml_backend.label_config import ConfigError, LabelingConfig, parse_label_config
@@ -13,7 +15,7 @@ from ml_backend.output_options import options_for
 from ml_backend.settings import Settings
 from ml_backend.task_prompt import ConnectionParams, PromptError, parse_extra_params, prompt_of
 
-CONFIG, PREDICTIONS, SAMPLING = "labeling config", "predictions", "sampling"
+CONFIG, PREDICTIONS, SAMPLING, CLICKS = "labeling config", "predictions", "sampling", "clicks"
 _ANNOTATION = "Settings > Annotation > Use predictions to prelabel tasks"
 _SHOWN = 3
 
@@ -81,6 +83,18 @@ def examine_predictions(project: Mapping[str, Any], title: str, version: str) ->
         cure = f"choose {repr(version) if version else 'a version int-...'} under {_ANNOTATION} once predictions exist"
         found.append(warning(SAMPLING, text, cure))
     return found, change
+
+
+def examine_clicks(config: str, *, interactive: bool) -> Finding | None:
+    """Whether the config's smart tools have somebody to ask; None where it has none. The config must parse."""
+    tools = [e.tag for e in fromstring(config, forbid_dtd=True).iter() if str(e.get("smart", "")).lower() == "true"]
+    if not tools:
+        return None
+    named = ", ".join(dict.fromkeys(map(str, tools)))
+    if interactive:
+        return ok(CLICKS, f"The smart tools {named} ask our connection.")
+    text = f"The labeling config has smart tools ({named}), but the connection does not take clicks."
+    return warning(CLICKS, text, "switch on 'Use for interactive preannotations' in the connection (Settings > Model)")
 
 
 def apply(client: LabelStudioClient, project_id: int, change: dict[str, Any]) -> Finding:

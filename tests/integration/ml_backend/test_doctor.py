@@ -162,6 +162,10 @@ SITUATIONS: dict[str, tuple[Break, str, Level, str, str]] = {
         two(config('<Polygon name="p" toName="image"/>'), row(extra_params=None)),
         "labeling config", P, "no prompt", "model_prompt",
     ),
+    "smart tools without clicks": (
+        project(label_config=POLYGONS.replace("<Poly", '<KeyPointLabels smart="true" name="k" toName="image"/><Poly')),
+        "clicks", W, "smart tools (KeyPointLabels)", "interactive preannotations",
+    ),
     # --- the sample image
     "no tasks": (lambda w: w.tasks.clear(), "sample image", P, "no tasks", "import images"),
     "no image field": (task("", text="hi"), "sample image", P, "Step 2", "import tasks with that field"),
@@ -254,6 +258,12 @@ def test_models_that_cannot_be_loaded_are_told_with_their_reason(world: World) -
         found = [f for f in world.look() if f.check == "backend"]
     assert found[0].level is P
     assert "no weights of the role 'vlm'" in found[0].text
+
+
+def test_smart_tools_with_an_interactive_connection_are_well(world: World) -> None:
+    world.project["label_config"] = POLYGONS.replace('name="label"', 'smart="true" name="label"')
+    world.row["is_interactive"] = True
+    assert {finding.check: finding.level for finding in world.look()}["clicks"] is Level.OK
 
 
 @pytest.mark.parametrize(("password", "level"), [("right", Level.OK), ("wrong", W)])
