@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -140,6 +141,32 @@ def test_what_cannot_be_answered_is_a_valid_empty_answer_with_a_reason(running: 
     assert ask(running, ON, config="<View/>")["result"] == []
     failed = {"type": "textarea", "value": {"text": ["explode"]}}
     assert ask(running, failed) == nothing  # never [], which the browser cannot read
+
+
+ODD = [None, True, [], {}, "x", "\ud800", -1, 1e308, 10**30, 0.5, [[[]]], {"a": {}}, [None]]
+
+
+def mangled(value: Any, rng: np.random.Generator) -> Any:
+    """The value with parts left out or replaced by something odd."""
+    if rng.random() < 0.12:
+        return ODD[rng.integers(len(ODD))]
+    if isinstance(value, dict):
+        return {key: mangled(entry, rng) for key, entry in value.items() if rng.random() > 0.05}
+    return [mangled(entry, rng) for entry in value] if isinstance(value, list) else value
+
+
+def test_odd_contexts_never_fail_and_never_give_what_the_page_cannot_read(running: Backend) -> None:
+    rng = np.random.default_rng(5)
+    whole = {"result": [ON, BOX, point(50, 50, is_positive=False)], "event": None}
+    for _ in range(200):
+        body = {"tasks": [{"id": 1, "data": GOOD}], "project": "1", "label_config": CONFIG}
+        context = {key: mangled(value, rng) for key, value in whole.items()}
+        content = json.dumps(body | {"params": {"context": context}})  # lone surrogates as \\u escapes
+        answer = running.client.post("/predict", content=content)
+        assert answer.status_code == 200, content
+        (result,) = answer.json()["results"]
+        assert isinstance(result["result"], list)
+        assert result["model_version"]
 
 
 def test_a_click_on_a_turned_photo(running: Backend) -> None:
