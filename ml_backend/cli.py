@@ -174,6 +174,19 @@ def serve(
 
 
 @app.command()
+def demo(
+    check: Annotated[bool, typer.Option("--check", help="Verify that every sample is annotated, then stop.")] = False,
+    profile: Annotated[str, typer.Option(help="Model profile of the backend.")] = "nano",
+    folder: Annotated[Path, typer.Option(help="Databases and logs; emptied at every start.")] = Path(".demo"),
+) -> None:
+    """Start a real Label Studio and the backend, with sample projects that are already annotated."""
+    with plain_errors(debug=False):
+        from ml_backend.demo import DemoOptions, main
+
+        raise typer.Exit(main(options=DemoOptions(check=check, profile=profile, folder=folder)))
+
+
+@app.command()
 def profiles() -> None:
     """List the model profiles: what they are for, the memory they need, the licences of their weights."""
     with plain_errors(debug=False):
