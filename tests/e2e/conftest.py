@@ -81,9 +81,9 @@ def world(label_studio: LabelStudioServer, tmp_path_factory: pytest.TempPathFact
     assert group_members(child.process.pid) == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(label_studio: LabelStudioServer) -> Iterator[Page]:
-    """A Chromium page, logged in."""
+    """A Chromium page, logged in. Not for the session: Playwright's event loop would run on in every later test."""
     program = find_chromium()
     if program is None:
         message = "no Chromium found: install Debian's chromium or set CHROMIUM=/path/to/it"
