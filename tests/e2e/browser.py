@@ -86,10 +86,16 @@ class Drawn:
         return filled.astype(np.bool_)
 
     def iou(self, mask: NDArray[np.bool_]) -> float:
-        """Overlap of the drawn pixels with a mask of the upright image, shown at the same size."""
+        """Overlap of the drawn pixels with a mask of the upright image, shown as the page shows the image.
+
+        The image fills the drawing layer's height or width and starts at its upper left corner.
+        """
         drawn = self.mask
-        shape = (drawn.shape[1], drawn.shape[0])
-        shown = cv2.resize(mask.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST).astype(np.bool_)
+        scale = min(drawn.shape[0] / mask.shape[0], drawn.shape[1] / mask.shape[1])
+        height, width = (round(side * scale) for side in mask.shape)
+        shown = np.zeros_like(drawn)
+        fitted = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        shown[:height, :width] = fitted.astype(np.bool_)
         return float((shown & drawn).sum() / max(1, (shown | drawn).sum()))
 
 
@@ -124,7 +130,7 @@ def _settled(page: Page) -> NDArray[np.uint8]:
 
 
 def _picture_place(page: Page) -> Any:
-    """Where the picture lies on the page: the drawing layers have exactly its size."""
+    """Where the picture lies on the page: the drawing layers start where it starts, and are at least as large."""
     place = page.locator("canvas").last.bounding_box()
     assert place is not None
     return place
