@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _ONE_PASS = {"switches": {"hcg": False, "psnm": False, "smg": False}, "iterations": {"count": 1}}
 
 
-class _OnePass:
+class _OnePass(ABC):
     """Boxes from one call, the segmenter's best mask in each, no loop."""
 
     name = ""
@@ -51,8 +52,9 @@ class _OnePass:
         self._tell(2, "masks")
         return results
 
+    @abstractmethod
     def _place_boxes(self, calls: ModelCalls, works: Sequence[Work], task: TaskPrompt) -> None:
-        raise NotImplementedError
+        """Give every work its boxes, or a reason why it has none."""
 
     def _tell(self, done: int, stage: str) -> None:
         if self._progress is not None:

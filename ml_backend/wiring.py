@@ -9,15 +9,14 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from int_model.config import IntConfig
 from int_model.interactive import ClickSegmenter, SharedSegmenter
-from int_model.models.profile import ROLES, Profile, Weights, read_profile
+from int_model.models.identity import profile_fingerprint
+from int_model.models.profile import Profile, read_profile
 from int_model.models.suite import ModelSuite, load_suite
 from int_model.prompts import TaskPrompt
 from int_model.strategies import STRATEGIES, Strategy, make_strategy
@@ -25,11 +24,6 @@ from int_model.types import Image, Segmentation
 from ml_backend.settings import Settings
 
 _log = logging.getLogger(__name__)
-_BUNDLED = "bundled:"
-_SAMPLE = 1 << 20
-_SUFFIXES = frozenset({".safetensors", ".bin", ".json", ".txt", ".model", ".jinja"})
-# How many images at once and how much cache do not change what the models answer.
-_NO_IDENTITY = {"id", "max_batch", "feature_cache_mb", "text_cache", "share_prefix"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +56,7 @@ def identify(settings: Settings) -> ModelIdentity:
         raise ValueError(f"there is no strategy '{settings.strategy}'; choose one of: {', '.join(STRATEGIES)}")
     profile = read_profile(settings.profile, settings.profile_overrides or None)
     config = method_config(profile, settings)
-    described: list[Any] = [settings.strategy, config.fingerprint()]
-    for role in ROLES:
-        options = getattr(profile, role)
-        described.append([role, options.model_dump(mode="json", exclude=_NO_IDENTITY)])
-        if isinstance(options, Weights):
-            described.append(weights_identity(options.id, options.revision))
-    text = json.dumps(described, sort_keys=True)
+    text = json.dumps([settings.strategy, config.fingerprint(), profile_fingerprint(profile)])
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(profile.name).stem).strip("-") or "profile"
     return ModelIdentity(name, settings.strategy, hashlib.sha256(text.encode()).hexdigest())
 
@@ -111,38 +99,3 @@ def load_strategy(settings: Settings) -> Models:
         progress=lambda role, done, total: _log.info("loading the models: %s (%d of %d)", role, done, total),
     )
     return Models.of(suite, settings.strategy, method_config(profile, settings), settings.embedding_cache_bytes)
-
-
-def weights_identity(identifier: str, revision: str) -> str:
-    """What tells one checkpoint from another: a digest of a folder's files, or the hub id and commit.
-
-    Of large files the size and 16 samples count. A folder that is not there counts by its name; loading will say so.
-    """
-    folder = _folder(identifier)
-    if folder is None or not folder.is_dir():
-        return f"{identifier}@{revision}"
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in _SUFFIXES):
-        digest.update(f"{path.relative_to(folder).as_posix()}:{path.stat().st_size}\n".encode())
-        for block in _blocks(path):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _folder(identifier: str) -> Path | None:
-    if identifier.startswith(_BUNDLED):
-        root = resources.files("int_model") / "nano" / "checkpoints" / identifier.removeprefix(_BUNDLED)
-        return Path(str(root))
-    path = Path(identifier).expanduser()
-    return path if path.is_dir() else None
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= 64 * _SAMPLE:
-            yield file.read()
-            return
-        for index in range(16):
-            file.seek(index * (size - _SAMPLE) // 15)
-            yield file.read(_SAMPLE)

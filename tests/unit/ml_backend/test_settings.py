@@ -12,7 +12,7 @@ from ml_backend.output_options import OutputOptions
 from ml_backend.settings import Settings
 from ml_backend.task_prompt import ConnectionParams, parse_extra_params
 from ml_backend.versions import model_version
-from ml_backend.wiring import ModelIdentity, identify, weights_identity
+from ml_backend.wiring import ModelIdentity, identify
 
 
 @pytest.fixture(autouse=True)
@@ -179,13 +179,13 @@ def test_the_identity_changes_with_the_models_and_the_method() -> None:
 def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
+    settings = Settings(profile_overrides={"segmenter.id": str(folder)})
     (folder / "model.safetensors").write_bytes(b"a" * 100)
-    before = weights_identity(str(folder), "main")
+    before = identify(settings)
     (folder / "notes.md").write_text("not a weight")
-    assert weights_identity(str(folder), "main") == before
+    assert identify(settings) == before
     (folder / "model.safetensors").write_bytes(b"b" * 100)
-    assert weights_identity(str(folder), "main") != before
-    assert weights_identity("owner/name", "abc") == "owner/name@abc"
+    assert identify(settings).fingerprint != before.fingerprint
 
 
 @pytest.mark.parametrize(
