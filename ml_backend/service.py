@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from int_model.imaging import ImageError, decode_image
 from int_model.prompts import TaskPrompt
 from int_model.types import Image
-from ml_backend.engine import Engine, EngineError, Priority
+from ml_backend.engine import BusyError, Engine, EngineError, Priority
 from ml_backend.findings import Findings
 from ml_backend.images import FetchError, ImageFetcher
 from ml_backend.interactive import Interactive, empty, valid_or_empty
@@ -43,11 +43,19 @@ _SETUP_WRITE_SECONDS = 1.0
 _MAX_PENDING = 50_000
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a task; ``reason`` says why the prediction is empty, or is ""."""
+
+    prediction: PredictionOut
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
     """A task on its way: its coroutine, and how urgent it is."""
 
-    work: asyncio.Task[PredictionOut]
+    work: asyncio.Task[Answer]
     ticket: Ticket
 
 
@@ -208,6 +216,25 @@ class Service:
         results = await self._in_thread(lambda: [self._entry(run) for run in runs])
         return valid_or_empty(results, plan.version) if request.is_interactive else results
 
+    def plan(self, label_config: str, extra_params: Any) -> Plan:
+        """How the tasks of a project with that labeling config and those extra params are annotated.
+
+        Raises ``ConfigError`` if the config has no use for predictions of ours. Blocking, but quick.
+        """
+        config, params = _parsed(label_config), parse_extra_params(extra_params)
+        return Plan(config, params, self._options(config, params)[0], self._version(config, params), "")
+
+    async def annotate(self, task: TaskIn, plan: Plan) -> Answer:
+        """A task's prediction, for batch runs: after everything that somebody waits for, however long it takes.
+
+        Raises:
+            ConfigError, EngineError, FetchError, ImageError, PromptError: this task cannot be annotated, and why.
+        """
+        run = self._begin("", task, plan, Priority.BATCH)
+        if run is None:
+            raise BusyError("too many tasks are waiting for the models already; try again later")
+        return await asyncio.shield(run.work)
+
     def _plan(self, request: PredictIn) -> Plan:
         project = self._projects.get(request.project, Project(request.project))
         params = parse_extra_params(project.extra_params)
@@ -237,13 +264,13 @@ class Service:
         run.work.add_done_callback(functools.partial(self._ended, key, task.id))
         return run
 
-    def _ended(self, key: str, task_id: int | None, work: asyncio.Task[PredictionOut]) -> None:
+    def _ended(self, key: str, task_id: int | None, work: asyncio.Task[Answer]) -> None:
         self._runs.pop(key, None)
         if work.cancelled():
             return
         error = work.exception()
         if error is None:
-            self.metrics.tasks.labels("annotated" if work.result().result else "nothing_found").inc()
+            self.metrics.tasks.labels("annotated" if work.result().prediction.result else "nothing_found").inc()
             return
         self.metrics.tasks.labels("failed").inc()
         if isinstance(error, _EXPECTED):
@@ -259,10 +286,11 @@ class Service:
             return []
         if run.work.cancelled() or run.work.exception() is not None:
             return []
-        return with_fresh_ids(run.work.result().as_json())
+        return with_fresh_ids(run.work.result().prediction.as_json())
 
-    async def _predict_task(self, task: TaskIn, plan: Plan, ticket: Ticket) -> PredictionOut:
+    async def _predict_task(self, task: TaskIn, plan: Plan, ticket: Ticket) -> Answer:
         drawn: list[Drawn] = []
+        reasons: list[str] = []
         for image in plan.config.images.values():
             targets = plan.config.targets(image.name)
             if not targets:
@@ -272,12 +300,15 @@ class Service:
                 async with self._turnstile.pass_through(ticket):
                     findings = await self._segment(address, task.id, [g.prompt for g in groups], ticket)
                 results = list(zip(groups, findings, strict=True))
+                reasons += [found.reason for found in findings if found.reason]
                 item_index = index if image.is_list else None
                 drawn.append(await self._draw(plan, results, item_index))
         shown = [entry for entry in drawn if entry.regions]
         score = sum(entry.score for entry in shown) / len(shown) if shown else 0.0
         regions = [region for entry in shown for region in entry.regions]
-        return PredictionOut(result=regions, score=round(score, 4), model_version=plan.version)
+        prediction = PredictionOut(result=regions, score=round(score, 4), model_version=plan.version)
+        nothing = "what was found is below the score threshold, too small, or has no fitting label"
+        return Answer(prediction, "" if regions else "; ".join(dict.fromkeys(reasons)) or nothing)
 
     async def _draw(self, plan: Plan, results: list[tuple[PromptGroup, Findings]], item_index: int | None) -> Drawn:
         def work() -> Drawn:
