@@ -1,0 +1,149 @@
+"""What a batch run is: its description, the states of run and tasks, leases, results, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class RunState(StrEnum):
+    """Where a run stands. Only an active run hands out tasks."""
+
+    ACTIVE = "active"
+    STOPPED = "stopped"  # by the backend, with a reason; can be resumed
+    CANCELLED = "cancelled"  # by a person; can be resumed
+    FINISHED = "finished"  # no task is pending or leased
+
+
+class TaskState(StrEnum):
+    """Where a task of a run stands. ``DONE``, ``ABSTAINED``, ``FAILED`` and ``SKIPPED`` are final."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    DONE = "done"
+    ABSTAINED = "abstained"  # an empty prediction was pushed: looked, found nothing
+    FAILED = "failed"
+    SKIPPED = "skipped"  # annotated by a person, deleted, or predicted by this very version already
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What a run does; never changes after it was made.
+
+    Attributes:
+        project: Label Studio's id of the project.
+        label_config: the labeling config when the run was made.
+        extra_params: the connection's extra params (a prompt given to the run included), as ``/setup`` takes them.
+        model_version: the version that every prediction of the run carries.
+        prompt: the task prompt in words, for people.
+        strategy: name of the strategy.
+        config_hash: hash of ``label_config``; a worker compares it with the project's before it begins a batch.
+        view: id of the Data Manager view whose tasks are taken, or None for all.
+        only_missing: leave out tasks that have a prediction of this version when the run is made. Such a task never
+            gets a second one in any case.
+        include_annotated: also take tasks that people have annotated.
+        limit: most tasks, or None.
+        set_model_version: make Label Studio show this version (``project.model_version``) when the run ends.
+    """
+
+    project: int
+    label_config: str
+    extra_params: Any
+    model_version: str
+    prompt: str
+    strategy: str
+    config_hash: str
+    view: int | None = None
+    only_missing: bool = False
+    include_annotated: bool = False
+    limit: int | None = None
+    set_model_version: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as the ledger knows it. ``why`` says what stopped it, or is ""."""
+
+    id: str
+    spec: RunSpec
+    state: RunState
+    why: str
+    created_at: datetime
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on tasks of a run until it expires; given by `Ledger.lease`.
+
+    ``attempts`` maps each task id to how often it was leased, this time included: above 1 somebody may have pushed a
+    prediction already and died before the ledger knew.
+    """
+
+    run: str
+    token: str
+    owner: str
+    attempts: Mapping[int, int]
+
+    @property
+    def tasks(self) -> tuple[int, ...]:
+        """The task ids, ascending."""
+        return tuple(sorted(self.attempts))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """The final state of one task: ``reason`` for failed, abstained and skipped ones; ``seconds`` of work."""
+
+    task: int
+    state: TaskState
+    score: float | None = None
+    reason: str = ""
+    seconds: float = 0.0
+    prediction: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One row of a run for people."""
+
+    task: int
+    state: TaskState
+    attempts: int
+    score: float | None
+    reason: str
+    seconds: float
+    prediction: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        counts: tasks by state, every state present.
+        rate: final tasks per second over the last minutes, or None while there is nothing to measure.
+        workers: owners of leases that have not expired.
+    """
+
+    counts: Mapping[TaskState, int] = field(default_factory=dict)
+    rate: float | None = None
+    workers: int = 0
+
+    @property
+    def total(self) -> int:
+        """All tasks of the run."""
+        return sum(self.counts.values())
+
+    @property
+    def left(self) -> int:
+        """Tasks that are not final."""
+        return self.counts.get(TaskState.PENDING, 0) + self.counts.get(TaskState.LEASED, 0)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until the end at the present rate, or None if there is no saying."""
+        return self.left / self.rate if self.rate else None
