@@ -12,6 +12,7 @@ from typing import Any
 class RunState(StrEnum):
     """Where a run stands. Only an active run hands out tasks."""
 
+    PREPARING = "preparing"  # its tasks are being listed
     ACTIVE = "active"
     STOPPED = "stopped"  # by the backend, with a reason; can be resumed
     CANCELLED = "cancelled"  # by a person; can be resumed
