@@ -47,6 +47,15 @@ class TakesClicks(Protocol):
         ...
 
 
+@runtime_checkable
+class HasStrategies(Protocol):
+    """What loaded models offer besides `Segments` if they know several ways to segment."""
+
+    def of_strategy(self, name: str) -> Segments:
+        """The strategy of that name; see ``int_model.strategies.STRATEGIES``."""
+        ...
+
+
 class Priority(IntEnum):
     """Who goes first."""
 
@@ -75,16 +84,17 @@ class _Job:
     number: int
     image: Image = field(compare=False)
     task: TaskPrompt = field(compare=False)
+    strategy: str = field(compare=False)
     future: Future[Segmentation] = field(compare=False)
 
 
 class Engine:
     """Runs a strategy, one micro-batch at a time, in its own thread.
 
-    The models are loaded in that thread when `start` is called; nothing else waits for them. Images with the same task
-    and priority that wait at the same moment share a micro-batch, whatever request they came with. If a batch fails,
-    its images are tried one by one, so that one bad image (or too large a batch) fails alone. Clicks have a thread of
-    their own (`ClickLane`) and wait for no batch.
+    The models are loaded in that thread when `start` is called; nothing else waits for them. Images with the same task,
+    strategy and priority that wait at the same moment share a micro-batch, whatever request they came with. If a batch
+    fails, its images are tried one by one, so that one bad image (or too large a batch) fails alone. Clicks have a
+    thread of their own (`ClickLane`) and wait for no batch.
 
     Args:
         load: makes the strategy; slow, may raise.
@@ -135,8 +145,10 @@ class Engine:
                 self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
                 self._thread.start()
 
-    def submit(self, image: Image, task: TaskPrompt, priority: Priority = Priority.PREDICT) -> Future[Segmentation]:
-        """Queue one image; the future may be cancelled while the image waits.
+    def submit(
+        self, image: Image, task: TaskPrompt, priority: Priority = Priority.PREDICT, strategy: str = ""
+    ) -> Future[Segmentation]:
+        """Queue one image; the future may be cancelled while the image waits. ``strategy`` "" is that of the settings.
 
         Raises:
             BusyError: the queue is full (interactive work is always taken).
@@ -150,7 +162,7 @@ class Engine:
                 raise EngineError(f"the models could not be loaded: {self._why}")
             if priority != Priority.INTERACTIVE and len(self._heap) >= self._queue_size:
                 raise BusyError(f"{len(self._heap)} images are waiting for the models already; try again later")
-            heapq.heappush(self._heap, _Job(int(priority), next(self._numbers), image, task, future))
+            heapq.heappush(self._heap, _Job(int(priority), next(self._numbers), image, task, strategy, future))
             self._condition.notify_all()
         return future
 
@@ -229,14 +241,14 @@ class Engine:
         return strategy
 
     def _take_batch(self) -> list[_Job]:
-        """The first job and others of its task and priority; called with the lock held, the queue not empty."""
+        """The first job and others of its kind; called with the lock held, the queue not empty."""
         first = self._heap[0]
         if first.priority != Priority.INTERACTIVE and len(self._heap) < self._micro_batch and self._linger > 0:
             self._condition.wait_for(lambda: len(self._heap) >= self._micro_batch or self._closing, self._linger)
             if not self._heap:
                 return []
             first = self._heap[0]
-        alike = sorted(job for job in self._heap if job.priority == first.priority and job.task == first.task)
+        alike = sorted(job for job in self._heap if _kind(job) == _kind(first))
         chosen = {job.number for job in alike[: self._micro_batch]}
         self._heap = [job for job in self._heap if job.number not in chosen]
         heapq.heapify(self._heap)
@@ -259,7 +271,7 @@ class Engine:
     def _attempt(self, strategy: Segments, jobs: list[_Job]) -> bool:
         """Run the jobs together. A single job's failure ends its future; that of several is left to the caller."""
         try:
-            results = strategy.segment([job.image for job in jobs], jobs[0].task)
+            results = _chosen(strategy, jobs[0].strategy).segment([job.image for job in jobs], jobs[0].task)
             if len(results) != len(jobs):
                 raise EngineError(f"the strategy gave {len(results)} results for {len(jobs)} images")  # noqa: TRY301
         except Exception as error:  # noqa: BLE001 - whatever a model raises, only this image fails
@@ -273,6 +285,18 @@ class Engine:
         for job, result in zip(jobs, results, strict=True):
             job.future.set_result(result)
         return True
+
+
+def _kind(job: _Job) -> tuple[int, str, TaskPrompt]:
+    return job.priority, job.strategy, job.task
+
+
+def _chosen(models: Segments, strategy: str) -> Segments:
+    if not strategy:
+        return models
+    if not isinstance(models, HasStrategies):
+        raise EngineError(f"the loaded models know no strategy but their own; remove model_strategy='{strategy}'")
+    return models.of_strategy(strategy)
 
 
 def _fail(job: _Job, error: EngineError) -> None:

@@ -1,4 +1,4 @@
-"""The knobs of the output: defaults from the settings, then the connection's extra params, then the control's tag."""
+"""The knobs of a control: defaults from the settings, then the connection's extra params, then the control's tag."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from int_model.strategies import STRATEGIES
 from ml_backend.label_config import Control
 from ml_backend.regions.polygon import Holes, PolygonOptions
 
 
 class OutputOptions(BaseModel):
-    """What becomes of masks; every field can be set as ``model_<field>`` on a control tag or in the extra params."""
+    """How masks are made and what becomes of them; every field can be set in the labeling config.
+
+    As ``model_<field>`` on a control tag, or for the whole connection in its extra params.
+    """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=(), extra="forbid")
 
+    strategy: str = Field(
+        "int",
+        description="How masks are made. The models are loaded once for all of them.",
+        json_schema_extra={"enum": list(STRATEGIES)},
+    )
     score_threshold: float = Field(
         0.0, ge=0.0, le=1.0, description="Below it a mask is left out, and a whole result counts as found nothing."
     )
@@ -25,6 +34,13 @@ class OutputOptions(BaseModel):
     min_iou: float = Field(0.95, ge=0.0, le=1.0, description="Polygons: smallest IoU of a polygon with its mask.")
     max_points: int = Field(0, ge=0, description="Polygons: most points, at least 3; 0 for any number.")
     holes: Holes = Field("bridge", description="Polygons: bridge, drop or brush.")
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, value: str) -> str:
+        if value not in STRATEGIES:
+            raise ValueError(f"there is no such strategy; choose one of: {', '.join(STRATEGIES)}")
+        return value
 
     @field_validator("max_points")
     @classmethod
@@ -36,7 +52,7 @@ class OutputOptions(BaseModel):
     @property
     def polygon(self) -> PolygonOptions:
         """The part that concerns polygons."""
-        return PolygonOptions(**self.model_dump(exclude={"score_threshold"}))
+        return PolygonOptions(**self.model_dump(exclude={"score_threshold", "strategy"}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +81,6 @@ def options_for(control: Control | None, extra: Mapping[str, Any], defaults: Out
                 text = value.strip().lower() if isinstance(value, str) else value
                 options = OutputOptions.model_validate(options.model_dump() | {name: text})
             except ValidationError as error:
-                reason = error.errors()[0]["msg"]
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
                 warnings.append(f"{name} = {str(value)[:40]!r} in {place} is ignored: {reason}")
     return Chosen(options, tuple(warnings))

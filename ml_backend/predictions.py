@@ -58,7 +58,9 @@ def draw(
         max_regions: most regions; those with the lowest scores go.
         item_index: the image's place in a list of images.
     """
-    pieces = _without_overlaps([piece for index, _ in enumerate(results) for piece in _pieces(index, results, options)])
+    prompts = [group.prompt.text.casefold() for group, _ in results]
+    found = [piece for index, _ in enumerate(results) for piece in _pieces(index, results, options)]
+    pieces = _without_overlaps(found, [prompts.index(text) for text in prompts])
     regions: list[tuple[float, list[RegionOut]]] = []
     for piece in pieces:
         group, findings = results[piece.group]
@@ -110,18 +112,21 @@ def _pieces(index: int, results: Sequence[tuple[PromptGroup, Findings]], options
     return pieces
 
 
-def _without_overlaps(pieces: list[_Piece]) -> list[_Piece]:
-    """Where objects of different prompts overlap, the pixels go to the higher score; order is kept."""
-    if len({piece.group for piece in pieces}) < 2:
+def _without_overlaps(pieces: list[_Piece], question: Sequence[int]) -> list[_Piece]:
+    """Where objects of different prompts overlap, the pixels go to the higher score; order is kept.
+
+    ``question`` numbers the prompts of the groups: strategies that answer the same prompt do not compete.
+    """
+    if len({question[piece.group] for piece in pieces}) < 2:
         return pieces
     owner = np.full(pieces[0].mask.shape, -1, dtype=np.int32)
     visible: dict[int, Mask] = {}
     for index in sorted(range(len(pieces)), key=lambda i: (-pieces[i].found.score, i)):
         piece = pieces[index]
-        mask = piece.mask & ((owner < 0) | (owner == piece.group))
+        mask = piece.mask & ((owner < 0) | (owner == question[piece.group]))
         if mask.sum() >= max(1.0, _LEAST_VISIBLE * piece.mask.sum()):
             visible[index] = mask
-            owner[mask] = piece.group
+            owner[mask] = question[piece.group]
     return [
         _Piece(piece.found, visible[index], piece.group, piece.targets)
         for index, piece in enumerate(pieces)

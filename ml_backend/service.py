@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from int_model.imaging import ImageError, decode_image
-from int_model.prompts import TaskPrompt
 from int_model.types import Image
 from ml_backend.engine import BusyError, Engine, EngineError, Priority
 from ml_backend.findings import Findings
 from ml_backend.images import FetchError, ImageFetcher
 from ml_backend.interactive import Interactive, empty, valid_or_empty
-from ml_backend.label_config import ConfigError, LabelingConfig, only_images, parse_label_config
+from ml_backend.label_config import ConfigError, LabelingConfig, Target, only_images, parse_label_config
 from ml_backend.metrics import Metrics
 from ml_backend.output_options import OutputOptions, options_for
 from ml_backend.plan import Plan
@@ -77,7 +76,7 @@ class Service:
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="service")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._runs: dict[str, _Run] = {}
-        self._models: dict[tuple[str, str], asyncio.Task[Findings]] = {}
+        self._models: dict[tuple[str, str, str], asyncio.Task[Findings]] = {}
         self._interactive = Interactive(
             engine,
             fetcher.fetch,
@@ -295,10 +294,10 @@ class Service:
             targets = plan.config.targets(image.name)
             if not targets:
                 continue
-            groups = group_by_prompt(targets, plan.params, self._settings.prompt, task.data, plan.typed)
+            groups = self._groups(targets, plan, task)
             for index, address in enumerate(image.addresses(task.data)):
                 async with self._turnstile.pass_through(ticket):
-                    findings = await self._segment(address, task.id, [g.prompt for g in groups], ticket)
+                    findings = await self._segment(address, task.id, groups, ticket)
                 results = list(zip(groups, findings, strict=True))
                 reasons += [found.reason for found in findings if found.reason]
                 item_index = index if image.is_list else None
@@ -309,6 +308,11 @@ class Service:
         prediction = PredictionOut(result=regions, score=round(score, 4), model_version=plan.version)
         nothing = "what was found is below the score threshold, too small, or has no fitting label"
         return Answer(prediction, "" if regions else "; ".join(dict.fromkeys(reasons)) or nothing)
+
+    def _groups(self, targets: list[Target], plan: Plan, task: TaskIn) -> list[PromptGroup]:
+        chosen = {name: options.strategy for name, options in plan.options.items()}
+        other = {name: strategy for name, strategy in chosen.items() if strategy != self._identity.strategy}
+        return group_by_prompt(targets, plan.params, self._settings.prompt, task.data, plan.typed, other)
 
     async def _draw(self, plan: Plan, results: list[tuple[PromptGroup, Findings]], item_index: int | None) -> Drawn:
         def work() -> Drawn:
@@ -323,52 +327,55 @@ class Service:
     # --- images and models
 
     async def _segment(
-        self, address: str, task_id: int | None, prompts: list[TaskPrompt], ticket: Ticket
+        self, address: str, task_id: int | None, groups: list[PromptGroup], ticket: Ticket
     ) -> list[Findings]:
-        """What each prompt finds in the image, from the store where it is known."""
+        """What each group finds in the image, from the store where it is known."""
         with self.metrics.stage.labels("fetch").time():
             data = await self._fetcher.fetch(address, task_id)
         digest = await self._in_thread(lambda: hashlib.sha256(data).hexdigest())
-        found = [await self._stored(digest, prompt) for prompt in prompts]
+        found = [await self._stored(digest, group) for group in groups]
         if any(entry is None for entry in found):
             limit = self._settings.max_image_pixels
             with self.metrics.stage.labels("decode").time():
                 image = await self._in_thread(lambda: decode_image(data, max_pixels=limit))
             missing = {
-                index: self._share(digest, prompt, image, ticket)
-                for index, (prompt, entry) in enumerate(zip(prompts, found, strict=True))
+                index: self._share(digest, group, image, ticket)
+                for index, (group, entry) in enumerate(zip(groups, found, strict=True))
                 if entry is None
             }
             for index, finished in zip(missing, await asyncio.gather(*missing.values()), strict=True):
                 found[index] = finished
         return [entry for entry in found if entry is not None]
 
-    async def _share(self, digest: str, prompt: TaskPrompt, image: Image, ticket: Ticket) -> Findings:
-        """Run the models once for the same image and prompt, however many tasks ask at the same time."""
-        key = (digest, prompt.text)
+    async def _share(self, digest: str, group: PromptGroup, image: Image, ticket: Ticket) -> Findings:
+        """Run the models once for the same image, prompt and strategy, however many tasks ask at the same time."""
+        key = (digest, group.prompt.text, group.strategy)
         if key not in self._models:
-            self._models[key] = asyncio.get_running_loop().create_task(self._infer(digest, prompt, image, ticket))
+            self._models[key] = asyncio.get_running_loop().create_task(self._infer(digest, group, image, ticket))
             self._models[key].add_done_callback(lambda _: self._models.pop(key, None))
         return await asyncio.shield(self._models[key])
 
-    async def _infer(self, digest: str, prompt: TaskPrompt, image: Image, ticket: Ticket) -> Findings:
+    async def _infer(self, digest: str, group: PromptGroup, image: Image, ticket: Ticket) -> Findings:
+        text, version = group.prompt.text, self._identity.cache_version_of(group.strategy)
         started = time.monotonic()
-        segmentation = await asyncio.wrap_future(self.engine.submit(image, prompt, ticket.priority))
+        work = self.engine.submit(image, group.prompt, ticket.priority, group.strategy)
+        segmentation = await asyncio.wrap_future(work)
         self.metrics.images.inc()
         self.metrics.stage.labels("models").observe(time.monotonic() - started)
         findings = await self._in_thread(Findings.of, segmentation)
         if not findings.objects:
-            _log.info("nothing found for %r: %s", prompt.text, findings.reason)
+            _log.info("nothing found for %r: %s", text, findings.reason)
         try:
             payload = await self._in_thread(findings.pack)
-            await self._in_thread(self._store.put_result, digest, prompt.text, self._identity.cache_version, payload)
+            await self._in_thread(self._store.put_result, digest, text, version, payload)
         except StoreError as error:
             self._report("the store of results", error)
         return findings
 
-    async def _stored(self, digest: str, prompt: TaskPrompt) -> Findings | None:
+    async def _stored(self, digest: str, group: PromptGroup) -> Findings | None:
         def look_up() -> Findings | None:
-            payload = self._store.get_result(digest, prompt.text, self._identity.cache_version)
+            version = self._identity.cache_version_of(group.strategy)
+            payload = self._store.get_result(digest, group.prompt.text, version)
             return None if payload is None else Findings.unpack(payload)
 
         try:

@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from int_model.strategies import STRATEGIES
 from ml_backend.output_options import OutputOptions
 from ml_backend.regions.polygon import Holes
 
@@ -56,7 +57,7 @@ class Settings(BaseSettings):
 
     # --- models
     profile: str = Field("nano", description="Which models: the name of a profile or the path of a profile file.")
-    strategy: str = Field("int", description="How masks are made: int, vlm_box or grounded_sam.")
+    strategy: str = Field("int", description=f"How masks are made: {', '.join(STRATEGIES)}.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     profile_overrides: dict[str, Any] = Field({}, description='JSON, e.g. {"segmenter.id": "facebook/sam-vit-base"}.')
     int_config: dict[str, Any] = Field(
@@ -166,4 +167,7 @@ class Settings(BaseSettings):
     @property
     def output(self) -> OutputOptions:
         """The defaults of the output options."""
-        return OutputOptions.model_validate({name: getattr(self, name) for name in OutputOptions.model_fields})
+        values = {name: getattr(self, name) for name in OutputOptions.model_fields}
+        if self.strategy not in STRATEGIES:  # no backend starts with it; the doctor lives on and says so
+            del values["strategy"]
+        return OutputOptions.model_validate(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 from int_model.prompts import TaskPrompt
@@ -49,11 +50,12 @@ class ConnectionParams:
 
 @dataclass(frozen=True, slots=True)
 class PromptGroup:
-    """Targets that share one prompt and therefore one run of the models."""
+    """Targets that share one prompt and strategy ("": the service's) and therefore one run of the models."""
 
     prompt: TaskPrompt
     targets: tuple[Target, ...]
     source: Source
+    strategy: str = ""
 
     def chosen(self, mined_name: str) -> list[Target]:
         """The targets for an instance of that mined name: of the label that means it, else of the first label."""
@@ -148,24 +150,32 @@ def prompt_of(
 
 
 def group_by_prompt(
-    targets: Sequence[Target], params: ConnectionParams, default: str, data: Mapping[str, Any], typed: str = ""
+    targets: Sequence[Target],
+    params: ConnectionParams,
+    default: str,
+    data: Mapping[str, Any],
+    typed: str = "",
+    strategies: Mapping[str, str] = MappingProxyType({}),
 ) -> list[PromptGroup]:
-    """The runs that a task needs: targets by prompt (ignoring case), in the order of the config.
+    """The runs that a task needs: targets by prompt (ignoring case) and strategy, in the order of the config.
+
+    ``strategies`` names the strategy of controls, by their name.
 
     Raises:
         PromptError: a prompt is missing, or longer than allowed.
     """
-    found: dict[str, tuple[str, Source, list[Target]]] = {}
+    found: dict[tuple[str, str], tuple[str, Source, list[Target]]] = {}
     for target in targets:
         text, source = prompt_of(target, params, default, data, typed)
-        found.setdefault(text.casefold(), (text, source, []))[2].append(target)
+        key = (text.casefold(), strategies.get(target.control.name, ""))
+        found.setdefault(key, (text, source, []))[2].append(target)
     groups = []
-    for text, source, members in found.values():
+    for (_, strategy), (text, source, members) in found.items():
         try:
             prompt = TaskPrompt(text)
         except ValueError as error:
             raise PromptError(f"the prompt from the {source} cannot be used: {error}") from None
-        groups.append(PromptGroup(prompt, tuple(members), source))
+        groups.append(PromptGroup(prompt, tuple(members), source, strategy))
     return groups
 
 

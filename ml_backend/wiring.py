@@ -43,7 +43,11 @@ class ModelIdentity:
     @property
     def cache_version(self) -> str:
         """The version under which results of the models are kept (before any output option)."""
-        return f"{self.profile}-{self.strategy}-{self.fingerprint[:16]}"
+        return self.cache_version_of(self.strategy)
+
+    def cache_version_of(self, strategy: str) -> str:
+        """The same for another strategy over these models; "" means the service's."""
+        return f"{self.profile}-{strategy or self.strategy}-{self.fingerprint[:16]}"
 
 
 def identify(settings: Settings) -> ModelIdentity:
@@ -68,17 +72,31 @@ def method_config(profile: Profile, settings: Settings) -> IntConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Models:
-    """Loaded models: a strategy for images, and for clicks the same segmenter, which the two share call by call."""
+    """Loaded models: strategies for images, and for clicks the same segmenter, which the two share call by call."""
 
     strategy: Strategy
     clicks: ClickSegmenter
+    suite: ModelSuite
+    config: IntConfig
+    _made: dict[str, Strategy]
 
     @classmethod
     def of(cls, suite: ModelSuite, strategy: str, config: IntConfig, embedding_cache_bytes: int) -> Models:
         """Both over one suite. Raises ``ValueError`` for an unknown strategy."""
         shared = SharedSegmenter(suite.segmenter)
         clicks = ClickSegmenter(shared.urgent, identity=suite.fingerprint, cache_bytes=embedding_cache_bytes)
-        return cls(make_strategy(strategy, replace(suite, segmenter=shared), config), clicks)
+        own = replace(suite, segmenter=shared)
+        made = make_strategy(strategy, own, config)
+        return cls(made, clicks, own, config, {strategy: made})
+
+    def of_strategy(self, name: str) -> Strategy:
+        """Another strategy over the same loaded models, made when first asked for; by the engine's thread only.
+
+        Raises ``ValueError`` for an unknown name, or models that the strategy cannot work with.
+        """
+        if name not in self._made:
+            self._made[name] = make_strategy(name, self.suite, self.config)
+        return self._made[name]
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
         """See ``Strategy.segment``."""

@@ -103,6 +103,51 @@ def test_projects_and_results_survive_a_restart(tmp_path: Path) -> None:
         assert running.strategy.asked == []
 
 
+class TwoWays(RedThings):
+    """Finds what is red; its other strategy finds the same and says so by its score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = RedThings()
+        self.other.scores["Animal"] = 0.4
+
+    def of_strategy(self, name: str) -> RedThings:
+        assert name == "grounded_sam"
+        return self.other
+
+
+BOTH_WAYS = (
+    '<View><Image name="image" value="$image"/>'
+    '<PolygonLabels name="own" toName="image"><Label value="Animal"/></PolygonLabels>'
+    '<BrushLabels name="other" toName="image" model_skip="false" model_strategy="{}"><Label value="Animal"/>'
+    "</BrushLabels></View>"
+)
+
+
+def test_a_control_has_its_own_strategy_and_its_own_results(tmp_path: Path) -> None:
+    config, strategy = BOTH_WAYS.format("grounded_sam"), TwoWays()
+    with backend(tmp_path, strategy=strategy) as running:
+        (first,) = running.predict(GOOD, config=config)
+        assert [(r["from_name"], r["score"]) for r in first["result"]] == [("own", 0.9), ("other", 0.4)]
+        (plain,) = running.predict(GOOD, config=BOTH_WAYS.format("int"))
+        assert [r["score"] for r in plain["result"]] == [0.9, 0.9]
+        assert plain["model_version"] != first["model_version"]
+    with backend(tmp_path, strategy=TwoWays()) as again:  # both were kept, each under its strategy
+        (second,) = again.predict(GOOD, config=config)
+        assert [r["score"] for r in second["result"]] == [0.9, 0.4]
+        assert again.strategy.asked == []
+    assert (strategy.asked, strategy.other.asked) == ([("Animal", 1)], [("Animal", 1)])
+
+
+def test_an_unknown_strategy_is_told_and_the_services_is_taken(tmp_path: Path) -> None:
+    config = BOTH_WAYS.format("inter")
+    with backend(tmp_path) as running:
+        running.setup(config=config)
+        assert [r["score"] for r in running.predict(GOOD, config=config)[0]["result"]] == [0.9, 0.9]
+        assert "strategy = 'inter' in <... name='other'> is ignored" in running.problems()
+        assert "choose one of: int" in running.problems()
+
+
 def test_the_same_image_in_many_tasks_is_segmented_once(tmp_path: Path) -> None:
     strategy = RedThings()
     strategy.gate.clear()

@@ -69,6 +69,7 @@ VALUES = {
     "model_prompt_field": "field",
     "predicted_values": "frog, toad",
     "alias": "Tier",
+    "model_strategy": "vlm_box",
     "model_score_threshold": "0.5",
     "model_min_area": "99",
     "model_epsilon": "3",

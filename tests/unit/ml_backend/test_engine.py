@@ -312,6 +312,55 @@ def test_a_suite_serves_batches_and_clicks_with_one_segmenter() -> None:
     assert suite.segmenter.encoded == 2  # type: ignore[attr-defined]
 
 
+class Ways:
+    """Models with strategies; notes which one was asked for which images."""
+
+    def __init__(self) -> None:
+        self.own, self.other = Recorder(), Recorder()
+        self.own.gate.set()
+        self.other.gate.set()
+
+    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+        return self.own.segment(images, task)
+
+    def of_strategy(self, name: str) -> Recorder:
+        if name != "other":
+            raise ValueError(f"there is no strategy '{name}'")
+        return self.other
+
+
+def test_images_share_a_batch_only_with_the_same_strategy() -> None:
+    ways = Ways()
+    engine = Engine(lambda: ways, micro_batch=4)
+    futures = [engine.submit(image(v), A, strategy=s) for v, s in ((1, ""), (2, "other"), (3, ""), (4, "other"))]
+    unknown = engine.submit(image(5), A, strategy="none")
+    engine.start()
+    assert [round(f.result(WAIT).score * 255) for f in futures] == [1, 2, 3, 4]
+    assert (ways.own.batches, ways.other.batches) == ([("a", [1, 3])], [("a", [2, 4])])
+    with pytest.raises(EngineError, match="there is no strategy 'none'"):
+        unknown.result(WAIT)
+    engine.close(WAIT)
+
+
+def test_models_of_one_strategy_refuse_another(engine: Engine, recorder: Recorder) -> None:
+    recorder.gate.set()
+    with pytest.raises(EngineError, match="remove model_strategy='other'"):
+        engine.submit(image(1), A, strategy="other").result(WAIT)
+
+
+def test_one_suite_serves_all_strategies() -> None:
+    picture, (mask,) = scene(objects=[("frog", 40, 50, 20)])
+    models = Models.of(fake_suite(), "int", IntConfig(), 1 << 24)
+    other = models.of_strategy("grounded_sam")
+    assert other is models.of_strategy("grounded_sam")
+    assert models.of_strategy("int") is models.strategy
+    (result,) = other.segment([picture], TaskPrompt(TASK))
+    assert result.trace.strategy == "grounded_sam"
+    assert (result.instances[0].mask & mask).sum() > 0.9 * mask.sum()
+    with pytest.raises(ValueError, match="no strategy 'x'; choose one of: int"):
+        models.of_strategy("x")
+
+
 # --- turnstile --------------------------------------------------------------------------------------------------------
 
 

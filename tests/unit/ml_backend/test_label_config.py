@@ -259,6 +259,9 @@ def test_the_digest_changes_with_what_matters_only() -> None:
         ('model_max_points="2"', {}, {}, 1),
         ('model_epsilon="nan"', {}, {}, 1),
         ('model_epsilon=""', {"epsilon": None}, {}, 0),
+        ('model_strategy=" Grounded_SAM "', {"strategy": "vlm_box"}, {"strategy": "grounded_sam"}, 0),
+        ("", {"strategy": "vlm_box"}, {"strategy": "vlm_box"}, 0),
+        ('model_strategy="inter"', {}, {}, 1),
     ],
 )
 def test_output_options(attributes: str, extra: dict[str, Any], expected: dict[str, Any], warned: int) -> None:
@@ -267,3 +270,9 @@ def test_output_options(attributes: str, extra: dict[str, Any], expected: dict[s
     assert chosen.options == OutputOptions(**expected)
     assert len(chosen.warnings) == warned
     assert chosen.options.polygon.epsilon == chosen.options.epsilon
+
+
+def test_an_unknown_strategy_names_the_choices() -> None:
+    text = view(f'{IMAGE}<PolygonLabels name="p" toName="image" model_strategy="inter">{CATS}</PolygonLabels>')
+    (warning,) = options_for(parse_label_config(text).controls[0], {}, OutputOptions()).warnings
+    assert "strategy = 'inter' in <... name='p'> is ignored: there is no such strategy; choose one of: int," in warning

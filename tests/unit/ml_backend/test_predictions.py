@@ -72,6 +72,19 @@ def test_objects_of_one_prompt_may_overlap() -> None:
     assert [decode_region(r.model_dump()).sum() for r in result.regions] == [625, 625]
 
 
+def test_strategies_that_answer_the_same_prompt_do_not_compete() -> None:
+    config = config_of(
+        '<PolygonLabels name="p" toName="i"><Label value="Cat"/></PolygonLabels>'
+        '<BrushLabels name="b" toName="i" model_skip="false"><Label value="Cat"/></BrushLabels>'
+    )
+    groups = group_by_prompt(config.targets("i"), parse_extra_params(None), "", {}, strategies={"b": "grounded_sam"})
+    assert [(g.prompt.text, g.strategy) for g in groups] == [("Cat", ""), ("Cat", "grounded_sam")]
+    options = {c.name: OutputOptions() for c in config.controls}
+    results = [found((box(5, 5, 30, 30), "cat", 0.6)), found((box(5, 5, 30, 30), "cat", 0.8))]
+    result = draw(config, list(zip(groups, results, strict=True)), options, max_regions=9)
+    assert [(r.from_name, decode_region(r.model_dump()).sum()) for r in result.regions] == [("p", 625), ("b", 625)]
+
+
 def test_weak_results_are_left_out_and_claim_no_pixels() -> None:
     config = config_of(
         '<PolygonLabels name="p" toName="i" model_score_threshold="0.5"><Label value="Cat"/><Label value="Dog"/>'
