@@ -272,6 +272,17 @@ class LimitsConfig(_Section):
     )
 
 
+class TilingConfig(_Section):
+    """Large images in tiles (our addition); see ``int_model.tiling``."""
+
+    over_pixels: int = Field(0, ge=0, description="Images with more pixels are worked on in tiles; 0: never.")
+    side: int = Field(1024, ge=32, description="Longest side of a tile's core, in pixels.")
+    halo: int = Field(128, ge=1, description="Pixels around the core that a tile sees too.")
+    agreement: float = Field(
+        0.5, gt=0, le=1, description="IoU, where two tiles overlap, from which their pieces are one object."
+    )
+
+
 class IntConfig(_Section):
     """The whole configuration of the method; the defaults are the paper's setting as far as it is known."""
 
@@ -293,6 +304,7 @@ class IntConfig(_Section):
     switches: SwitchesConfig = SwitchesConfig()
     abstain: AbstainConfig = AbstainConfig()
     limits: LimitsConfig = LimitsConfig()
+    tiling: TilingConfig = TilingConfig()
 
     def merged(self, overrides: Mapping[str, Any]) -> IntConfig:
         """This configuration with nested ``overrides``, e.g. ``{"pnm": {"key": "name"}}``; raises ``ConfigError``."""

@@ -9,6 +9,7 @@ from int_model.baselines import GroundedSam, VlmBox
 from int_model.config import IntConfig
 from int_model.pipeline import IntPipeline
 from int_model.prompts import TaskPrompt
+from int_model.tiling import Tiled
 from int_model.types import Image, Progress, Segmentation
 
 if TYPE_CHECKING:
@@ -38,10 +39,16 @@ def make_strategy(
 ) -> Strategy:
     """The strategy of that name over a suite of models; without ``config`` the defaults with the suite's overrides.
 
-    A given ``config`` is used as it is. Raises ``ValueError`` for an unknown name.
+    A given ``config`` is used as it is. With ``tiling.over_pixels`` set, larger images are worked on in tiles. Raises
+    ``ValueError`` for an unknown name.
     """
     if config is None:
         config = IntConfig().merged(suite.int_overrides)
+    strategy = _make(name, suite, config, progress)
+    return Tiled(strategy, config) if config.tiling.over_pixels else strategy
+
+
+def _make(name: str, suite: ModelSuite, config: IntConfig, progress: Progress | None) -> Strategy:
     if name == "int":
         return IntPipeline(suite, config, progress)
     if name == "vlm_box":
