@@ -161,6 +161,12 @@ class EmbeddingCache:
         with self._lock:
             self._drop(key)
 
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
+
     def _drop(self, key: str) -> None:
         entry = self._kept.pop(key, None)
         if entry is not None:

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 from int_model.interactive import ClickSegmenter, NotEncodedError
 from ml_backend.errors import EngineError
+from ml_backend.recovery import MemoryEvent, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_TOO_LARGE = "the accelerator has not enough memory for it; try again when fewer images are at work"
 
 
 @dataclass(order=True, slots=True)
@@ -29,11 +31,15 @@ class _Job:
 class ClickLane:
     """Runs click work one at a time, urgent work first, from `open` on; what comes before waits.
 
+    Work that runs out of memory is tried once more after `relieve`; ``on_memory`` hears of it.
+
     The strategy may be busy with its other models for minutes. Clicks share only the segmenter with it, which lets
     one call in at a time (``int_model.interactive.SharedSegmenter``), so they need not wait for its batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_memory: Callable[[MemoryEvent], None] = lambda _: None) -> None:
+        self._on_memory = on_memory
+        self._relieve: Callable[[], None] = lambda: None
         self._condition = threading.Condition()
         self._heap: list[_Job] = []
         self._numbers = itertools.count()
@@ -57,9 +63,10 @@ class ClickLane:
             self._condition.notify_all()
         return future
 
-    def open(self, segmenter: ClickSegmenter) -> None:
-        """Begin to work, with this segmenter."""
+    def open(self, segmenter: ClickSegmenter, relieve: Callable[[], None] = lambda: None) -> None:
+        """Begin to work, with this segmenter; ``relieve`` makes it give memory back."""
         with self._condition:
+            self._relieve = relieve
             self._segmenter = segmenter
             if self._thread is None and not self._closing:
                 self._thread = threading.Thread(target=self._run, name="clicks", daemon=True)
@@ -92,13 +99,27 @@ class ClickLane:
                 job, segmenter = heapq.heappop(self._heap), self._segmenter
             if segmenter is None or not job.future.set_running_or_notify_cancel():
                 continue
-            try:
-                result = job.work(segmenter)
-            except NotEncodedError as error:
-                job.future.set_exception(error)
-            except Exception as error:  # noqa: BLE001 - whatever a model raises, only this click fails
-                _log.exception("a click failed")
-                message = " ".join(str(error).split())[:300] or type(error).__name__
+            self._answer(job, segmenter, once_more=True)
+
+    def _answer(self, job: _Job, segmenter: ClickSegmenter, *, once_more: bool) -> None:
+        try:
+            job.future.set_result(job.work(segmenter))
+        except NotEncodedError as error:
+            job.future.set_exception(error)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, only this click fails
+            memory = is_out_of_memory(error)
+            if not (memory and once_more):
+                _log.warning("a click failed: %s", type(error).__name__, exc_info=not memory)
+                message = _TOO_LARGE if memory else " ".join(str(error).split())[:300] or type(error).__name__
                 job.future.set_exception(EngineError(f"the segmenter failed on this click: {message}"))
-            else:
-                job.future.set_result(result)
+                if memory:
+                    self._on_memory("failed")
+                return
+        else:
+            return
+        # Only here, outside the handler, has the traceback let go of what the failed attempt held.
+        _log.warning("a click ran out of memory; trying it once more")
+        self._relieve()
+        self._on_memory("retried")
+        self._answer(job, segmenter, once_more=False)

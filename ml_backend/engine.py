@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -18,6 +20,7 @@ from int_model.prompts import TaskPrompt
 from int_model.types import Image, Segmentation
 from ml_backend.click_lane import ClickLane
 from ml_backend.errors import BusyError, EngineError
+from ml_backend.recovery import MemoryEvent, Segments, relieve, segment_each
 
 __all__ = ["BusyError", "Engine", "EngineError", "EngineStatus", "Priority", "Segments", "TakesClicks"]
 
@@ -27,14 +30,6 @@ _NO_CLICKS = "the loaded models take no clicks; use a profile with a segmenter"
 T = TypeVar("T")
 
 State = Literal["idle", "loading", "ready", "failed", "closed"]
-
-
-class Segments(Protocol):
-    """What the engine drives; see ``int_model.strategies.Strategy``."""
-
-    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
-        """One segmentation per image, in order."""
-        ...
 
 
 @runtime_checkable
@@ -48,11 +43,11 @@ class TakesClicks(Protocol):
 
 
 @runtime_checkable
-class HasStrategies(Protocol):
-    """What loaded models offer besides `Segments` if they know several ways to segment."""
+class TellsMemory(Protocol):
+    """What loaded models offer besides `Segments` if they know their accelerator's memory."""
 
-    def of_strategy(self, name: str) -> Segments:
-        """The strategy of that name; see ``int_model.strategies.STRATEGIES``."""
+    def accelerator_memory(self) -> Mapping[str, int]:
+        """Bytes by kind; {} on a CPU. Quick, and called from any thread."""
         ...
 
 
@@ -68,7 +63,7 @@ class Priority(IntEnum):
 class EngineStatus:
     """A snapshot: ``why`` says what made loading fail.
 
-    ``waiting`` and ``working`` count images, ``clicks`` counts waiting clicks.
+    ``waiting`` and ``working`` count images, ``clicks`` waiting clicks, ``out_of_memory`` what memory ran out for.
     """
 
     state: State
@@ -76,6 +71,7 @@ class EngineStatus:
     waiting: int
     working: int
     clicks: int = 0
+    out_of_memory: Mapping[MemoryEvent, int] = field(default_factory=dict)
 
 
 @dataclass(order=True, slots=True)
@@ -92,16 +88,15 @@ class Engine:
     """Runs a strategy, one micro-batch at a time, in its own thread.
 
     The models are loaded in that thread when `start` is called; nothing else waits for them. Images with the same task,
-    strategy and priority that wait at the same moment share a micro-batch, whatever request they came with. If a batch
-    fails, its images are tried one by one, so that one bad image (or too large a batch) fails alone. Clicks have a
-    thread of their own (`ClickLane`) and wait for no batch.
+    strategy and priority that wait at the same moment share a micro-batch, whatever request they came with. One that
+    fails, or is too large for the accelerator, is taken apart (``ml_backend.recovery``), so that one bad image fails
+    alone. Clicks have a thread of their own (`ClickLane`) and wait for no batch.
 
     Args:
         load: makes the strategy; slow, may raise.
         micro_batch: most images in one batch.
         queue_size: most images waiting.
         linger: seconds that a batch that is not full waits for company (not for interactive work).
-        on_batch: called in the worker thread after each batch with the number of images and seconds.
     """
 
     def __init__(
@@ -111,13 +106,11 @@ class Engine:
         micro_batch: int = 4,
         queue_size: int = 512,
         linger: float = 0.02,
-        on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
         self._load = load
         self._micro_batch = micro_batch
         self._queue_size = queue_size
         self._linger = linger
-        self._on_batch = on_batch
         self._condition = threading.Condition()
         self._heap: list[_Job] = []
         self._numbers = itertools.count()
@@ -127,7 +120,9 @@ class Engine:
         self._working = 0
         self._closing = False
         self._thread: threading.Thread | None = None
-        self._lane = ClickLane()
+        self._lane = ClickLane(self._note)
+        self._memory: Counter[MemoryEvent] = Counter()
+        self._meter: Callable[[], Mapping[str, int]] | None = None
         self._reload_wanted = False
         self._takes_clicks = True
 
@@ -135,7 +130,13 @@ class Engine:
     def status(self) -> EngineStatus:
         """Where the engine stands; never waits for the models."""
         with self._condition:
-            return EngineStatus(self._state, self._why, len(self._heap), self._working, self._lane.waiting)
+            waiting, memory = len(self._heap), dict(self._memory)
+            return EngineStatus(self._state, self._why, waiting, self._working, self._lane.waiting, memory)
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes of the accelerator's memory by kind; empty where the models do not tell, or while they are loaded."""
+        meter = self._meter
+        return {} if meter is None else meter()
 
     def start(self) -> None:
         """Begin to load the models in the background. Calling it again does nothing."""
@@ -233,8 +234,9 @@ class Engine:
             return None
         with self._condition:
             self._state, self._takes_clicks = "ready", isinstance(strategy, TakesClicks)
+            self._meter = strategy.accelerator_memory if isinstance(strategy, TellsMemory) else None
         if isinstance(strategy, TakesClicks):
-            self._lane.open(strategy.clicks)
+            self._lane.open(strategy.clicks, functools.partial(relieve, strategy))
         else:
             self._lane.fail(EngineError(_NO_CLICKS))
         _log.info("models loaded in %.1f s", time.monotonic() - started)
@@ -255,48 +257,26 @@ class Engine:
         return alike[: self._micro_batch]
 
     def _work(self, strategy: Segments, batch: list[_Job]) -> None:
-        started = time.monotonic()
         live = [job for job in batch if job.future.set_running_or_notify_cancel()]
+        images = [job.image for job in live]
         try:
-            if live and not self._attempt(strategy, live) and len(live) > 1:
-                _log.warning("a batch of %d images failed; trying them one by one", len(live))
-                for job in live:
-                    self._attempt(strategy, [job])
+            if live:
+                for index, outcome in segment_each(strategy, images, live[0].task, live[0].strategy, self._note):
+                    if isinstance(outcome, EngineError):
+                        live[index].future.set_exception(outcome)
+                    else:
+                        live[index].future.set_result(outcome)
         finally:
             with self._condition:
                 self._working = 0
-            if live and self._on_batch is not None:
-                self._on_batch(len(live), time.monotonic() - started)
 
-    def _attempt(self, strategy: Segments, jobs: list[_Job]) -> bool:
-        """Run the jobs together. A single job's failure ends its future; that of several is left to the caller."""
-        try:
-            results = _chosen(strategy, jobs[0].strategy).segment([job.image for job in jobs], jobs[0].task)
-            if len(results) != len(jobs):
-                raise EngineError(f"the strategy gave {len(results)} results for {len(jobs)} images")  # noqa: TRY301
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, only this image fails
-            if len(jobs) == 1:
-                _log.exception("an image failed")
-                message = " ".join(str(error).split())[:300] or type(error).__name__
-                jobs[0].future.set_exception(EngineError(f"the models failed on this image: {message}"))
-            else:
-                _log.warning("a batch failed: %s", type(error).__name__, exc_info=True)
-            return False
-        for job, result in zip(jobs, results, strict=True):
-            job.future.set_result(result)
-        return True
+    def _note(self, event: MemoryEvent) -> None:
+        with self._condition:
+            self._memory[event] += 1
 
 
 def _kind(job: _Job) -> tuple[int, str, TaskPrompt]:
     return job.priority, job.strategy, job.task
-
-
-def _chosen(models: Segments, strategy: str) -> Segments:
-    if not strategy:
-        return models
-    if not isinstance(models, HasStrategies):
-        raise EngineError(f"the loaded models know no strategy but their own; remove model_strategy='{strategy}'")
-    return models.of_strategy(strategy)
 
 
 def _fail(job: _Job, error: EngineError) -> None:

@@ -65,7 +65,12 @@ class Service:
         self, settings: Settings, identity: ModelIdentity, engine: Engine, fetcher: ImageFetcher, store: Store
     ) -> None:
         self.engine = engine
-        self.metrics = Metrics(lambda: engine.status.waiting, lambda: engine.status.state == "ready")
+        self.metrics = Metrics(
+            lambda: engine.status.waiting,
+            lambda: engine.status.state == "ready",
+            engine.memory,
+            lambda: engine.status.out_of_memory,
+        )
         self.problems: deque[str] = deque(maxlen=50)
         self._settings = settings
         self._identity = identity
@@ -397,6 +402,7 @@ class Service:
             "waiting_for_models": engine.waiting,
             "at_the_models": engine.working,
             "waiting_clicks": engine.clicks,
+            "out_of_memory": dict(engine.out_of_memory),
             "tasks_on_their_way": len(self._runs),
             "versions": self.versions(),
             "problems": list(self.problems),

@@ -64,6 +64,11 @@ class Settings(BaseSettings):
         {}, validation_alias=_names("INT_CONFIG"), description='JSON, options of the method: {"pnm": {"key": "name"}}.'
     )
     micro_batch: int = Field(4, ge=1, le=256, description="Images that the models take at once.")
+    oom_fallback: Literal["fail", "cpu"] = Field(
+        "fail",
+        description="An image too large for the accelerator fails, or goes to a second copy of the models on the CPU "
+        "(slow; loaded when first needed; takes as much main memory as the models in float32).",
+    )
     embedding_cache_bytes: int = Field(
         512 * _MEGABYTE, ge=0, description="Interactive: most bytes of encoded images that are kept for further clicks."
     )
@@ -92,6 +97,11 @@ class Settings(BaseSettings):
     port: int = Field(9090, ge=0, le=65535, validation_alias=_names("INT_PORT", "PORT"), description="Port.")
     deadline: float = Field(80.0, gt=0, le=3600, description="Seconds until /predict answers with what is ready.")
     data_dir: Path = Field(default_factory=_data_home, description="Where projects and results are kept.")
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=_names("DATABASE_URL"),
+        description="PostgreSQL instead of the SQLite file in the data folder: postgresql://user:password@host/name.",
+    )
     cache_entries: int = Field(20_000, ge=0, description="Most results kept; 0 keeps none.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log.")
     basic_auth_user: str | None = Field(

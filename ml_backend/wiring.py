@@ -9,13 +9,14 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from int_model.config import IntConfig
 from int_model.interactive import ClickSegmenter, SharedSegmenter
 from int_model.models.identity import profile_fingerprint
+from int_model.models.memory import accelerator_memory, release_memory
 from int_model.models.profile import Profile, read_profile
 from int_model.models.suite import ModelSuite, load_suite
 from int_model.prompts import TaskPrompt
@@ -79,15 +80,27 @@ class Models:
     suite: ModelSuite
     config: IntConfig
     _made: dict[str, Strategy]
+    _cpu: CpuTwin
 
     @classmethod
-    def of(cls, suite: ModelSuite, strategy: str, config: IntConfig, embedding_cache_bytes: int) -> Models:
-        """Both over one suite. Raises ``ValueError`` for an unknown strategy."""
+    def of(
+        cls,
+        suite: ModelSuite,
+        strategy: str,
+        config: IntConfig,
+        embedding_cache_bytes: int,
+        load_on_cpu: Callable[[], ModelSuite] | None = None,
+    ) -> Models:
+        """Both over one suite. ``load_on_cpu`` makes the same suite in main memory, if that is wanted.
+
+        Raises ``ValueError`` for an unknown strategy.
+        """
         shared = SharedSegmenter(suite.segmenter)
         clicks = ClickSegmenter(shared.urgent, identity=suite.fingerprint, cache_bytes=embedding_cache_bytes)
         own = replace(suite, segmenter=shared)
         made = make_strategy(strategy, own, config)
-        return cls(made, clicks, own, config, {strategy: made})
+        twin = CpuTwin(load_on_cpu if suite.device != "cpu" else None, strategy, config)
+        return cls(made, clicks, own, config, {strategy: made}, twin)
 
     def of_strategy(self, name: str) -> Strategy:
         """Another strategy over the same loaded models, made when first asked for; by the engine's thread only.
@@ -102,6 +115,52 @@ class Models:
         """See ``Strategy.segment``."""
         return self.strategy.segment(images, task)
 
+    def relieve(self) -> None:
+        """Empty the caches: encoded images that wait for clicks, and the accelerator's allocator. From any thread."""
+        self.clicks.cache.clear()
+        release_memory()
+
+    def accelerator_memory(self) -> dict[str, int]:
+        """See ``int_model.models.memory.accelerator_memory``."""
+        return accelerator_memory(self.suite.device)
+
+    def on_cpu(self) -> Models | None:
+        """The same models in main memory, loaded when first asked for; None if that is not wanted or they are there.
+
+        By the engine's thread only. Raises ``RuntimeError`` if they cannot be loaded.
+        """
+        return self._cpu.models()
+
+
+class CpuTwin:
+    """The second copy of the models. It is loaded at most once; if that fails it stays off until the next start.
+
+    Moving the accelerator's copy back and forth instead would need no second copy, but the way back can run out of
+    memory itself, clicks would wait for it, and half precision is not to be had on every CPU.
+    """
+
+    def __init__(self, load: Callable[[], ModelSuite] | None, strategy: str, config: IntConfig) -> None:
+        self._load = load
+        self._strategy = strategy
+        self._config = config
+        self._models: Models | None = None
+        self._why = ""
+
+    def models(self) -> Models | None:
+        """See ``Models.on_cpu``."""
+        if self._why:
+            raise RuntimeError(self._why)
+        if self._models is None and self._load is not None:
+            _log.warning("loading the models a second time, on the CPU")
+            try:
+                self._models = Models.of(self._load(), self._strategy, self._config, 0)
+            except Exception as error:
+                self._why = (
+                    f"the models cannot be loaded there ({' '.join(str(error).split()) or type(error).__name__})"
+                )
+                raise RuntimeError(self._why) from error
+        return self._models
+
 
 def load_strategy(settings: Settings) -> Models:
     """Load the models and make the strategy. Slow; imports the deep-learning libraries.
@@ -111,9 +170,14 @@ def load_strategy(settings: Settings) -> Models:
         RuntimeError: weights are missing or do not fit.
     """
     profile = read_profile(settings.profile, settings.profile_overrides or None)
-    suite = load_suite(
-        profile,
-        device=settings.device,
-        progress=lambda role, done, total: _log.info("loading the models: %s (%d of %d)", role, done, total),
-    )
-    return Models.of(suite, settings.strategy, method_config(profile, settings), settings.embedding_cache_bytes)
+
+    def load(device: str) -> ModelSuite:
+        return load_suite(
+            profile,
+            device=device,
+            progress=lambda role, done, total: _log.info("loading the models: %s (%d of %d)", role, done, total),
+        )
+
+    config = method_config(profile, settings)
+    twin = (lambda: load("cpu")) if settings.oom_fallback == "cpu" else None
+    return Models.of(load(settings.device), settings.strategy, config, settings.embedding_cache_bytes, twin)

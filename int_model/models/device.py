@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
+
+from int_model.models.memory import release_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -69,15 +70,9 @@ def in_batches(items: Sequence[T], limit: int, work: Callable[[Sequence[T]], Seq
             done = None
         if done is None:
             # Only here, outside the handler, has the traceback let go of the tensors of the failed batch.
-            _release_memory()
+            release_memory()
             continue
         if len(done) != len(batch):
             raise ValueError(f"{len(batch)} items gave {len(done)} results")
         results.extend(done)
     return results
-
-
-def _release_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -15,7 +15,7 @@ from int_model.models.device import choose_device, choose_dtype, in_batches
 def _no_garbage_collection() -> Iterator[None]:
     """Collecting garbage of a whole test session after each simulated failure takes longer than everything else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("int_model.models.device._release_memory", lambda: None)
+        patch.setattr("int_model.models.device.release_memory", lambda: None)
         yield
 
 
