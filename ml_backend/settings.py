@@ -92,6 +92,16 @@ class Settings(BaseSettings):
         None, validation_alias=_names("LABEL_STUDIO_API_KEY"), description="Personal access token or legacy token."
     )
 
+    # --- batch runs
+    redis_url: SecretStr | None = Field(
+        None,
+        validation_alias=_names("REDIS_URL"),
+        description="Batch runs are left to `int-backend worker`, e.g. redis://redis:6379/1; none: done by the backend.",
+    )
+    runs_from_predict: bool = Field(
+        True, description="What /predict cannot answer in time becomes a batch run, if Label Studio's token is set."
+    )
+
     # --- service
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a container's service
     port: int = Field(9090, ge=0, le=65535, validation_alias=_names("INT_PORT", "PORT"), description="Port.")
