@@ -139,7 +139,7 @@ def _segment(ready: Sequence[Outcome], strategy: Segments, task: TaskPrompt) -> 
         _log.debug("segmenting %s failed", [display_name(item.path) for item in ready], exc_info=True)
         if len(ready) > 1:
             return [outcome for item in ready for outcome in _segment([item], strategy, task)]
-        return [Outcome(ready[0].path, error=_sentence(error))]
+        return [Outcome(ready[0].path, error=explain_failure(error))]
     seconds = (time.perf_counter() - begun) / len(ready)
     return [
         Outcome(item.path, item.image, segmentation, seconds)
@@ -147,7 +147,8 @@ def _segment(ready: Sequence[Outcome], strategy: Segments, task: TaskPrompt) -> 
     ]
 
 
-def _sentence(error: Exception) -> str:
+def explain_failure(error: Exception) -> str:
+    """One sentence for a user: what a strategy's exception means for this image, and the cure if there is one."""
     text = " ".join(str(error).split()) or type(error).__name__
     if "out of memory" in text.lower() or isinstance(error, MemoryError):
         return "the models ran out of memory on this image; use a smaller --profile, or --set limits.max_side=1024"

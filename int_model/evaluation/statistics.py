@@ -1,0 +1,111 @@
+"""From results to numbers with intervals: images are resampled, variants are compared on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from int_model.evaluation.instances import average_precision, pooled_f1
+from int_model.evaluation.metrics import Metric
+from int_model.evaluation.records import Record
+from int_model.types import Floats
+
+LEVEL = 0.95
+_CHUNK = 256  # resamplings at once: bounds the memory of large data sets
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with its 95 % percentile bootstrap interval, over ``images`` images. NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+    images: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 lies outside the interval (of a difference)."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A metric of one variant: its value, and what it would have been in each of R resamplings of the images."""
+
+    value: float
+    resampled: Floats
+    images: frozenset[str]
+
+    def interval(self) -> Interval:
+        """Value and percentile interval."""
+        return interval(self.value, self.resampled, len(self.images))
+
+
+def draw(images: Sequence[str], rounds: int, seed: int = 0) -> tuple[dict[str, int], Floats]:
+    """Resampling with replacement: column of each image, and how often each is drawn, ``float64 [rounds, n]``.
+
+    Seeded; the same images in the same order give the same draws. Raises ``ValueError`` without images or rounds.
+    """
+    if not images or rounds < 1:
+        raise ValueError("a bootstrap needs at least one image and one round")
+    rng = np.random.default_rng(seed)
+    n = len(images)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=rounds).astype(np.float64)
+    return {image: i for i, image in enumerate(images)}, counts
+
+
+def sample(metric: Metric, records: Sequence[Record], columns: dict[str, int], counts: Floats) -> Sample | None:
+    """The metric over ``records`` (several seeds of an image share its draws); None if no record defines it."""
+    rows = [record for record in records if _defined(metric, record)]
+    if not rows:
+        return None
+    place = np.array([columns[record.example] for record in rows])
+    (value,) = _statistic(metric, rows, np.ones((1, len(rows))))
+    parts = [
+        _statistic(metric, rows, counts[start : start + _CHUNK][:, place]) for start in range(0, len(counts), _CHUNK)
+    ]
+    return Sample(float(value), np.concatenate(parts), frozenset(record.example for record in rows))
+
+
+def interval(value: float, resampled: Floats, images: int) -> Interval:
+    """Percentile interval of a value; rounds in which it was not defined are left out."""
+    known = resampled[np.isfinite(resampled)]
+    if known.size == 0:
+        return Interval(value, float("nan"), float("nan"), images)
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(known, (tail, 100 - tail))
+    return Interval(value, float(low), float(high), images)
+
+
+def _defined(metric: Metric, record: Record) -> bool:
+    if not record.done:
+        return False
+    if metric.kind == "mean":
+        return record.metrics.get(metric.name) is not None
+    if metric.kind == "curve":
+        return metric.name in record.curves
+    return record.detections is not None
+
+
+def _statistic(metric: Metric, rows: Sequence[Record], weights: Floats) -> Floats:
+    """The metric for each row of ``weights [R, n]``; NaN where no image is drawn."""
+    total = weights.sum(axis=1)
+    if metric.kind == "mean":
+        values = np.array([record.metrics[metric.name] for record in rows], dtype=np.float64)
+        return _mean(weights @ values, total)
+    if metric.kind == "curve":
+        curves = np.stack([record.curves[metric.name] for record in rows])
+        return _mean((weights @ curves).max(axis=1), total)
+    found = [record.detections for record in rows if record.detections is not None]
+    if metric.kind == "ap":
+        return average_precision(found, weights, metric.threshold)
+    if metric.threshold is None:
+        raise ValueError(f"metric '{metric.name}' needs an IoU threshold")
+    return np.where(total > 0, pooled_f1(found, weights, metric.threshold), np.nan)
+
+
+def _mean(sums: Floats, total: Floats) -> Floats:
+    return np.where(total > 0, sums / np.maximum(total, 1), np.nan)
