@@ -36,7 +36,7 @@ test: lint types ## all that CI runs: linters, types, unit, integration and end-
 	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 unit: $(DEV) ## unit and integration tests only: no Label Studio, no browser
-	@scripts/ensure_test_tools.sh font
+	@scripts/ensure_test_tools.sh no-browser
 	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not e2e" $(ARGS)
 
 lint: $(DEV) ## ruff: rules and format

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Make sure that the tests find a Chromium and the emoji font that the miniature world is drawn with; install Debian's
-# packages where apt and the rights for it are there. What stays missing is said clearly and its tests are skipped,
-# except under CI=true, where that is a failure. With "font" as argument, only the font is looked after.
+# Make sure that the tests find a Chromium, the emoji font that the miniature world is drawn with, and the programs of
+# Redis and PostgreSQL (the tests start their own); install Debian's packages where apt and the rights for it are there.
+# What stays missing is said clearly and its tests are skipped, except under CI=true, where that is a failure. With
+# "no-browser" as argument, the Chromium is left out; with "font", only the font is looked after.
 set -euo pipefail
 
 font=/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
@@ -16,9 +17,24 @@ has_browser() {
 
 has_font() { [ -f "$font" ]; }
 
+has_redis() { command -v redis-server >/dev/null; }
+
+# Debian keeps the server's own programs out of the PATH.
+has_postgresql() {
+  local program
+  if command -v initdb >/dev/null && command -v postgres >/dev/null; then return 0; fi
+  for program in /usr/lib/postgresql/*/bin/initdb; do
+    if [ -x "$program" ] && [ -x "${program%initdb}postgres" ]; then return 0; fi
+  done
+  return 1
+}
+
 missing() {
-  if [ "${1:-}" != font ] && ! has_browser; then echo chromium; fi
   if ! has_font; then echo fonts-noto-color-emoji; fi
+  if [ "${1:-}" = font ]; then return 0; fi
+  if ! has_redis; then echo redis-server; fi
+  if ! has_postgresql; then echo postgresql; fi
+  if [ "${1:-}" != no-browser ] && ! has_browser; then echo chromium; fi
 }
 
 install_packages() {
