@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from ml_backend import openapi as api
 from ml_backend.addresses import AddressPolicy, Resolver, resolve
 from ml_backend.engine import Engine, Segments
 from ml_backend.http_guard import BasicAuth, ErrorGuard, JsonResponse, TooLargeError, dump, error_response, read_json
@@ -20,7 +21,7 @@ from ml_backend.label_studio import LabelStudioClient
 from ml_backend.service import Service
 from ml_backend.settings import Settings
 from ml_backend.store import Store
-from ml_backend.wire import PredictIn, RequestError, SetupIn, parse_predict, parse_setup, project_key
+from ml_backend.wire import RequestError, parse_predict, parse_setup, project_key
 from ml_backend.wiring import ModelIdentity, identify, load_strategy
 
 MODEL_CLASS = "IntBackend"
@@ -98,6 +99,8 @@ def create_app(
     app = FastAPI(title="int-backend", version=version("int-backend"), lifespan=lifespan, redirect_slashes=False)
     _add_protocol(app, chosen)
     _add_pages(app)
+    described = app.openapi
+    app.openapi = lambda: api.with_security(described())  # type: ignore[method-assign] # FastAPI's way to add to it
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(
         BasicAuth,
@@ -124,38 +127,48 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _schema(model: type[SetupIn | PredictIn], **more: Any) -> dict[str, Any]:
-    schema = model.model_json_schema() | more
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
 def _add_protocol(app: FastAPI, settings: Settings) -> None:
     """What Label Studio calls."""
 
     async def body(request: Request) -> Any:
         return await read_json(request, settings.max_body_bytes)
 
-    @app.get("/", response_class=JsonResponse)
-    @app.get("/health", response_class=JsonResponse)
+    @app.get("/", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
+    @app.get("/health", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
     async def health(request: Request) -> Response:
         """Alive; ``models`` says whether predictions can be made yet. Never waits for anything."""
         state = _service(request).engine.status.state
         return JsonResponse({"model_class": MODEL_CLASS, "status": "UP", "models": state})
 
-    @app.post("/setup", response_class=JsonResponse, openapi_extra=_schema(SetupIn))
+    @app.post(
+        "/setup",
+        response_class=JsonResponse,
+        openapi_extra=api.SETUP_BODY,
+        responses=api.answers(api.SetupOut, api.BODY_ERRORS),
+    )
     async def setup(request: Request) -> Response:
         """Remember a project's labeling config and extra params; answer with the model version."""
         parsed = parse_setup(await body(request))
         return JsonResponse({"model_version": await _service(request).setup(parsed)})
 
-    @app.post("/predict", response_class=JsonResponse, openapi_extra=_schema(PredictIn))
+    @app.post(
+        "/predict",
+        response_class=JsonResponse,
+        openapi_extra=api.PREDICT_BODY,
+        responses=api.answers(api.PredictOut, api.BODY_ERRORS),
+    )
     async def predict(request: Request) -> Response:
         """As many results as tasks: a prediction, or ``[]`` for one that failed or is not ready in time."""
         parsed = parse_predict(await body(request))
         service = _service(request)
         return JsonResponse(await service.render({"results": await service.predict(parsed)}, dump))
 
-    @app.post("/webhook", response_class=JsonResponse)
+    @app.post(
+        "/webhook",
+        response_class=JsonResponse,
+        openapi_extra=api.WEBHOOK_BODY,
+        responses=api.answers(api.UnknownEventOut, api.BODY_ERRORS, created=api.WebhookOut),
+    )
     async def webhook(request: Request) -> Response:
         """Take note of an event, in any of Label Studio's shapes."""
         event = await body(request)
@@ -171,7 +184,12 @@ def _add_protocol(app: FastAPI, settings: Settings) -> None:
             await service.project_updated(project_key(project), config)
         return JsonResponse({"status": "ok", "result": {}}, 201)
 
-    @app.get("/versions", response_class=JsonResponse)
+    @app.get(
+        "/versions",
+        response_class=JsonResponse,
+        openapi_extra=api.VERSIONS_QUERY,
+        responses=api.answers(api.VersionsOut, api.PAGE_ERRORS),
+    )
     async def versions(request: Request) -> Response:
         """The model versions in use, of one project with ``?project=``."""
         return JsonResponse({"versions": _service(request).versions(project_key(request.query_params.get("project")))})
@@ -189,12 +207,16 @@ def _add_protocol(app: FastAPI, settings: Settings) -> None:
 def _add_pages(app: FastAPI) -> None:
     """What operators look at."""
 
-    @app.get("/metrics")
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses=api.text_answer("Numbers for Prometheus.", "text/plain"),
+    )
     async def metrics(request: Request) -> Response:
         """Numbers for Prometheus."""
         return Response(_service(request).metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/status", response_class=JsonResponse)
+    @app.get("/status", response_class=JsonResponse, responses=api.answers(api.StatusOut, api.PAGE_ERRORS))
     async def status(request: Request) -> Response:
         """The models' state, what is waiting, and the last problems in plain words."""
         return JsonResponse(_service(request).status())
