@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from int_model.rings import rasterise
 from int_model.types import Box, Mask
-from ml_backend.regions.polygon import rasterise
 
 _DECIMALS = 3
 

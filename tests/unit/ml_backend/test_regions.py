@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image as PilImage
 
+from int_model.rings import rasterise, signed_area
 from int_model.types import Box
 from ml_backend.regions.bitmask import decode_bitmask, encode_bitmask
 from ml_backend.regions.decode import decode_region
-from ml_backend.regions.polygon import PolygonOptions, mask_to_parts, points_to_mask, rasterise, signed_area
+from ml_backend.regions.polygon import PolygonOptions, mask_to_parts, points_to_mask
 from ml_backend.regions.rectangle import decode_rectangle, encode_rectangle
 from ml_backend.regions.rle import decode_alpha, decode_mask, encode_alpha, encode_mask
 
