@@ -16,7 +16,7 @@ from int_model.prompts import TaskPrompt
 from int_model.types import Image, Segmentation
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif".split()  # noqa: SIM905
+    (".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif .dcm .dicom").split()
 )
 """File name endings (lower case) that are taken from a folder. A file that is named itself may have any."""
 

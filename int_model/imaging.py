@@ -83,7 +83,9 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image:
-    """Read an image file; as :func:`decode_image`.
+    """Read an image file; as :func:`decode_image`, and single-frame DICOM (with the extra ``medical``).
+
+    DICOM is read from files only, not from what comes over the network.
 
     Raises:
         ImageError: as :func:`decode_image`, or the file is missing, unreadable, not a regular file, or too long.
@@ -98,6 +100,10 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int
     except OSError as error:
         raise ImageError(f"{file} cannot be read: {error.strerror or error}") from error
     try:
+        if data[128:132] == b"DICM":
+            from int_model.medical.dicom import decode_dicom  # its libraries are optional
+
+            return decode_dicom(data, max_pixels=max_pixels)
         return decode_image(data, max_pixels=max_pixels)
     except ImageError as error:
         raise ImageError(f"{file}: {error}") from error

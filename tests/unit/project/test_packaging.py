@@ -55,7 +55,7 @@ def test_torchvision_stays_out_of_the_core() -> None:
 
 def test_everything_imported_is_declared() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    texts = [*PROJECT["project"]["dependencies"], *extras["qwen"], *extras["quantize"]]
+    texts = [*PROJECT["project"]["dependencies"], *extras["qwen"], *extras["quantize"], *extras["medical"]]
     declared = {canonicalize_name(Requirement(text).name) for text in texts}
     homes = packages_distributions()
     for path in _files(".py"):

@@ -1,0 +1,266 @@
+"""Medical files to Label Studio's pictures and back, through the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as PilImage
+from typer.testing import CliRunner, Result
+
+from int_model.medical.dicom import decode_dicom
+from int_model.medical.sources import Source, mapping_from_json, mapping_to_json
+from ml_backend.cli import app
+from ml_backend.medical_command import masks_of_export
+from ml_backend.regions.bitmask import encode_bitmask
+from ml_backend.regions.rle import encode_mask
+from tests.unit.int_model.medical.files import SECRETS, ct, nifti
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(app, ["medical", *map(str, args)])
+
+
+def region(mask: np.ndarray, label: str, kind: str = "brush", key: str = "r1") -> dict[str, Any]:
+    height, width = mask.shape
+    frame = {"id": key, "original_height": height, "original_width": width}
+    if kind == "bitmask":
+        value: dict[str, Any] = {"imageDataURL": encode_bitmask(mask), "bitmasklabels": [label]}
+        return frame | {"type": "bitmasklabels", "value": value}
+    return frame | {"type": "brushlabels", "value": {"format": "rle", "rle": encode_mask(mask), "brushlabels": [label]}}
+
+
+def annotated(task: dict[str, Any], regions: list[dict[str, Any]], where: str = "annotations") -> dict[str, Any]:
+    return task | {where: [{"result": regions, "updated_at": "2026-01-02", "created_at": "2026-01-02"}]}
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Path:
+    """A folder whose file names and contents are full of secrets."""
+    folder = tmp_path / "Doe^Jane"
+    (folder / "PID-4711").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    (folder / "PID-4711" / "IM0001").write_bytes(ct(rng.integers(900, 1200, (33, 47)).astype(np.int16)))
+    scan = rng.integers(0, 4000, (5, 6, 7)).astype(np.int16)
+    (folder / "brain_of_Doe^Jane.nii").write_bytes(nifti(scan, np.diag([-2.0, 2.0, 3.0, 1.0])))
+    tifffile.imwrite(folder / "slide.tif", rng.integers(0, 4000, (20, 30)).astype(np.uint16))
+    (folder / "notes.txt").write_text("Doe^Jane is a fine patient")
+    return folder
+
+
+def test_there_and_back_again(clinic: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepared = run("prepare", clinic, "--out", out)
+    assert prepared.exit_code == 0, prepared.output
+    assert "9 pictures" in prepared.output
+    assert "1 files left out" in prepared.output
+    tasks = json.loads((out / "tasks.json").read_text())
+    mapping = mapping_from_json((out / "mapping.json").read_text())
+    truth: dict[str, np.ndarray] = {}
+    export = []
+    for i, task in enumerate(tasks):
+        name = task["data"]["picture"]
+        with PilImage.open(out / "images" / f"{name}.png") as picture:
+            size = (picture.height, picture.width)
+        assert size == (mapping[name].height, mapping[name].width)
+        truth[name] = np.random.default_rng(i).random(size) < 0.3
+        export.append(annotated(task, [region(truth[name], "lesion", "bitmask" if i % 2 else "brush")]))
+    (out / "export.json").write_text(json.dumps(export))
+
+    back = tmp_path / "back"
+    restored = run(
+        "restore", out / "export.json", "--mapping", out / "mapping.json", "--sources", clinic, "--out", back
+    )
+    assert restored.exit_code == 0, restored.output
+    assert json.loads((back / "labels.json").read_text()) == {"lesion": 1}
+    kinds = {source.kind: source for source in mapping.values()}
+
+    seg = highdicom.seg.segread(back / f"{kinds['dicom'].id}.seg.dcm")
+    original = pydicom.dcmread(clinic / "PID-4711" / "IM0001")
+    frames = seg.get_pixels_by_source_instance([original.SOPInstanceUID], combine_segments=True)
+    assert np.array_equal(frames[0] == 1, truth[kinds["dicom"].id])
+    assert seg.PatientID == original.PatientID
+    assert seg.SegmentSequence[0].SegmentLabel == "lesion"
+    assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert [float(v) for v in measures.PixelSpacing] == [0.7, 0.9]
+
+    volume = nibabel.load(back / f"{kinds['nifti'].sha256[:16]}.nii.gz")
+    source = nibabel.load(clinic / "brain_of_Doe^Jane.nii")
+    assert volume.shape == source.shape
+    assert np.allclose(volume.affine, source.affine)
+    marked = np.asarray(volume.dataobj)
+    for name, mask in truth.items():
+        if mapping[name].kind == "nifti":
+            canonical = nibabel.as_closest_canonical(volume)
+            assert np.array_equal(np.rot90(np.asarray(canonical.dataobj)[:, :, mapping[name].index]) == 1, mask)
+    assert marked.sum() == sum(mask.sum() for name, mask in truth.items() if mapping[name].kind == "nifti")
+    assert np.array_equal(tifffile.imread(back / f"{kinds['tiff'].id}.tif") == 1, truth[kinds["tiff"].id])
+
+
+def test_nothing_about_patients_is_written(clinic: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("prepare", clinic, "--out", out).exit_code == 0
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) == 11
+    for path in files:
+        assert not any(secret in str(path.relative_to(tmp_path)) for secret in (*SECRETS, "slide", "IM0001"))
+        data = path.read_bytes()
+        assert not any(secret.encode() in data for secret in (*SECRETS, "slide", "IM0001", "notes"))
+
+
+def test_pictures_are_what_the_decoder_shows(clinic: Path, tmp_path: Path) -> None:
+    assert run("prepare", clinic / "PID-4711", "--out", tmp_path / "out", "--window", "40,200").exit_code == 0
+    (path,) = (tmp_path / "out" / "images").iterdir()
+    from int_model.medical.windows import Window
+
+    expected = decode_dicom((clinic / "PID-4711" / "IM0001").read_bytes(), window=Window(40, 200))
+    with PilImage.open(path) as picture:
+        assert np.array_equal(np.asarray(picture), expected)
+
+
+def test_png_label_maps_need_no_originals(clinic: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("prepare", clinic / "slide.tif", "--out", out)
+    (task,) = json.loads((out / "tasks.json").read_text())
+    large, small = np.zeros((20, 30), dtype=bool), np.zeros((20, 30), dtype=bool)
+    large[2:15, 2:20], small[4:6, 4:6] = True, True
+    (out / "e.json").write_text(
+        json.dumps([annotated(task, [region(small, "a", key="1"), region(large, "b", key="2")])])
+    )
+    done = run(
+        "restore", out / "e.json", "--mapping", out / "mapping.json", "--sources", out, "--out", out, "--format", "png"
+    )
+    assert done.exit_code == 0, done.output
+    with PilImage.open(out / f"{task['data']['picture']}.png") as picture:
+        values = np.asarray(picture)
+    assert np.array_equal(values, np.where(small, 1, np.where(large, 2, 0)))  # the smaller one on top
+
+
+def test_images_without_a_frame_of_reference_get_png(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    plain = ct(np.arange(64, dtype=np.int16).reshape(8, 8))
+    ds = pydicom.dcmread(io.BytesIO(plain))
+    for name in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        del ds[name]
+    ds.save_as(folder / "photo.dcm")
+    run("prepare", folder, "--out", out)
+    (task,) = json.loads((out / "tasks.json").read_text())
+    mask = np.eye(8, dtype=bool)
+    (out / "e.json").write_text(json.dumps([annotated(task, [region(mask, "a")])]))
+    done = run("restore", out / "e.json", "--mapping", out / "mapping.json", "--sources", folder, "--out", tmp_path)
+    assert done.exit_code == 0
+    assert "written as PNG" in done.output
+    with PilImage.open(tmp_path / f"{task['data']['picture']}.png") as picture:
+        assert np.array_equal(np.asarray(picture), mask)
+
+
+def test_burned_in_text_needs_a_word(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.dcm").write_bytes(ct(np.arange(16, dtype=np.int16).reshape(4, 4), BurnedInAnnotation="YES"))
+    refused = run("prepare", folder, "--out", tmp_path / "out")
+    assert refused.exit_code == 2
+    assert "--allow-burned-in" in refused.output
+    assert run("prepare", folder, "--out", tmp_path / "out", "--allow-burned-in").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["prepare", "nowhere", "--out", "o"], "there is no file or folder"),
+        (["prepare", ".", "--out", "o", "--window", "wide"], "no window"),
+        (["prepare", ".", "--out", "o", "--axis", "3"], "axis is 0"),
+        (["restore", "e.json", "--mapping", "m.json", "--sources", ".", "--out", "o"], "mapping m.json cannot be read"),
+        (["restore", "e.json", "--mapping", "m", "--sources", ".", "--out", "o", "--format", "jpg"], "native or png"),
+    ],
+)
+def test_misuse_is_explained(args: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*args)
+    assert result.exit_code == 2
+    assert message in result.output.replace("\n", " ")
+
+
+def test_a_foreign_export_or_missing_originals_are_explained(clinic: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("prepare", clinic / "PID-4711", "--out", out)
+    (task,) = json.loads((out / "tasks.json").read_text())
+    (out / "other.json").write_text(json.dumps([annotated({"data": {"image": "/x.png"}}, [])]))
+    (out / "e.json").write_text(json.dumps([annotated(task, [region(np.ones((33, 47), dtype=bool), "a")])]))
+    (out / "small.json").write_text(json.dumps([annotated(task, [region(np.ones((3, 4), dtype=bool), "a")])]))
+    common = ("--mapping", out / "mapping.json", "--out", tmp_path / "back", "--sources")
+    assert "no annotated picture" in run("restore", out / "other.json", *common, clinic).output
+    assert "none of the files" in run("restore", out / "e.json", *common, out).output
+    assert "a mask of it is (3, 4)" in run("restore", out / "small.json", *common, clinic).output
+
+
+def test_the_latest_annotation_counts_and_predictions_only_on_request() -> None:
+    one, other = np.zeros((4, 5), dtype=bool), np.zeros((4, 5), dtype=bool)
+    one[0], other[1] = True, True
+    task = {
+        "data": {"image": "/data/upload/1/8f3a1b2c-abc.png"},
+        "annotations": [
+            {"result": [region(other, "x")], "updated_at": "2026-01-02"},
+            {"result": [region(one, "x")], "updated_at": "2026-01-01"},
+            {"result": [region(one, "x")], "updated_at": "2026-02-01", "was_cancelled": True},
+        ],
+    }
+    found = masks_of_export([task], {"abc"}, predictions=False)
+    assert np.array_equal(found["abc"].masks["x"], other)
+    assert found["abc"].reviewed
+    offered = {"data": {"picture": "abc"}, "predictions": [{"result": [region(one, "x")], "created_at": "1"}]}
+    assert masks_of_export([offered], {"abc"}, predictions=False) == {}
+    assert not masks_of_export([offered], {"abc"}, predictions=True)["abc"].reviewed
+    with pytest.raises(ValueError, match="not a Label Studio export"):
+        masks_of_export({"tasks": 1}, {"abc"}, predictions=False)
+
+
+def test_split_labels_and_regions_without_a_label() -> None:
+    mask = np.zeros((4, 5), dtype=bool)
+    mask[1:3, 1:3] = True
+    shape = region(mask, "", key="k")
+    shape["type"], shape["value"] = "brush", {"format": "rle", "rle": encode_mask(mask)}
+    named = {**shape, "type": "labels", "value": {**shape["value"], "labels": ["polyp"]}}
+    alone = {**shape, "id": "other"}
+    task = {"data": {"picture": "abc"}, "annotations": [{"result": [shape, named, alone]}]}
+    masks = masks_of_export([task], {"abc"}, predictions=False)["abc"].masks
+    assert set(masks) == {"polyp", "object"}
+    assert np.array_equal(masks["polyp"], mask)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            Source,
+            id=st.text("abc123-", min_size=1),
+            sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
+            kind=st.sampled_from(["dicom", "nifti", "tiff", "picture"]),
+            height=st.integers(1, 9000),
+            width=st.integers(1, 9000),
+            axis=st.none() | st.integers(0, 2),
+            index=st.none() | st.integers(0, 999),
+        ),
+        unique_by=lambda source: source.id,
+    )
+)
+def test_mappings_survive_a_file(sources: list[Source]) -> None:
+    assert list(mapping_from_json(mapping_to_json(sources)).values()) == sources
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2, "pictures": []}', '{"format": 1, "pictures": [{}]}'])
+def test_other_files_are_no_mappings(text: str) -> None:
+    with pytest.raises(ValueError, match="mapping"):
+        mapping_from_json(text)
