@@ -15,9 +15,9 @@ from int_model.outputs import display_name
 from int_model.prompts import TaskPrompt
 from int_model.types import Image, Segmentation
 
-SUFFIXES = frozenset(
-    (".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif .dcm .dicom").split()
-)
+_RASTER = ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif"
+_MEDICAL = ".dcm .dicom"
+SUFFIXES = frozenset(f"{_RASTER} {_MEDICAL}".split())
 """File name endings (lower case) that are taken from a folder. A file that is named itself may have any."""
 
 _log = logging.getLogger(__name__)
