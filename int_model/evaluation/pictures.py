@@ -18,7 +18,7 @@ SIDE = 320
 
 
 def comparison(image: Image, mask: Mask, truth: Mask, side: int = SIDE) -> bytes:
-    """The image with right pixels green, extra ones red, missed ones blue and the truth outlined white, as JPEG.
+    """The image in grey with right pixels green, extra ones red, missed ones blue and the truth outlined white, as JPEG.
 
     All are ``[H, W]``; the longer side becomes ``side`` (small images are enlarged up to twice).
     """
@@ -27,10 +27,9 @@ def comparison(image: Image, mask: Mask, truth: Mask, side: int = SIDE) -> bytes
     size = (max(1, round(small.shape[1] * factor)), max(1, round(small.shape[0] * factor)))
     canvas = cv2.resize(np.ascontiguousarray(small), size, interpolation=cv2.INTER_CUBIC if factor > 1 else 0)
     own, sought = (cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5 for m in (mask, truth))
-    grey = canvas.mean(axis=2, keepdims=True)
-    out = 0.6 * canvas + 0.4 * grey
+    out = np.repeat(canvas.mean(axis=2, keepdims=True), 3, axis=2)  # grey, so that colours mean one thing only
     for region, colour in ((own & sought, RIGHT), (own & ~sought, EXTRA), (~own & sought, MISSED)):
-        out[region] = 0.5 * canvas[region] + 0.5 * np.array(colour)
+        out[region] = 0.5 * out[region] + 0.5 * np.array(colour)
     picture = np.ascontiguousarray(np.clip(np.rint(out), 0, 255).astype(np.uint8))
     outlines, _ = cv2.findContours(sought.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, (255, 255, 255), 1, cv2.LINE_AA)
