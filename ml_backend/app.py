@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from ml_backend import openapi as api
 from ml_backend.addresses import AddressPolicy, Resolver, resolve
+from ml_backend.database import Database
 from ml_backend.engine import Engine, Segments
 from ml_backend.http_guard import BasicAuth, ErrorGuard, JsonResponse, TooLargeError, dump, error_response, read_json
 from ml_backend.images import FetchLimits, ImageFetcher
@@ -62,7 +63,7 @@ def create_app(
 
     Raises:
         ValueError: the settings, the profile or the method's options are wrong.
-        StoreError: (when the application starts) the data folder cannot be used.
+        StoreError: (when the application starts) the database cannot be used.
     """
     chosen = settings or Settings()
     known = identity or identify(chosen)
@@ -85,7 +86,7 @@ def create_app(
                 ca_bundle=chosen.ca_bundle,
                 resolver=resolver,
             ),
-            Store.in_folder(chosen.data_dir, cache_entries=chosen.cache_entries),
+            Store(Database.of(chosen), cache_entries=chosen.cache_entries),
         )
         app.state.service = service
         await service.start()

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import DateTime, Engine, LargeBinary, String, Text, create_engine, delete, event, func, select
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import DateTime, LargeBinary, String, Text, delete, func, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from ml_backend.database import Base, Database, StoreError
 
-class StoreError(RuntimeError):
-    """The database cannot be used; the message names the cure."""
-
-
-class Base(DeclarativeBase):
-    """All tables of the backend."""
+__all__ = ["Project", "ProjectRow", "ResultRow", "Store", "StoreError"]
 
 
 class ProjectRow(Base):
@@ -48,6 +42,9 @@ class ResultRow(Base):
     used_at: Mapped[float] = mapped_column(index=True)
 
 
+_LONGEST = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """A project: its id, extra params as they came, labeling config and that config's hash."""
@@ -59,77 +56,73 @@ class Project:
 
 
 class Store:
-    """The database in the data folder. Blocking and safe between threads.
+    """Projects and results in the database. Blocking and safe between threads; every method may raise `StoreError`.
 
     Args:
-        url: SQLAlchemy address; `Store.in_folder` makes the usual one.
+        database: closed with the store. ``store.database`` serves others meanwhile, the ledger of runs first.
         cache_entries: most results kept; those used longest ago go first.
-
-    Raises:
-        StoreError: the database cannot be opened or written.
     """
 
-    def __init__(self, url: str, *, cache_entries: int = 20_000) -> None:
+    def __init__(self, database: Database, *, cache_entries: int = 20_000) -> None:
+        self.database = database
         self._entries = cache_entries
         self._writes = 0
         self._lock = threading.Lock()
-        self._engine = _open(url)
-        with self._guard():
-            Base.metadata.create_all(self._engine)
 
     @classmethod
     def in_folder(cls, folder: Path, *, cache_entries: int = 20_000) -> Store:
         """The SQLite database of a data folder, which is made if it is not there."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"the data folder {folder} cannot be made ({error.strerror}); set INT_DATA_DIR") from error
-        return cls(f"sqlite:///{folder / 'backend.sqlite3'}", cache_entries=cache_entries)
+        return cls(Database.in_folder(folder), cache_entries=cache_entries)
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
+        self.database.close()
 
     def save_project(self, project: Project) -> None:
         """Insert or replace a project."""
-        with self._guard(), Session(self._engine) as session, session.begin():
-            session.merge(
-                ProjectRow(
-                    id=project.id,
-                    extra_params=json.dumps(project.extra_params),
-                    label_config=project.label_config,
-                    label_config_hash=project.label_config_hash,
-                )
-            )
+        values = {
+            "id": project.id,
+            "extra_params": json.dumps(project.extra_params),
+            "label_config": project.label_config,
+            "label_config_hash": project.label_config_hash,
+            "updated_at": func.now(),
+        }
+        with self.database.write() as connection:
+            connection.execute(self.database.upsert(ProjectRow, values))
 
     def projects(self) -> list[Project]:
         """All projects."""
-        with self._guard(), Session(self._engine) as session:
-            rows = session.scalars(select(ProjectRow)).all()
+        with self.database.read() as connection, Session(connection) as session:
+            rows = session.scalars(select(ProjectRow).order_by(ProjectRow.id)).all()
             return [Project(r.id, json.loads(r.extra_params), r.label_config, r.label_config_hash) for r in rows]
 
     def get_result(self, image_sha256: str, prompt: str, model_version: str) -> bytes | None:
         """A stored result, or None."""
-        with self._guard(), Session(self._engine) as session, session.begin():
-            row = session.get(ResultRow, (image_sha256, prompt, model_version))
-            if row is None:
-                return None
-            row.used_at = time.time()
-            return row.payload
+        key = (
+            ResultRow.image_sha256 == image_sha256,
+            ResultRow.prompt == _short(prompt),
+            ResultRow.model_version == model_version,
+        )
+        with self.database.read() as connection:
+            payload = connection.scalar(select(ResultRow.payload).where(*key))
+        if payload is not None:
+            with self.database.write() as connection:
+                connection.execute(update(ResultRow).where(*key).values(used_at=time.time()))
+        return payload
 
     def put_result(self, image_sha256: str, prompt: str, model_version: str, payload: bytes) -> None:
         """Insert or replace a result; now and then the oldest beyond the limit go."""
         if self._entries == 0:
             return
-        row = ResultRow(
-            image_sha256=image_sha256,
-            prompt=prompt,
-            model_version=model_version,
-            payload=payload,
-            used_at=time.time(),
-        )
-        with self._guard(), Session(self._engine) as session, session.begin():
-            session.merge(row)
+        values = {
+            "image_sha256": image_sha256,
+            "prompt": _short(prompt),
+            "model_version": model_version,
+            "payload": payload,
+            "used_at": time.time(),
+        }
+        with self.database.write() as connection:
+            connection.execute(self.database.upsert(ResultRow, values))
         with self._lock:
             self._writes += 1
             due = self._writes % min(64, self._entries) == 0
@@ -138,39 +131,18 @@ class Store:
 
     def count_results(self) -> int:
         """How many results are kept."""
-        with self._guard(), Session(self._engine) as session:
-            return session.scalar(select(func.count()).select_from(ResultRow)) or 0
+        with self.database.read() as connection:
+            return connection.scalar(select(func.count()).select_from(ResultRow)) or 0
 
     def _prune(self) -> None:
-        with self._guard(), Session(self._engine) as session, session.begin():
-            edge = session.scalar(
+        with self.database.write() as connection:
+            edge = connection.scalar(
                 select(ResultRow.used_at).order_by(ResultRow.used_at.desc()).offset(self._entries).limit(1)
             )
             if edge is not None:
-                session.execute(delete(ResultRow).where(ResultRow.used_at <= edge))
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
-            yield
-        except SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-            raise StoreError(
-                f"the database cannot be used ({reason}); check INT_DATA_DIR and its free space"
-            ) from error
+                connection.execute(delete(ResultRow).where(ResultRow.used_at <= edge))
 
 
-def _open(url: str) -> Engine:
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-
-        @event.listens_for(engine, "connect")
-        def _prepare(connection: Any, _record: Any) -> None:
-            # WAL lets readers read while one writes; a lock is waited for, but not for long.
-            cursor = connection.cursor()
-            cursor.execute("PRAGMA journal_mode=WAL")
-            cursor.execute("PRAGMA synchronous=NORMAL")
-            cursor.execute("PRAGMA busy_timeout=2000")
-            cursor.close()
-
-    return engine
+def _short(prompt: str) -> str:
+    """The prompt as a key: a long one by its digest, as PostgreSQL's keys must be short."""
+    return prompt if len(prompt) <= _LONGEST else f"sha256:{hashlib.sha256(prompt.encode()).hexdigest()}"

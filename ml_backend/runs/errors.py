@@ -1,0 +1,27 @@
+"""What the ledger refuses."""
+
+from __future__ import annotations
+
+from ml_backend.runs.types import Run
+
+
+class LedgerError(RuntimeError):
+    """The run is not in a state for that; the message names the state and the cure."""
+
+
+class UnknownRunError(LedgerError):
+    """There is no run of that id."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"there is no run {run_id!r}; `int-backend runs list` shows all")
+
+
+class RunExistsError(LedgerError):
+    """A run of this model version is under way on this project already: ``run``."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(
+            f"run {run.id} of {run.spec.model_version} is under way on project {run.spec.project} already "
+            f"({run.state.value}); join it, or cancel it first"
+        )
+        self.run = run

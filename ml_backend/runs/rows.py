@@ -1,0 +1,227 @@
+"""What the ledger does to rows within one transaction. `ml_backend.runs.ledger` says which locks are held."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, case, delete, insert, literal, select, text, update
+
+from ml_backend.database import epoch_now
+from ml_backend.runs.errors import UnknownRunError
+from ml_backend.runs.tables import LeaseRow, RunRow, TaskRow
+from ml_backend.runs.types import Lease, Run, RunSpec, RunState, TaskRecord, TaskResult, TaskState
+
+Counts = Counter[TaskState]
+"""By how much the number of tasks in each state changes."""
+
+MOST_ATTEMPTS = 5
+_DIED = f"its workers died {MOST_ATTEMPTS} times"
+_CHUNK = 5000
+_CHUNK_SECONDS = 2.0
+_SPEC_FIELDS = frozenset(field.name for field in fields(RunSpec))
+_INSERT = {
+    "sqlite": "INSERT OR IGNORE INTO run_tasks (run, task) SELECT :run, value FROM json_each(:tasks)",
+    "postgresql": "INSERT INTO run_tasks (run, task) SELECT :run, unnest(CAST(:tasks AS bigint[])) "
+    "ON CONFLICT DO NOTHING",
+}
+
+
+def key_of(run_id: str) -> int:
+    """The key of a run's id. Raises ``UnknownRunError`` for what can be none."""
+    if not (run_id.isascii() and run_id.isdecimal() and len(run_id) <= 18):
+        raise UnknownRunError(run_id)
+    return int(run_id)
+
+
+def run_of(row: Row[Any]) -> Run:
+    """A row of ``runs``."""
+    spec = {name: value for name, value in json.loads(row.spec).items() if name in _SPEC_FIELDS}
+    finished = None if row.finished_at is None else _moment(row.finished_at)
+    return Run(str(row.id), RunSpec(**spec), RunState(row.state), row.why, _moment(row.created_at), finished)
+
+
+def record_of(row: Row[Any]) -> TaskRecord:
+    """A row of ``run_tasks``."""
+    return TaskRecord(row.task, TaskState(row.state), row.attempts, row.score, row.reason, row.seconds, row.prediction)
+
+
+def clean(reason: str) -> str:
+    """A reason that every database takes: no NUL, no half characters, at most 2000 characters."""
+    return reason.replace("\0", "").encode("utf-8", "replace").decode()[:2000]
+
+
+def chunks(task_ids: Iterable[int]) -> Iterator[list[int]]:
+    """Ids in lists of thousands, ascending within each; smaller lists where they come slowly."""
+    chunk: set[int] = set()
+    begun = time.monotonic()  # only sets how often rows are written
+    for task in task_ids:
+        chunk.add(task)
+        if len(chunk) >= _CHUNK or time.monotonic() - begun > _CHUNK_SECONDS:
+            yield sorted(chunk)
+            chunk, begun = set(), time.monotonic()
+    if chunk:
+        yield sorted(chunk)
+
+
+def add_tasks(connection: Connection, key: int, tasks: Sequence[int]) -> int:
+    """Insert pending tasks; those that are there stay as they are. Returns how many are new."""
+    dialect = connection.dialect.name
+    given = json.dumps(tasks) if dialect == "sqlite" else list(tasks)
+    return connection.execute(text(_INSERT[dialect]), {"run": key, "tasks": given}).rowcount
+
+
+def state_of(connection: Connection, key: int, *, lock: bool = False) -> RunState:
+    """The run's state; with ``lock`` it stays so until the transaction ends."""
+    wanted = select(RunRow.state).where(RunRow.id == key)
+    state = connection.scalar(wanted.with_for_update() if lock else wanted)
+    if state is None:
+        raise UnknownRunError(str(key))
+    return RunState(state)
+
+
+def pending(connection: Connection, key: int, count: int) -> Sequence[int]:
+    """The lowest pending tasks that nobody else is taking, locked."""
+    return connection.scalars(
+        select(TaskRow.task)
+        .where(TaskRow.run == key, TaskRow.state == TaskState.PENDING.value)
+        .order_by(TaskRow.task)
+        .limit(count)
+        .with_for_update(skip_locked=True)
+    ).all()
+
+
+def grant(connection: Connection, key: int, owner: str, tasks: Sequence[int], seconds: float) -> Lease:
+    """Make a lease of locked pending tasks."""
+    made = insert(LeaseRow).values(run=key, owner=owner, expires_at=epoch_now() + seconds).returning(LeaseRow.id)
+    token = connection.execute(made).scalar_one()
+    taken = connection.execute(
+        update(TaskRow)
+        .where(TaskRow.run == key, TaskRow.task.in_(tasks))
+        .values(state=TaskState.LEASED.value, lease=token, attempts=TaskRow.attempts + 1)
+        .returning(TaskRow.task, TaskRow.attempts)
+    )
+    return Lease(str(key), str(token), owner, {row.task: row.attempts for row in taken})
+
+
+def reap(connection: Connection, which: ColumnElement[bool]) -> Counts:
+    """Take the tasks of these leases back, unless someone is writing under a lease right now.
+
+    Their attempts count, as their workers fell silent; a task that had its `MOST_ATTEMPTS` fails.
+    """
+    silent = select(LeaseRow.id).where(which).with_for_update(skip_locked=True)
+    tokens = connection.scalars(silent).all()
+    if not tokens:
+        return Counts()
+    connection.execute(delete(LeaseRow).where(LeaseRow.id.in_(tokens)))
+    worn = TaskRow.attempts >= MOST_ATTEMPTS
+    states = connection.scalars(
+        update(TaskRow)
+        .where(TaskRow.lease.in_(tokens))
+        .values(
+            lease=None,
+            state=case((worn, literal(TaskState.FAILED.value)), else_=literal(TaskState.PENDING.value)),
+            reason=case((worn, literal(_DIED)), else_=literal("")),
+        )
+        .returning(TaskRow.state)
+    ).all()
+    counts = Counts(TaskState(state) for state in states)
+    counts[TaskState.LEASED] -= len(states)
+    return counts
+
+
+def held(connection: Connection, lease: Lease) -> Sequence[int]:
+    """The tasks still held under the lease, ascending; the lease is locked. Empty if it is lost."""
+    token = connection.scalar(select(LeaseRow.id).where(LeaseRow.id == int(lease.token)).with_for_update())
+    if token is None:
+        return ()
+    return connection.scalars(select(TaskRow.task).where(TaskRow.lease == token).order_by(TaskRow.task)).all()
+
+
+def give_back(connection: Connection, lease: Lease, tasks: Collection[int]) -> None:
+    """Make held tasks pending, as if they had not been leased."""
+    connection.execute(
+        update(TaskRow)
+        .where(TaskRow.run == int(lease.run), TaskRow.task.in_(tasks))
+        .values(state=TaskState.PENDING.value, lease=None, attempts=TaskRow.attempts - 1)
+    )
+
+
+def write_results(connection: Connection, key: int, results: Sequence[TaskResult]) -> None:
+    """Write final states of held tasks."""
+    rows = [
+        {
+            "of": result.task,
+            "state": result.state.value,
+            "score": result.score,
+            "reason": clean(result.reason),
+            "seconds": result.seconds,
+            "prediction": result.prediction,
+        }
+        for result in results
+    ]
+    names = [name for name in rows[0] if name != "of"]
+    connection.execute(
+        update(TaskRow)
+        .where(TaskRow.run == key, TaskRow.task == bindparam("of"))
+        .values(lease=None, **{name: bindparam(name) for name in names}),
+        rows,
+    )
+
+
+def again(connection: Connection, key: int, state: TaskState) -> int:
+    """Make final tasks pending; returns how many.
+
+    One attempt stays counted: a worker that died may have pushed a prediction, and the next one must look.
+    """
+    return connection.execute(
+        update(TaskRow)
+        .where(TaskRow.run == key, TaskRow.state == state.value)
+        .values(state=TaskState.PENDING.value, attempts=1, score=None, reason="", seconds=0.0, prediction=None)
+    ).rowcount
+
+
+def drop_lease(connection: Connection, lease: Lease) -> None:
+    """Remove a lease under which nothing is held any more."""
+    connection.execute(delete(LeaseRow).where(LeaseRow.id == int(lease.token)))
+
+
+def settle(connection: Connection, key: int, counts: Counts, *, only: RunState | None = None) -> bool:
+    """Change the run's counters; an active run of which nothing is left is finished.
+
+    Args:
+        connection: its transaction changed the tasks accordingly, and gets the lock on the run here.
+        key: the run.
+        counts: the changes.
+        only: change nothing unless the run is in this state.
+
+    Returns:
+        Whether the run was there and in that state.
+    """
+    changes = {state.value: getattr(RunRow, state.value) + change for state, change in counts.items() if change}
+    wanted = update(RunRow).where(RunRow.id == key).values(changes or {"why": RunRow.why})
+    if only is not None:
+        wanted = wanted.where(RunRow.state == only.value)
+    row = connection.execute(wanted.returning(RunRow.state, RunRow.pending, RunRow.leased)).one_or_none()
+    if row is None:
+        return False
+    if row.state == RunState.ACTIVE.value and row.pending + row.leased == 0:
+        ended = {"state": RunState.FINISHED.value, "finished_at": epoch_now()}
+        connection.execute(update(RunRow).where(RunRow.id == key).values(ended))
+    return True
+
+
+def forget(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Remove runs that are still being prepared, with their tasks."""
+    gone = delete(RunRow).where(which, RunRow.state == RunState.PREPARING.value).returning(RunRow.id)
+    for key in connection.scalars(gone).all():
+        connection.execute(delete(TaskRow).where(TaskRow.run == key))
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
