@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml_backend.wire import RequestError, fresh_id
@@ -27,7 +27,7 @@ class TooLargeError(ValueError):
     """The body is larger than allowed."""
 
 
-class JsonResponse(Response):
+class JsonResponse(JSONResponse):
     """ASCII JSON without NaN, whatever text it holds; takes data, or text that is JSON already."""
 
     media_type = "application/json"
