@@ -19,6 +19,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
+_UNICAST = ipaddress.ip_network("2000::/3")
+_RELAYS = ipaddress.ip_network("192.88.99.0/24")
 _TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 
 
@@ -43,6 +45,10 @@ def is_public(address: Address) -> bool:
             return False
         if address in _TRANSLATED[0]:
             return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if address not in _UNICAST:  # also IPv4 in other clothes: ::a.b.c.d, ::ffff:0:a.b.c.d
+            return False
+    if address in _RELAYS:
+        return False
     return address.is_global and not address.is_multicast and not address.is_unspecified
 
 

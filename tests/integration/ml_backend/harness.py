@@ -22,6 +22,7 @@ from PIL import Image as PilImage
 
 from int_model.prompts import TaskPrompt
 from int_model.types import Image, Instance, Segmentation, Trace
+from ml_backend.addresses import Resolver, resolve
 from ml_backend.app import create_app
 from ml_backend.regions.decode import decode_region
 from ml_backend.settings import Settings
@@ -220,12 +221,13 @@ def backend(
     *,
     strategy: RedThings | None = None,
     identity: ModelIdentity = IDENTITY,
+    resolver: Resolver = resolve,
     **settings: Any,
 ) -> Iterator[Backend]:
     """A backend on a free port, with a fake strategy."""
     chosen = strategy or RedThings()
     settings = {"data_dir": folder, "deadline": 20.0, **settings}
-    app = create_app(Settings(**settings), load=load or (lambda: chosen), identity=identity)
+    app = create_app(Settings(**settings), load=load or (lambda: chosen), identity=identity, resolver=resolver)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
