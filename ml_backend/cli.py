@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ml_backend.command_tools import Debug, complain, plain_errors
+from ml_backend.runs_command import app as runs_app
 
 app = typer.Typer(
     name="int-backend",
@@ -22,8 +22,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-
 
 class StrategyName(StrEnum):
     """The values of ``--strategy``; they are those of ``int_model.strategies.STRATEGIES``."""
@@ -31,38 +29,6 @@ class StrategyName(StrEnum):
     int_ = "int"
     vlm_box = "vlm_box"
     grounded_sam = "grounded_sam"
-
-
-@contextmanager
-def plain_errors(*, debug: bool) -> Iterator[None]:
-    """Turn exceptions into one sentence on stderr and an exit status; ``debug`` lets them through with a traceback."""
-    if debug:
-        logging.basicConfig(level=logging.WARNING)
-        for name in ("int_model", "ml_backend"):
-            logging.getLogger(name).setLevel(logging.DEBUG)
-        yield
-        return
-    try:
-        yield
-    except (typer.Exit, typer.Abort):
-        raise
-    except KeyboardInterrupt:
-        complain("stopped")
-        raise typer.Exit(INTERRUPTED) from None
-    except ValueError as error:  # everything that a user can get wrong is one
-        complain(str(error))
-        raise typer.Exit(MISUSED) from None
-    except (OSError, RuntimeError) as error:
-        complain(str(error))
-        raise typer.Exit(FAILED) from None
-    except Exception as error:  # noqa: BLE001 the last resort of a program for people
-        complain(f"unexpected {type(error).__name__}: {error}; run it again with --debug to see where it comes from")
-        raise typer.Exit(FAILED) from None
-
-
-def complain(sentence: str) -> None:
-    """Write one line ``int-backend: ...`` to stderr."""
-    typer.echo(f"int-backend: {' '.join(sentence.split())}", err=True)
 
 
 def _print_version(wanted: bool) -> None:
@@ -85,7 +51,6 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--model", metavar="ROLE.KEY=VALUE", help="Change the profile, e.g. vlm.id=./llava.")
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 
 
 @app.command()
@@ -138,6 +103,88 @@ def segment(
 
 
 @app.command()
+def evaluate(
+    images: Annotated[Path | None, typer.Argument(help="Folder of the images.")] = None,
+    masks: Annotated[Path | None, typer.Argument(help="Folder of their masks, named like the images.")] = None,
+    coco: Annotated[Path | None, typer.Option(help="The truth as a COCO instance file, in place of MASKS.")] = None,
+    label_studio: Annotated[
+        Path | None, typer.Option(help="The truth as a JSON export of Label Studio, in place of MASKS.")
+    ] = None,
+    nano: Annotated[
+        int | None, typer.Option(min=1, help="So many held-out scenes of the bundled miniature world, of each seed.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="What to look for, e.g. 'camouflaged animal'.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Only objects with this COCO category or label are sought.")
+    ] = None,
+    strategies: Annotated[
+        str | None,
+        typer.Option(help="Separated by commas. (default: int,vlm_box,grounded_sam; with variants: int)"),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:KEY=VALUE", help="A changed configuration; the same NAME again adds a change."),
+    ] = None,
+    variants_file: Annotated[
+        Path | None, typer.Option("--variants", help="Variants as a TOML file, one table each.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Separated by commas: of the scenes, or of the models.")] = None,
+    protocol: Annotated[str, typer.Option(help="How masks are scored: native, mask or promac.")] = "native",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
+    part: Annotated[str | None, typer.Option(help="Only a part, e.g. 1/2, so that two processes can share.")] = None,
+    profile: Profile = "nano",
+    preset: Annotated[str | None, typer.Option(help="A named configuration of the method, e.g. paper, fast.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one option for all variants.")
+    ] = None,
+    model: Overrides = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where results and the report go.")] = Path("int-evaluation"),
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that go through the models together.")] = 4,
+    pages: Annotated[bool, typer.Option(help="Whether to keep a page per result that shows how it came about.")] = True,
+    rounds: Annotated[int, typer.Option(min=1, help="Resamplings of the bootstrap.")] = 1000,
+    debug: Debug = False,
+) -> None:
+    """Compare strategies on images with known masks: metrics, seconds, calls, memory, one report and one JSON.
+
+    Finished results are kept, so a stopped run goes on. Exit status: 0 all done, 1 some failed, 2 wrong usage.
+    """
+    with plain_errors(debug=debug):
+        from ml_backend.evaluate_command import EvaluateOptions, listed, run, whole_numbers
+
+        options = EvaluateOptions(
+            out=out,
+            images=images,
+            masks=masks,
+            coco=coco,
+            label_studio=label_studio,
+            nano=nano,
+            labels=tuple(label or ()),
+            task=task,
+            profile=profile,
+            strategies=None if strategies is None else listed(strategies),
+            variants=tuple(variant or ()),
+            variants_file=variants_file,
+            seeds=() if seeds is None else whole_numbers(seeds),
+            protocol=protocol,
+            limit=limit,
+            part=part,
+            preset=preset,
+            changes=tuple(changes or ()),
+            model_changes=tuple(model or ()),
+            device=device,
+            batch_size=batch_size,
+            pages=pages,
+            rounds=rounds,
+        )
+        status = run(options)
+    if status:
+        raise typer.Exit(status)
+
+
+@app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. (default: INT_HOST, else 0.0.0.0)")] = None,
     port: Annotated[
@@ -164,6 +211,37 @@ def serve(
             {
                 "host": host,
                 "port": port,
+                "profile": profile,
+                "strategy": None if strategy is None else strategy.value,
+                "device": device,
+                "log_level": "DEBUG" if debug else log_level and log_level.upper(),
+            }
+        )
+        run(settings, lambda line: typer.echo(line, err=True))
+
+
+@app.command()
+def worker(
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="Which models. (default: INT_PROFILE, else nano)")
+    ] = None,
+    strategy: Annotated[
+        StrategyName | None,
+        typer.Option("--strategy", "-s", help="How masks are made. (default: INT_STRATEGY, else int)"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:1, ... (default: INT_DEVICE, else auto)")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR. (default: INT_LOG_LEVEL, else INFO)")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Work on batch runs that others began, with REDIS_URL set. One per accelerator, on any number of machines."""
+    with plain_errors(debug=debug):
+        from ml_backend.serve_command import load_settings
+        from ml_backend.worker_command import run
+
+        settings = load_settings(
+            {
                 "profile": profile,
                 "strategy": None if strategy is None else strategy.value,
                 "device": device,
@@ -222,6 +300,62 @@ def doctor(
     if status:
         raise typer.Exit(status)
 
+
+@app.command()
+def annotate(
+    project: Annotated[int, typer.Option("--project", help="The project's id in Label Studio.")],
+    view: Annotated[int | None, typer.Option(help="Only the tasks of this Data Manager view (tab).")] = None,
+    prompt: Annotated[str, typer.Option(help="What to look for, instead of the connection's prompt.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Most tasks.")] = None,
+    only_missing: Annotated[
+        bool, typer.Option("--only-missing", help="Leave out tasks that have a prediction of this version.")
+    ] = False,
+    include_annotated: Annotated[
+        bool, typer.Option("--include-annotated", help="Also tasks that people annotated, skipped or began.")
+    ] = False,
+    set_model_version: Annotated[
+        bool, typer.Option("--set-model-version", help="Let the project show these predictions at the end.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the tasks.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="With REDIS_URL: do not watch, return at once.")] = False,
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="Which models. (default: INT_PROFILE, else nano)")
+    ] = None,
+    strategy: Annotated[
+        StrategyName | None,
+        typer.Option("--strategy", "-s", help="How masks are made. (default: INT_STRATEGY, else int)"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... (default: INT_DEVICE, else auto)")] = None,
+    debug: Debug = False,
+) -> None:
+    """Pre-annotate a whole project and push the predictions. Ctrl-C leaves a run that can be resumed.
+
+    Exit status: 0 all done, 1 some tasks failed or the run stopped, 2 wrong usage, 130 interrupted.
+    """
+    with plain_errors(debug=debug):
+        from rich.console import Console
+
+        from ml_backend.annotate_command import AnnotateOptions, run_annotate
+        from ml_backend.serve_command import load_settings
+
+        options = AnnotateOptions(
+            project=project,
+            view=view,
+            prompt=prompt,
+            limit=limit,
+            only_missing=only_missing,
+            include_annotated=include_annotated,
+            set_model_version=set_model_version,
+            dry_run=dry_run,
+            detach=detach,
+        )
+        given = {"profile": profile, "strategy": strategy.value if strategy else None, "device": device}
+        status = run_annotate(load_settings(given), options, tell=Console(), bar=Console(stderr=True), debug=debug)
+    if status:
+        raise typer.Exit(status)
+
+
+app.add_typer(runs_app, name="runs")
 
 medical = typer.Typer(no_args_is_help=True, help="DICOM, NIfTI and 16-bit TIFF: to Label Studio and back.")
 app.add_typer(medical, name="medical")

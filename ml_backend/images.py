@@ -35,7 +35,14 @@ _READ_TIMEOUT = 20.0
 
 
 class FetchError(ValueError):
-    """The image could not be fetched; the message says why and names the cure."""
+    """The image could not be fetched; the message says why and names the cure.
+
+    ``passing``: the same address may work later, because nobody answered or the server had a fault.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class Credentials(Protocol):
@@ -123,7 +130,8 @@ class ImageFetcher:
                     return await self._from_web(address.strip())
         except TimeoutError:
             raise FetchError(
-                f"{_short(address)} took more than {self._limits.timeout:g} s; raise INT_IMAGE_TIMEOUT or move it"
+                f"{_short(address)} took more than {self._limits.timeout:g} s; raise INT_IMAGE_TIMEOUT or move it",
+                passing=True,
             ) from None
         except ValueError as error:
             if isinstance(error, FetchError):
@@ -216,7 +224,8 @@ class ImageFetcher:
                 if attempt == _ATTEMPTS - 1:
                     raise FetchError(
                         f"{_short(str(url))} cannot be reached ({type(error).__name__}: {error}); check the address "
-                        "from where the backend runs"
+                        "from where the backend runs",
+                        passing=True,
                     ) from error
                 await asyncio.sleep(0.3 * 2**attempt)
                 continue
@@ -229,7 +238,7 @@ class ImageFetcher:
             if status not in _RETRIED or attempt == _ATTEMPTS - 1:
                 raise self._refused(status, final, ours=ours)
             await asyncio.sleep(retry_after(headers.get("retry-after"), 0.3 * 2**attempt))
-        raise FetchError(f"{_short(str(url))} keeps refusing; try again later")
+        raise FetchError(f"{_short(str(url))} keeps refusing; try again later", passing=True)
 
     async def _follow(self, url: httpx.URL) -> tuple[int, Mapping[str, str], bytes, httpx.URL]:
         """Status, headers, body and final address after at most five redirects; every hop is checked like the first."""
@@ -256,7 +265,7 @@ class ImageFetcher:
             try:
                 send += (await asyncio.to_thread(self._credentials.headers)).items()
             except LabelStudioError as error:
-                raise FetchError(str(error)) from error
+                raise FetchError(str(error), passing=error.passing) from error
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         timeouts = {"connect": 10.0, "read": _READ_TIMEOUT, "write": 10.0, "pool": self._limits.timeout}
         async with self._pool.stream("GET", target, headers=send, extensions={"timeout": timeouts}) as response:
@@ -284,7 +293,7 @@ class ImageFetcher:
             return FetchError(f"{where}: {unauthorised(self._credentials.kind if self._credentials else 'none')}")
         if status in (401, 403):
             return FetchError(f"{where} may not be read ({status}); give the token's user access to it")
-        return FetchError(f"{where} answered {status}; try it in a browser")
+        return FetchError(f"{where} answered {status}; try it in a browser", passing=status in _RETRIED)
 
 
 class _NotFoundError(FetchError):

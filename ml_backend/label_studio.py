@@ -23,11 +23,26 @@ _ACCESS_LIFETIME = 240.0
 
 
 class LabelStudioError(RuntimeError):
-    """Label Studio refused or could not be reached; the message names the cure. ``status`` is the HTTP status or 0."""
+    """Label Studio refused or could not be reached; the message names the cure.
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    Attributes:
+        status: HTTP status; 0 without an answer, or with one that is not JSON.
+        retry_after: seconds that Label Studio asked to wait, or None.
+        unsent: there was no connection, so the request certainly did nothing.
+    """
+
+    def __init__(
+        self, message: str, status: int = 0, *, retry_after: float | None = None, unsent: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
+        self.unsent = unsent
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may succeed later: no answer, half of one, too many requests, a server's fault."""
+        return self.status in (0, 408, 425, 429) or self.status >= 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +202,9 @@ class LabelStudioClient:
         if response.status_code == 401 and self.tokens.forget():
             response = self._authorised(method, path, params, body)
         if response.status_code >= 400:
-            raise LabelStudioError(self._refusal(method, path, response), response.status_code)
+            header = response.headers.get("retry-after")
+            wait = None if header is None else retry_after(header, 1.0)
+            raise LabelStudioError(self._refusal(method, path, response), response.status_code, retry_after=wait)
         return response
 
     def json(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> Any:
@@ -212,8 +229,64 @@ class LabelStudioClient:
 
     def import_predictions(self, project_id: int, predictions: list[dict[str, Any]]) -> int:
         """Push predictions; returns how many Label Studio kept (it drops invalid ones without a word)."""
-        answer = self.json("POST", f"/api/projects/{int(project_id)}/import/predictions", body=predictions)
-        return int(answer.get("created", 0))
+        path = f"/api/projects/{int(project_id)}/import/predictions"
+        answer = self.json("POST", path, body=predictions)
+        created = answer.get("created") if isinstance(answer, dict) else None
+        if not isinstance(created, int):
+            raise LabelStudioError(f"POST {self.origin.base}{path}: the answer does not say how many were created")
+        return created
+
+    def connections(self, project_id: int) -> list[dict[str, Any]]:
+        """The project's ML backends; Label Studio asks each for its state first, which may take seconds."""
+        rows = self.json("GET", "/api/ml", params={"project": int(project_id)})
+        return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+    def tasks_page(
+        self,
+        project_id: int,
+        page: int,
+        page_size: int,
+        *,
+        view: int | None = None,
+        query: Mapping[str, Any] | None = None,
+        whole: bool = False,
+    ) -> list[dict[str, Any]]:
+        """One page of tasks, [] after the last one.
+
+        Args:
+            project_id: the project.
+            page: from 1.
+            page_size: most tasks.
+            view: of the Data Manager; its filters, order and selection decide, and ``query`` is not looked at.
+            query: filters, order and selection as the Data Manager writes them.
+            whole: with annotations and predictions.
+        """
+        params: dict[str, Any] = {"project": int(project_id), "page": page, "page_size": page_size}
+        params["resolve_uri"] = "false"  # addresses as they are in the task, as /predict gets them
+        if view is not None:
+            params["view"] = view
+        if query is not None:
+            params["query"] = json.dumps(query, separators=(",", ":"))
+        if whole:
+            params["fields"] = "all"
+        try:
+            answer = self.json("GET", "/api/tasks", params=params)
+        except LabelStudioError as error:
+            if error.status == 404 and page > 1:
+                return []
+            raise
+        tasks = answer.get("tasks") if isinstance(answer, dict) else None
+        if not isinstance(tasks, list):
+            raise LabelStudioError(f"GET {self.origin.base}/api/tasks: the answer holds no list of tasks")
+        return [task for task in tasks if isinstance(task, dict)]
+
+    def update_project(self, project_id: int, change: Mapping[str, Any]) -> None:
+        """``PATCH`` a project."""
+        self.request("PATCH", f"/api/projects/{int(project_id)}", body=dict(change))
+
+    def delete_prediction(self, prediction_id: int) -> None:
+        """Delete one prediction."""
+        self.request("DELETE", f"/api/predictions/{int(prediction_id)}")
 
     def _authorised(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any) -> httpx.Response:
         return self._send(method, self.origin.resolve(path), self.tokens.headers(), params, body)
@@ -246,13 +319,14 @@ class LabelStudioClient:
             last = attempt == self._retries
             try:
                 response = self._http.request(method, url, headers=dict(headers), params=params, json=body)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 if last or not (repeatable or unsent):
                     raise LabelStudioError(
                         f"Label Studio at {self.origin.base} cannot be reached ({type(error).__name__}: "
                         f"{error}); check LABEL_STUDIO_URL from where the backend runs (in a container, localhost is "
-                        "that container)"
+                        "that container)",
+                        unsent=unsent,
                     ) from error
                 wait = 0.5 * 2**attempt
             else:

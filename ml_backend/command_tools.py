@@ -1,0 +1,46 @@
+"""What every command shares: errors as one sentence, and the option ``--debug``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+
+
+@contextmanager
+def plain_errors(*, debug: bool) -> Iterator[None]:
+    """Turn exceptions into one sentence on stderr and an exit status; ``debug`` lets them through with a traceback."""
+    if debug:
+        logging.basicConfig(level=logging.WARNING)
+        for name in ("int_model", "ml_backend"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        yield
+        return
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        complain("stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    except ValueError as error:  # everything that a user can get wrong is one
+        complain(str(error))
+        raise typer.Exit(MISUSED) from None
+    except (OSError, RuntimeError) as error:
+        complain(str(error))
+        raise typer.Exit(FAILED) from None
+    except Exception as error:  # noqa: BLE001 the last resort of a program for people
+        complain(f"unexpected {type(error).__name__}: {error}; run it again with --debug to see where it comes from")
+        raise typer.Exit(FAILED) from None
+
+
+def complain(sentence: str) -> None:
+    """Write one line ``int-backend: ...`` to stderr."""
+    typer.echo(f"int-backend: {' '.join(sentence.split())}", err=True)

@@ -1,0 +1,204 @@
+"""Which tasks a run takes, and what is known of them just before they are worked on. Blocking.
+
+Everything goes through the task list of the Data Manager. Asking for a task alone would make Label Studio ask its ML
+backend for a prediction while we wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_backend.label_studio import LabelStudioClient
+from ml_backend.wire import TaskIn, parse_task
+
+PAGE = 100
+"""Tasks per request: a hundred ids fit into the address, which proxies cut at a few thousand characters."""
+
+_VERSIONS = "predictions_model_versions"
+_CUT = 500  # Label Studio cuts the list of a task's versions there
+# Columns that the task list computes when asked for any; all but drafts and versions are hidden, for they are slow.
+_HIDDEN = [
+    f"tasks:{name}"
+    for name in (
+        "agreement",
+        "annotations_ids",
+        "annotations_results",
+        "annotators",
+        "avg_lead_time",
+        "comments",
+        "completed_at",
+        "file_upload",
+        "predictions_results",
+        "predictions_score",
+        "reviewed",
+        "reviewers",
+        "reviews_accepted",
+        "reviews_rejected",
+        "state",
+        "storage_filename",
+        "updated_by",
+    )
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task as it is now.
+
+    Attributes:
+        task: its id and data.
+        annotated: a person annotated or skipped it.
+        drafted: a person has begun to.
+        predicted: it has a prediction of the version asked about.
+    """
+
+    task: TaskIn
+    annotated: bool
+    drafted: bool
+    predicted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """A prediction that Label Studio has: its id, its score, and whether it is empty."""
+
+    id: int
+    score: float | None
+    empty: bool
+
+
+def list_tasks(
+    client: LabelStudioClient,
+    project: int,
+    version: str,
+    *,
+    view: int | None = None,
+    only_missing: bool = False,
+    include_annotated: bool = False,
+    limit: int | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
+    """Ids of a project's tasks, page by page; of a view in the view's order, else ascending.
+
+    Without a view every page begins behind the last id, so that tasks which come or go meanwhile shift nothing.
+
+    Args:
+        client: Label Studio.
+        project: id of the project.
+        version: the run's model version.
+        view: id of a Data Manager view.
+        only_missing: leave out tasks that have a prediction of ``version``.
+        include_annotated: also tasks that people annotated or skipped.
+        limit: most tasks.
+        stopping: asked before every page; the list ends early if it says so.
+
+    Raises:
+        LabelStudioError: refused, or not there.
+    """
+    given, page, last = 0, 1, 0
+    seen: set[int] = set()
+    while not stopping():
+        if view is None:
+            rows = client.tasks_page(project, 1, PAGE, query=_after(last))
+        else:
+            rows = client.tasks_page(project, page, PAGE, view=view)
+        fresh = [row for row in rows if isinstance(row.get("id"), int) and row["id"] not in seen]
+        if not rows or (view is None and not fresh):
+            return
+        chosen = [row["id"] for row in fresh if include_annotated or not _annotated(row)]
+        if only_missing and chosen:
+            have = predicted(client, project, chosen, version)
+            chosen = [task for task in chosen if task not in have]
+        for task in chosen:
+            if limit is not None and given >= limit:
+                return
+            yield task
+            given += 1
+        page, last = page + 1, max([last, *(row["id"] for row in fresh)])
+        seen = seen | {row["id"] for row in fresh} if view is not None else {last}
+
+
+def look_at(client: LabelStudioClient, project: int, tasks: Collection[int], version: str) -> dict[int, TaskView]:
+    """The tasks of a micro-batch as they are now; those that were deleted are missing.
+
+    Raises:
+        LabelStudioError: refused, or not there.
+    """
+    found: dict[int, TaskView] = {}
+    doubtful: list[int] = []
+    for part in _parts(tasks):
+        columns = {"explore": _HIDDEN, "labeling": _HIDDEN}
+        query = {"selectedItems": {"all": False, "included": part}, "hiddenColumns": columns}
+        for row in client.tasks_page(project, 1, PAGE, query=query):
+            if row.get("id") not in part:
+                continue
+            text = str(row.get(_VERSIONS) or "")
+            has = version in [name.strip() for name in text.split(",")]
+            if not has and (len(text) >= _CUT or (not text and row.get("total_predictions"))):
+                doubtful.append(row["id"])
+            drafted = row.get("draft_exists") is True
+            found[row["id"]] = TaskView(parse_task(row), _annotated(row), drafted, has)
+    for task in predicted(client, project, doubtful, version):
+        seen = found[task]
+        found[task] = TaskView(seen.task, seen.annotated, seen.drafted, predicted=True)
+    return found
+
+
+def predicted(client: LabelStudioClient, project: int, tasks: Collection[int], version: str) -> set[int]:
+    """Those of the tasks that have a prediction of that version. Raises ``LabelStudioError``."""
+    found: set[int] = set()
+    for part in _parts(tasks):
+        rows = client.tasks_page(project, 1, PAGE, query=_having(part, version))
+        found |= {row["id"] for row in rows if row.get("id") in part}
+    return found
+
+
+def existing(
+    client: LabelStudioClient, project: int, tasks: Collection[int], version: str
+) -> dict[int, list[Existing]]:
+    """The predictions of that version that the tasks have, oldest first; tasks without any are missing.
+
+    Raises:
+        LabelStudioError: refused, or not there.
+    """
+    found: dict[int, list[Existing]] = {}
+    for part in _parts(tasks):
+        for row in client.tasks_page(project, 1, PAGE, query=_having(part, version), whole=True):
+            predictions = row.get("predictions")
+            for entry in predictions if isinstance(predictions, list) else []:
+                if isinstance(entry, dict) and entry.get("model_version") == version and row.get("id") in part:
+                    known = found.setdefault(row["id"], [])
+                    if entry["id"] not in {one.id for one in known}:
+                        known.append(Existing(entry["id"], _number(entry.get("score")), not entry.get("result")))
+    return {task: sorted(entries, key=lambda one: one.id) for task, entries in found.items()}
+
+
+def _parts(tasks: Collection[int]) -> Iterator[list[int]]:
+    ordered = sorted(tasks)
+    for start in range(0, len(ordered), PAGE):
+        yield ordered[start : start + PAGE]
+
+
+def _filter(name: str, operator: str, kind: str, value: Any) -> dict[str, Any]:
+    item = {"filter": f"filter:tasks:{name}", "operator": operator, "type": kind, "value": value}
+    return {"conjunction": "and", "items": [item]}
+
+
+def _after(last: int) -> dict[str, Any]:
+    return {"filters": _filter("id", "greater", "Number", last), "ordering": ["tasks:id"]}
+
+
+def _having(tasks: list[int], version: str) -> dict[str, Any]:
+    selected = {"all": False, "included": tasks}
+    return {"selectedItems": selected, "filters": _filter(_VERSIONS, "contains", "List", [version])}
+
+
+def _annotated(row: Mapping[str, Any]) -> bool:
+    """Whether a person annotated or skipped the task: the counters exclude each other."""
+    return bool(row.get("total_annotations") or row.get("cancelled_annotations"))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

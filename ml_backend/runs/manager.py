@@ -1,0 +1,299 @@
+"""What people do with runs: start, look, cancel, resume, retry. Used by the command line and by the web pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml_backend.label_studio import LabelStudioClient, LabelStudioError
+from ml_backend.plan import Plan
+from ml_backend.runs.batch import config_hash
+from ml_backend.runs.ledger import Ledger, RunExistsError
+from ml_backend.runs.listing import list_tasks
+from ml_backend.runs.queue import RunQueue
+from ml_backend.runs.types import Progress, Run, RunSpec, RunState, TaskRecord, TaskState
+from ml_backend.store import Project
+from ml_backend.task_prompt import PromptError, prompt_of
+
+_TOGGLE = "Settings > Annotation > Use predictions to prelabel tasks"
+_VERSION_PREFIX = "int-"
+_SHOWN = 3
+
+
+class RunsError(ValueError):
+    """What was asked for cannot be done; the message names the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What became of a wish for a run.
+
+    Attributes:
+        run: the run; None after a dry run.
+        joined: it was under way already, and goes on as it was made.
+        count: its tasks.
+        warnings: what keeps people from seeing the predictions, or may surprise them.
+        version: the model version that the predictions carry.
+        prompt: the task prompt in words.
+    """
+
+    run: Run | None
+    joined: bool
+    count: int
+    warnings: tuple[str, ...]
+    version: str
+    prompt: str
+
+
+class Runs:
+    """Runs of one backend. Every method blocks, and is safe between threads.
+
+    Args:
+        ledger: where runs are kept.
+        client: Label Studio; None if none is configured: then runs can be looked at, but not started or resumed.
+        queue: is told where work is.
+        plan: see `Service.plan`.
+        default_prompt: the settings' prompt.
+        known_projects: what ``/setup`` has introduced, for projects whose connection cannot be read.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        client: LabelStudioClient | None,
+        queue: RunQueue,
+        plan: Callable[[str, Any], Plan],
+        *,
+        default_prompt: str = "",
+        known_projects: Callable[[], Sequence[Project]] = tuple,
+    ) -> None:
+        self._ledger = ledger
+        self._client = client
+        self._queue = queue
+        self._plan = plan
+        self._default_prompt = default_prompt
+        self._known_projects = known_projects
+
+    def start(
+        self,
+        project: int,
+        *,
+        view: int | None = None,
+        prompt: str = "",
+        limit: int | None = None,
+        only_missing: bool = False,
+        include_annotated: bool = False,
+        set_model_version: bool = False,
+        dry_run: bool = False,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Started:
+        """Make a run of a project's tasks, or join the one of the same version that is under way.
+
+        Args:
+            project: Label Studio's id.
+            view: take the tasks of this Data Manager view.
+            prompt: instead of the connection's, for labels that have none of their own.
+            limit: most tasks.
+            only_missing: leave out tasks that have a prediction of this version.
+            include_annotated: also tasks that people annotated, skipped or began.
+            set_model_version: let the project show this version when the run ends.
+            dry_run: only count.
+            stopping: asked now and then while tasks are listed; if it says so, nothing is made.
+
+        Raises:
+            RunsError: the labeling config or the wish makes no sense, or it was to be stopped.
+            LabelStudioError: refused, or not there.
+            StoreError: the database cannot be used.
+            QueueError: the queue cannot be reached; the run is there and goes on once it can.
+        """
+        if limit is not None and limit < 1:
+            raise RunsError("a limit must be at least 1")
+        client = self._label_studio()
+        facts = client.project(project)
+        text = str(facts.get("label_config") or "")
+        params = self._params(client, project)
+        own = None if not prompt.strip() else self._plan(text, params).version
+        if prompt.strip():
+            params = with_prompt(params, prompt.strip())
+        plan = self._plan(text, params)
+        prompts, warnings = self._prompts(plan, prompt.strip())
+        warnings += toggle_warnings(facts, plan.version, set_model_version=set_model_version)
+        if own not in (None, plan.version):
+            warnings.append(
+                f"with this prompt predictions carry the version {plan.version}, not the connection's {own}: 'Retrieve "
+                "predictions' would make its own"
+            )
+        spec = RunSpec(
+            project=project,
+            label_config=text,
+            extra_params=params,
+            model_version=plan.version,
+            prompt=prompts,
+            strategy=", ".join(dict.fromkeys(options.strategy for options in plan.options.values())),
+            config_hash=config_hash(text),
+            view=view,
+            only_missing=only_missing,
+            include_annotated=include_annotated,
+            limit=limit,
+            set_model_version=set_model_version,
+        )
+        tasks = list_tasks(
+            client,
+            project,
+            plan.version,
+            view=view,
+            only_missing=only_missing,
+            include_annotated=include_annotated,
+            limit=limit,
+            stopping=stopping,
+        )
+        if dry_run:
+            return Started(None, False, sum(1 for _ in tasks), tuple(warnings), plan.version, prompts)
+
+        def until_stopped() -> Any:
+            yield from tasks
+            if stopping():
+                raise RunsError("stopped while the tasks were listed; nothing was made")
+
+        try:
+            run, joined = self._ledger.create(spec, until_stopped()), False
+        except RunExistsError as error:
+            run, joined = error.run, True
+            warnings += _differences(run.spec, spec)
+        if run.state is RunState.ACTIVE:
+            self._queue.wake(run.id)
+        count = self._ledger.progress(run.id).total
+        return Started(run, joined, count, tuple(warnings), plan.version, prompts)
+
+    def get(self, run_id: str) -> Run:
+        """A run. Raises ``UnknownRunError``."""
+        return self._ledger.get(run_id)
+
+    def progress(self, run_id: str) -> Progress:
+        """How far a run is. Raises ``UnknownRunError``."""
+        return self._ledger.progress(run_id)
+
+    def records(
+        self, run_id: str, state: TaskState | None = None, after: int = 0, limit: int = 100
+    ) -> Sequence[TaskRecord]:
+        """Tasks of a run, by id, beginning behind the id ``after``. Raises ``UnknownRunError``."""
+        return self._ledger.records(run_id, state, after, limit)
+
+    def cancel(self, run_id: str) -> Run:
+        """Hand out no more tasks of a run; it can be resumed. Raises ``LedgerError``."""
+        return self._ledger.cancel(run_id)
+
+    def resume(self, run_id: str) -> Run:
+        """Go on with a stopped or cancelled run, or wake an active one.
+
+        Raises:
+            RunsError: the project's labeling config is no longer the run's.
+            LedgerError: it is finished, or another run of its version is under way.
+            LabelStudioError: refused, or not there.
+            QueueError: the queue cannot be reached; the run is active and goes on once it can.
+        """
+        run = self._ledger.get(run_id)
+        facts = self._label_studio().project(run.spec.project)
+        if config_hash(str(facts.get("label_config") or "")) != run.spec.config_hash:
+            raise RunsError(
+                f"the labeling config of project {run.spec.project} is no longer that of run {run_id}; start a new "
+                "run, which takes what is missing, or change the config back"
+            )
+        run = self._ledger.resume(run_id)
+        self._queue.wake(run_id)
+        return run
+
+    def retry(self, run_id: str, states: Collection[TaskState] = frozenset({TaskState.FAILED})) -> int:
+        """Do the failed (or skipped) tasks of a run again; how many there are.
+
+        Raises:
+            LedgerError: the run is stopped, cancelled or being prepared.
+            QueueError: the queue cannot be reached; the tasks are pending and done once it can.
+        """
+        count = self._ledger.retry(run_id, states)
+        if count:
+            self._queue.wake(run_id)
+        return count
+
+    def _label_studio(self) -> LabelStudioClient:
+        if self._client is None:
+            raise RunsError("no Label Studio is configured; set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        return self._client
+
+    def _params(self, client: LabelStudioClient, project: int) -> Any:
+        """The extra params of our connection; those that ``/setup`` brought, if Label Studio does not tell."""
+        try:
+            rows = client.connections(project)
+        except LabelStudioError as error:
+            if error.status in (0, 401, 404):
+                raise
+            rows = []
+        row = our_connection(rows)
+        if row is not None:
+            return row.get("extra_params")
+        return next((known.extra_params for known in self._known_projects() if known.id == str(project)), None)
+
+    def _prompts(self, plan: Plan, wanted: str) -> tuple[str, list[str]]:
+        """The prompts in words, and the labels for which the one that was asked for does not count."""
+        found: dict[str, None] = {}
+        others: dict[str, None] = {}
+        for image in plan.config.images:
+            for target in plan.config.targets(image):
+                try:
+                    text, source = prompt_of(target, plan.params, self._default_prompt, {})
+                except PromptError as error:
+                    raise RunsError(str(error)) from None
+                found[text] = None
+                if wanted and text != " ".join(wanted.split()):
+                    name = target.label.value if target.label else target.control.name
+                    others[f"'{name}' keeps its own prompt {text!r} (from the {source})"] = None
+        shown = list(found)[:_SHOWN]
+        more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        return f"{'; '.join(shown)}{more}", list(others)
+
+    def list(self, project: int | None = None, limit: int = 50) -> Sequence[Run]:
+        """The newest runs, of one project or of all, newest first."""
+        return self._ledger.runs(project, limit)
+
+
+def our_connection(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The connection to this backend among a project's ML backends: by its versions, else the only one."""
+    ours = [row for row in rows if str(row.get("model_version") or "").startswith(_VERSION_PREFIX)]
+    return next(iter(ours), rows[0] if len(rows) == 1 else None)
+
+
+def with_prompt(params: Any, prompt: str) -> dict[str, Any]:
+    """Extra params with another prompt; options and prompts of single labels stay."""
+    if isinstance(params, str):
+        try:
+            params = json.loads(params)
+        except ValueError:
+            params = None
+    return {**(params if isinstance(params, Mapping) else {}), "prompt": prompt}
+
+
+def toggle_warnings(project: Mapping[str, Any], version: str, *, set_model_version: bool) -> list[str]:
+    """What in a project keeps people from seeing the predictions of that version."""
+    found = []
+    if project.get("show_collab_predictions") is False:
+        found.append(f"the project does not show predictions to annotators: switch on {_TOGGLE}")
+    chosen = str(project.get("model_version") or "")
+    if chosen != version and not set_model_version:
+        shown = f"shows the predictions of '{chosen}'" if chosen else "has no version of predictions chosen"
+        found.append(f"the project {shown}: choose '{version}' under {_TOGGLE}, or give --set-model-version")
+    if project.get("evaluate_predictions_automatically"):
+        found.append(
+            "the project asks its ML backend whenever tasks are listed (evaluate_predictions_automatically), which "
+            "makes runs slow: set it to false with PATCH /api/projects/ID"
+        )
+    return found
+
+
+def _differences(running: RunSpec, wanted: RunSpec) -> list[str]:
+    names = ("view", "limit", "only_missing", "include_annotated", "set_model_version")
+    different = [name for name in names if getattr(running, name) != getattr(wanted, name)]
+    if not different:
+        return []
+    return [f"the run under way was made with another {', '.join(different)}; it goes on as it was made"]

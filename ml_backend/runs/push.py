@@ -1,0 +1,254 @@
+"""Finished predictions on their way to Label Studio: in groups, never twice, and patiently."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ml_backend.label_studio import LabelStudioClient, LabelStudioError
+from ml_backend.runs.listing import Existing, existing, look_at
+from ml_backend.runs.patience import Patience
+from ml_backend.runs.types import Lease, TaskResult, TaskState
+
+_log = logging.getLogger(__name__)
+_GROUP = 64
+_GROUP_BYTES = 16 * 1024 * 1024
+_LINGER = 2.0
+_LOOK_BYTES = 512 * 1024
+_FOR_ALL = (401, 403, 404)
+"""What Label Studio answers where not an item but the token or the project is at fault."""
+
+
+@dataclass(slots=True, eq=False)
+class Finished:
+    """A prediction that is to be pushed, and the result that the ledger gets once it was."""
+
+    lease: Lease
+    result: TaskResult
+    prediction: dict[str, Any]
+    doubtful: bool = False  # somebody may have pushed it already
+    size: int = 0
+    settled: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def __post_init__(self) -> None:
+        self.doubtful = self.lease.attempts.get(self.result.task, 1) > 1
+        self.size = len(json.dumps(self.prediction, separators=(",", ":")))
+
+
+Fence = Callable[[Lease], Awaitable[frozenset[int]]]
+"""Makes sure that a lease lasts for one more push; the tasks that are still held under it."""
+
+Settle = Callable[[Lease, Sequence[TaskResult]], Awaitable[None]]
+"""Writes results into the ledger."""
+
+
+class Pusher:
+    """Pushes the predictions of one run, one group at a time. Lives in one event loop; `close` it there.
+
+    A group goes when it is full, when its first prediction has waited two seconds, or when somebody is in a hurry.
+    Before every attempt the leases are renewed: what others have taken over meanwhile is left to them. After an
+    attempt whose end is not known, Label Studio is first asked what arrived.
+
+    Args:
+        client: without retries of its own.
+        patience: waits while Label Studio is away.
+        project: the project's id.
+        version: the run's model version.
+        fence: renews a lease.
+        settle: tells the ledger.
+        still_right: raises if the run must stop, e.g. as the labeling config was changed; asked before an item is
+            called refused.
+    """
+
+    def __init__(
+        self,
+        client: LabelStudioClient,
+        patience: Patience,
+        project: int,
+        version: str,
+        *,
+        fence: Fence,
+        settle: Settle,
+        still_right: Callable[[], Awaitable[None]],
+        linger: float = _LINGER,
+    ) -> None:
+        self._client = client
+        self._patience = patience
+        self._project = project
+        self._version = version
+        self._fence = fence
+        self._settle = settle
+        self._still_right = still_right
+        self._linger = linger
+        self._waiting: list[Finished] = []
+        self._news = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+
+    async def push(self, entry: Finished) -> bool:
+        """Returns once the ledger knows; False if the task was taken over by somebody else.
+
+        Raises:
+            LabelStudioError: Label Studio refuses everything for good.
+            WorkEndedError: the run is over, or the process is told to stop.
+        """
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop().create_task(self._run())
+        self._waiting.append(entry)
+        self._news.set()
+        if len(self._waiting) >= _GROUP:
+            self._hurry.set()
+        return await entry.settled
+
+    def hurry(self) -> None:
+        """Push what is there now."""
+        if self._waiting:
+            self._hurry.set()
+
+    async def close(self) -> None:
+        """Stop; what was not pushed raises ``CancelledError`` where it is waited for."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        for entry in self._waiting:
+            entry.settled.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            await self._news.wait()
+            try:
+                async with asyncio.timeout(self._linger):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass  # waited long enough for company
+            self._hurry.clear()
+            self._news.clear()
+            while self._waiting:
+                await self._one_group(self._take())
+
+    def _take(self) -> list[Finished]:
+        group, size = [self._waiting.pop(0)], 0
+        size = group[0].size
+        while self._waiting and len(group) < _GROUP and size + self._waiting[0].size <= _GROUP_BYTES:
+            size += self._waiting[0].size
+            group.append(self._waiting.pop(0))
+        return group
+
+    async def _one_group(self, group: list[Finished]) -> None:
+        try:
+            await self._send(group)
+        except asyncio.CancelledError:
+            for entry in group:
+                entry.settled.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - everybody who waits for it gets it
+            for entry in group:
+                if not entry.settled.done():
+                    entry.settled.set_exception(error)
+
+    async def _send(self, group: list[Finished]) -> None:
+        delay = 1.0
+        while True:
+            group = await self._held(group)
+            doubtful = [entry for entry in group if entry.doubtful]
+            if doubtful:
+                there = await self._look(doubtful)
+                await self._arrived([e for e in doubtful if e.result.task in there], there)
+                group = [entry for entry in group if entry.result.task not in there]
+            if not group:
+                return
+            items = [{"task": entry.result.task, **entry.prediction} for entry in group]
+            try:
+                created = await self._patience.once(self._client.import_predictions, self._project, items)
+            except LabelStudioError as error:
+                if error.passing:
+                    for entry in group:
+                        entry.doubtful = entry.doubtful or not (error.unsent or error.status == 429)
+                    await self._patience.wait(error, delay)
+                    delay = min(2 * delay, 30.0)
+                    continue
+                if error.status in _FOR_ALL:
+                    raise
+                await self._one_by_one(group, str(error))
+                return
+            self._patience.well()
+            if created >= len(group):
+                await self._arrived(group, await self._look_if_small(group))
+                return
+            there = await self._look(group)
+            await self._arrived([entry for entry in group if entry.result.task in there], there)
+            rest = [entry for entry in group if entry.result.task not in there]
+            await self._one_by_one(rest, "it does not fit Label Studio's labeling config; its log says why")
+            return
+
+    async def _held(self, group: list[Finished]) -> list[Finished]:
+        """Those that are still ours; the leases of these last for another push."""
+        leases = {entry.lease.token: entry.lease for entry in group}
+        held = {token: await self._fence(lease) for token, lease in leases.items()}
+        lost = [entry for entry in group if entry.result.task not in held[entry.lease.token]]
+        for entry in lost:
+            _log.info("task %d was taken over by another worker", entry.result.task)
+            entry.settled.set_result(False)
+        return [entry for entry in group if entry not in lost]
+
+    async def _one_by_one(self, group: list[Finished], reason: str) -> None:
+        """Find out which items Label Studio will not take, and why."""
+        if not group:
+            return
+        await self._still_right()
+        if len(group) > 1:
+            for entry in group:
+                await self._send([entry])
+            return
+        (entry,) = group
+        task = entry.result.task
+        there = await self._patience.call(look_at, self._client, self._project, [task], self._version)
+        if task in there:
+            text = f"Label Studio did not take the prediction: {reason}"[:500]
+            result = replace(entry.result, state=TaskState.FAILED, score=None, reason=text)
+        else:
+            result = replace(entry.result, state=TaskState.SKIPPED, score=None, reason="the task was deleted")
+        await self._settle_all([entry], [result])
+
+    async def _look(self, group: Collection[Finished]) -> dict[int, list[Existing]]:
+        """Which predictions are there; a second one of ours on a task is removed."""
+        tasks = [entry.result.task for entry in group]
+        there = await self._patience.call(existing, self._client, self._project, tasks, self._version)
+        for task, (_, *surplus) in there.items():
+            for one in surplus:
+                _log.warning("task %d had a second prediction of %s; removing it", task, self._version)
+                await self._remove(one.id)
+        return there
+
+    async def _remove(self, prediction: int) -> None:
+        try:
+            await self._patience.call(self._client.delete_prediction, prediction)
+        except LabelStudioError as error:
+            if error.status != 404:  # somebody else removed it
+                _log.warning("%s", error)
+
+    async def _look_if_small(self, group: list[Finished]) -> dict[int, list[Existing]]:
+        """The ids of what was just pushed, where that is cheap; masks as large as photos are not fetched back."""
+        if sum(entry.size for entry in group) > _LOOK_BYTES:
+            return {}
+        return await self._look(group)
+
+    async def _arrived(self, group: list[Finished], there: dict[int, list[Existing]]) -> None:
+        results = []
+        for entry in group:
+            seen = there.get(entry.result.task)
+            results.append(replace(entry.result, prediction=seen[0].id) if seen else entry.result)
+        await self._settle_all(group, results)
+
+    async def _settle_all(self, group: list[Finished], results: list[TaskResult]) -> None:
+        leases = {entry.lease.token: entry.lease for entry in group}
+        for token, lease in leases.items():
+            own = [r for entry, r in zip(group, results, strict=True) if entry.lease.token == token]
+            await self._settle(lease, own)
+        for entry in group:
+            if not entry.settled.done():
+                entry.settled.set_result(True)

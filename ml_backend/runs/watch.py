@@ -1,0 +1,105 @@
+"""A run on the terminal: a live bar, or a line now and then where nobody sees a bar; and what it came to."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from ml_backend.runs.types import Progress as RunProgress
+from ml_backend.runs.types import Run, RunState, TaskRecord, TaskState
+
+_LINE_SECONDS = 10.0
+_LISTED = 20
+
+
+class Bar:
+    """Shows progress on a console, as a context manager."""
+
+    def __init__(self, console: Console, run_id: str) -> None:
+        self._console = console
+        self._run_id = run_id
+        self._said = 0.0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(f"run {run_id}", total=None, text="")
+
+    def __enter__(self) -> Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, progress: RunProgress, note: str = "") -> None:
+        """Update; ``note`` says what is waited for, or is ""."""
+        text = f"{pace(progress)}  {note}".rstrip()
+        finished = progress.total - progress.left
+        self._bar.update(self._task, total=progress.total, completed=finished, text=escape(text))
+        if not self._console.is_terminal and time.monotonic() - self._said >= _LINE_SECONDS:
+            self._said = time.monotonic()
+            self._console.print(f"run {self._run_id}: {finished} of {progress.total}  {text}", markup=False)
+
+
+class ConsoleLog(logging.Handler):
+    """Log records above the bar, one line each."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+
+def pace(progress: RunProgress) -> str:
+    """Images per second, time left, what abstained and failed: ``1.9 images/s, 0:02:10 left, 3 abstained``."""
+    parts = []
+    if progress.rate:
+        parts.append(f"{progress.rate:.2g} images/s" if progress.rate < 10 else f"{progress.rate:.0f} images/s")
+    if progress.left and progress.eta_seconds is not None:
+        parts.append(f"{duration(progress.eta_seconds)} left")
+    for state in (TaskState.ABSTAINED, TaskState.FAILED, TaskState.SKIPPED):
+        if progress.counts.get(state):
+            parts.append(f"{progress.counts[state]} {state.value}")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``1:02:03``."""
+    whole = max(0, round(seconds))
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def counts(progress: RunProgress) -> str:
+    """``295 done, 5 failed``: every state that has tasks."""
+    return ", ".join(f"{progress.counts[s]} {s.value}" for s in TaskState if progress.counts.get(s)) or "no tasks"
+
+
+def summary(run: Run, progress: RunProgress, failed: list[TaskRecord]) -> list[str]:
+    """What a run came to, and what to do next; ``failed`` are its first failed tasks."""
+    ended = f" {run.state.value}" if run.state is not RunState.ACTIVE else " goes on"
+    said = [f"run {run.id}{ended}: {counts(progress)}" + (f" ({run.why})" if run.why else "")]
+    for record in failed[:_LISTED]:
+        said.append(f"  task {record.task}: {record.reason}")
+    more = progress.counts.get(TaskState.FAILED, 0)
+    if more > _LISTED:
+        said.append(f"  and {more - _LISTED} more: int-backend runs show {run.id} --state failed")
+    if more and run.state is RunState.FINISHED:
+        said.append(f"try the failed ones again: int-backend runs retry {run.id}")
+    if run.state in (RunState.STOPPED, RunState.CANCELLED) and progress.left:
+        said.append(f"go on with it: int-backend runs resume {run.id}")
+    return said
