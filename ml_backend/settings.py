@@ -64,6 +64,9 @@ class Settings(BaseSettings):
         {}, validation_alias=_names("INT_CONFIG"), description='JSON, options of the method: {"pnm": {"key": "name"}}.'
     )
     micro_batch: int = Field(4, ge=1, le=256, description="Images that the models take at once.")
+    run_batch: int = Field(
+        16, ge=1, le=1000, description="Batch runs: tasks that a worker takes at a time; one that dies delays so many."
+    )
     oom_fallback: Literal["fail", "cpu"] = Field(
         "fail",
         description="An image too large for the accelerator fails, or goes to a second copy of the models on the CPU "
