@@ -18,7 +18,7 @@ SIDE = 320
 
 
 def comparison(image: Image, mask: Mask, truth: Mask, side: int = SIDE) -> bytes:
-    """The image in grey with right pixels green, extra ones red, missed ones blue and the truth outlined white, as JPEG.
+    """The image in grey with right pixels green, extra red, missed blue and the truth outlined white, as JPEG.
 
     All are ``[H, W]``; the longer side becomes ``side`` (small images are enlarged up to twice).
     """

@@ -84,6 +84,10 @@ class DiffusersInpainter:
         self._settings = settings
         pipeline.set_progress_bar_config(disable=True)
 
+    def with_seed(self, seed: int) -> DiffusersInpainter:
+        """The same model, which it shares, with other noise."""
+        return DiffusersInpainter(self._pipeline, self._settings.model_copy(update={"seed": seed}))
+
     def inpaint(
         self, images: Sequence[Image], masks: Sequence[Mask], positive: Sequence[str], negative: Sequence[str]
     ) -> list[Image]:
