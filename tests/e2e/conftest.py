@@ -62,21 +62,36 @@ def label_studio(label_studio_program: Path, tmp_path_factory: pytest.TempPathFa
     assert group_members(server.child.process.pid) == []
 
 
+@dataclass(frozen=True)
+class Login:
+    """A logged-in session and the user's one personal access token."""
+
+    session: LabelStudioSession
+    token: str
+
+
 @pytest.fixture(scope="session")
-def world(label_studio: LabelStudioServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def login(label_studio: LabelStudioServer) -> Iterator[Login]:
     session = LabelStudioSession(label_studio.url, label_studio.email, label_studio.password)
+    try:
+        yield Login(session, session.create_token())
+    finally:
+        session.close()
+
+
+@pytest.fixture(scope="session")
+def world(label_studio: LabelStudioServer, login: Login, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     child, backend = start_backend(
         port=free_port(),
         profile="nano",
         label_studio_url=label_studio.url,
-        token=session.create_token(),
+        token=login.token,
         folder=tmp_path_factory.mktemp("backend"),
         log=LOGS / "backend.log",
     )
     try:
-        yield World(server=label_studio, session=session, backend=backend)
+        yield World(server=label_studio, session=login.session, backend=backend)
     finally:
-        session.close()
         child.stop()
     assert group_members(child.process.pid) == []
 
