@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import DateTime, LargeBinary, String, Text, delete, func, select, update
+from sqlalchemy import DateTime, Double, LargeBinary, String, Text, delete, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from ml_backend.database import Base, Database, StoreError
@@ -39,7 +39,7 @@ class ResultRow(Base):
     prompt: Mapped[str] = mapped_column(String(200), primary_key=True)
     model_version: Mapped[str] = mapped_column(String(200), primary_key=True)
     payload: Mapped[bytes] = mapped_column(LargeBinary)
-    used_at: Mapped[float] = mapped_column(index=True)
+    used_at: Mapped[float] = mapped_column(Double, index=True)
 
 
 _LONGEST = 200

@@ -6,7 +6,7 @@ through `ml_backend.runs.ledger`, which locks the lease or the run first.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Float, Index, Integer, String, Text, text
+from sqlalchemy import BigInteger, Boolean, Double, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ml_backend.database import Base
@@ -44,9 +44,9 @@ class RunRow(Base):
     state: Mapped[str] = mapped_column(String(12))
     why: Mapped[str] = mapped_column(Text, default="")
     listed: Mapped[bool] = mapped_column(Boolean, default=False)
-    created_at: Mapped[float] = mapped_column(Float)
-    touched_at: Mapped[float] = mapped_column(Float)
-    finished_at: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[float] = mapped_column(Double)
+    touched_at: Mapped[float] = mapped_column(Double)
+    finished_at: Mapped[float | None] = mapped_column(Double)
     pending: Mapped[int] = mapped_column(BigInteger, default=0)
     leased: Mapped[int] = mapped_column(BigInteger, default=0)
     done: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -70,9 +70,9 @@ class TaskRow(Base):
     state: Mapped[str] = mapped_column(String(12), server_default="pending")
     attempts: Mapped[int] = mapped_column(Integer, server_default="0")
     lease: Mapped[int | None] = mapped_column(BigInteger)
-    score: Mapped[float | None] = mapped_column(Float)
+    score: Mapped[float | None] = mapped_column(Double)
     reason: Mapped[str] = mapped_column(Text, server_default="")
-    seconds: Mapped[float] = mapped_column(Float, server_default="0")
+    seconds: Mapped[float] = mapped_column(Double, server_default="0")
     prediction: Mapped[int | None] = mapped_column(BigInteger)
 
 
@@ -85,7 +85,7 @@ class LeaseRow(Base):
     id: Mapped[int] = mapped_column(_KEY, primary_key=True)
     run: Mapped[int] = mapped_column(BigInteger)
     owner: Mapped[str] = mapped_column(String(200))
-    expires_at: Mapped[float] = mapped_column(Float)
+    expires_at: Mapped[float] = mapped_column(Double)
 
 
 class PaceRow(Base):

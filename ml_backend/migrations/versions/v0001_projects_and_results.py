@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("prompt", sa.String(200), primary_key=True),
         sa.Column("model_version", sa.String(200), primary_key=True),
         sa.Column("payload", sa.LargeBinary, nullable=False),
-        sa.Column("used_at", sa.Float, nullable=False),
+        sa.Column("used_at", sa.Double, nullable=False),
         if_not_exists=True,
     )
     op.create_index("ix_results_used_at", "results", ["used_at"], if_not_exists=True)

@@ -21,9 +21,9 @@ def upgrade() -> None:
         sa.Column("state", sa.String(12), nullable=False),
         sa.Column("why", sa.Text, nullable=False),
         sa.Column("listed", sa.Boolean, nullable=False),
-        sa.Column("created_at", sa.Float, nullable=False),
-        sa.Column("touched_at", sa.Float, nullable=False),
-        sa.Column("finished_at", sa.Float),
+        sa.Column("created_at", sa.Double, nullable=False),
+        sa.Column("touched_at", sa.Double, nullable=False),
+        sa.Column("finished_at", sa.Double),
         *(sa.Column(state, sa.BigInteger, nullable=False) for state in _STATES),
         sqlite_autoincrement=True,
     )
@@ -42,9 +42,9 @@ def upgrade() -> None:
         sa.Column("state", sa.String(12), nullable=False, server_default="pending"),
         sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
         sa.Column("lease", sa.BigInteger),
-        sa.Column("score", sa.Float),
+        sa.Column("score", sa.Double),
         sa.Column("reason", sa.Text, nullable=False, server_default=""),
-        sa.Column("seconds", sa.Float, nullable=False, server_default="0"),
+        sa.Column("seconds", sa.Double, nullable=False, server_default="0"),
         sa.Column("prediction", sa.BigInteger),
         sqlite_with_rowid=False,
     )
@@ -56,7 +56,7 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
         sa.Column("run", sa.BigInteger, nullable=False),
         sa.Column("owner", sa.String(200), nullable=False),
-        sa.Column("expires_at", sa.Float, nullable=False),
+        sa.Column("expires_at", sa.Double, nullable=False),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_run_leases_run", "run_leases", ["run", "expires_at"])

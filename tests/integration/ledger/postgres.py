@@ -1,0 +1,111 @@
+"""A real PostgreSQL server of its own, in a temporary folder, reached by a Unix socket."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+
+def find_binaries() -> Path | None:
+    """The folder of the newest server's programs, or None if there is no server."""
+    listed = [Path(found).resolve().parent] if (found := shutil.which("postgres")) else []
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name.split(".")[0]))
+    return next(
+        (p for p in (*listed, *reversed(debian)) if (p / "initdb").exists() and (p / "postgres").exists()), None
+    )
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server; ``folder`` holds its socket."""
+
+    folder: Path
+
+    def url(self, name: str = "postgres") -> str:
+        """The address of one of its databases, as ``DATABASE_URL`` takes it."""
+        return f"postgresql://tester@/{name}?host={self.folder}"
+
+    def new_database(self) -> str:
+        """Make an empty database; returns its address."""
+        name = f"t{secrets.token_hex(6)}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+
+@contextmanager
+def postgres_server(binaries: Path, *, durable: bool = False) -> Iterator[Server]:
+    """Start a server, and stop it. It never runs as root: the package's user is taken, else nobody.
+
+    Args:
+        binaries: see `find_binaries`.
+        durable: whether a commit waits for the disk, as in real use.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="int-pg-"))
+    run_as = _unprivileged()
+    if run_as:
+        os.chown(folder, run_as["user"], run_as["group"])
+    data = folder / "data"
+    subprocess.run(
+        [binaries / "initdb", "-D", data, "-U", "tester", "--auth=trust", "-E", "UTF8", "--no-sync", "--locale=C"],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+        **run_as,
+    )
+    lasting = [] if durable else ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", *lasting],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            start_new_session=True,
+            **run_as,
+        )
+    try:
+        server = Server(folder)
+        _wait(server, process)
+        yield server
+    finally:
+        process.send_signal(signal.SIGINT)  # ends connections, then stops
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unprivileged() -> dict[str, Any]:
+    if os.geteuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    raise RuntimeError("PostgreSQL refuses to run as root, and there is no other user")
+
+
+def _wait(server: Server, process: subprocess.Popen[bytes]) -> None:
+    limit = time.monotonic() + 60
+    while True:
+        try:
+            psycopg.connect(server.url(), connect_timeout=5).close()
+        except psycopg.OperationalError:
+            if process.poll() is not None or time.monotonic() > limit:
+                raise RuntimeError((server.folder / "log").read_text(errors="replace")) from None
+            time.sleep(0.05)
+        else:
+            return
