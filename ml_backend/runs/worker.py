@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 import dramatiq
 
+from ml_backend.runs.errors import UnknownRunError
 from ml_backend.runs.queue import QueueError, Work
 from ml_backend.runs.redis_queue import ACTOR, QUEUE, TICKETS_PER_WORKER, RedisQueue
 
@@ -88,6 +89,8 @@ class TicketWorker:
                 self._queue.wake(run_id)
         except QueueError as error:
             self._trouble("the queue", error)
+        except UnknownRunError as error:
+            _log.info("a ticket is thrown away: %s", error)  # of a ledger that this one has replaced
         except Exception:  # noqa: BLE001 - logged with its traceback
             # The ledger still has the tasks; the reconciler makes another ticket for them.
             _log.exception("a ticket of run %s failed", run_id)
@@ -114,14 +117,16 @@ class TicketWorker:
         except Exception as error:  # noqa: BLE001 - the reconciler must outlive whatever is broken for a while
             self._trouble(what, error)
         else:
-            if self._troubles.pop(what, None):
-                _log.warning("%s can be used again", what)
+            text = self._troubles.pop(what, None)
+            if text and text not in self._troubles.values():
+                _log.warning("over: %s", text)
 
     def _trouble(self, what: str, error: Exception) -> None:
         """Log a trouble once, until it is over or another one."""
         text = str(error) or type(error).__name__
-        if self._troubles.get(what) != text:
-            self._troubles[what] = text
+        known = text in self._troubles.values()
+        self._troubles[what] = text
+        if not known:
             _log.warning("%s", text)
 
 

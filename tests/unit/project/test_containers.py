@@ -9,11 +9,13 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from compose_spec import ComposeSpecification, PyCompose
 
+from ml_backend.cli import app as cli
 from ml_backend.demo.processes import free_port
 from ml_backend.demo.server import REQUIREMENTS
 
@@ -48,21 +50,60 @@ def test_label_studio_is_the_tested_version_and_may_call_private_addresses() -> 
     assert service["environment"]["LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS"] == "false"
 
 
-@pytest.mark.parametrize("name", ["backend", "backend-gpu"])
-def test_the_backends_are_confined_and_built_from_existing_stages(name: str) -> None:
+@pytest.mark.parametrize("name", ["backend", "backend-gpu", "worker", "worker-gpu"])
+def test_backends_and_workers_are_confined_and_built_from_existing_stages(name: str) -> None:
     service = compose()["services"][name]
     assert service["build"]["target"] in {stage for _, stage in STAGES}
     assert service["cap_drop"] == ["ALL"]
     assert service["read_only"] is True
     assert service["environment"]["LABEL_STUDIO_URL"] == "http://label-studio:8080"
-    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
-def test_only_the_gpu_service_asks_for_a_gpu_and_only_by_profile() -> None:
+def test_only_gpu_services_ask_for_a_gpu_and_only_by_profile() -> None:
     services = compose()["services"]
     asking = {name for name, service in services.items() if "nvidia" in str(service.get("deploy", ""))}
     assert asking == {name for name, service in services.items() if service.get("profiles") == ["gpu"]}
-    assert asking == {"backend-gpu"}
+    assert asking == {"backend-gpu", "worker-gpu"}
+
+
+@pytest.mark.parametrize("name", ["worker", "worker-gpu"])
+def test_workers_can_be_scaled_and_run_an_existing_command(name: str) -> None:
+    service = compose()["services"][name]
+    assert not service.keys() & {"ports", "container_name"}  # either would allow only one
+    program, command = service["command"]
+    assert program == "int-backend"
+    assert command in {entry.name or entry.callback.__name__ for entry in cli.registered_commands if entry.callback}
+
+
+@pytest.mark.parametrize("suffix", ["", "-gpu"])
+def test_a_backend_and_its_workers_are_set_up_alike(suffix: str) -> None:
+    """Other settings would make another model version, and the worker would leave the backend's runs alone."""
+    services = compose()["services"]
+    backend, worker = services[f"backend{suffix}"]["environment"], services[f"worker{suffix}"]["environment"]
+    assert worker | {"INT_DEVICE": None} == backend | {"INT_DEVICE": None}
+
+
+def test_ledger_and_tickets_are_the_services_that_are_there() -> None:
+    services = compose()["services"]
+    environment = services["backend"]["environment"]
+    database, tickets = urlsplit(environment["DATABASE_URL"]), urlsplit(environment["REDIS_URL"])
+    postgres = services["postgres"]["environment"]
+    assert database.hostname == "postgres"
+    assert database.username == postgres["POSTGRES_USER"]
+    assert database.path == f"/{postgres['POSTGRES_DB']}"
+    assert postgres["POSTGRES_PASSWORD"] in environment["DATABASE_URL"]
+    assert tickets.hostname == "redis"
+    assert tickets.path == "/1"  # Label Studio's own queues are in 0, should it ever use this server
+    for name in ("postgres", "redis"):
+        assert "healthcheck" in services[name]
+        assert "ports" not in services[name]
+        assert re.search(r":\d+\.\d+(\.\d+)?-alpine$", services[name]["image"])
+
+
+def test_every_volume_is_declared() -> None:
+    used = {volume.split(":")[0] for service in compose()["services"].values() for volume in service.get("volumes", [])}
+    assert used == set(compose()["volumes"])
 
 
 def test_every_base_is_pinned_and_every_target_runs_unprivileged() -> None:

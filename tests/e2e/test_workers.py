@@ -1,0 +1,123 @@
+"""Three worker processes, a real Redis, a real Label Studio: one is killed, Redis is restarted, nothing is lost."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ml_backend.demo.client import LabelStudioSession
+from ml_backend.demo.processes import Child
+from ml_backend.demo.server import LabelStudioServer
+from ml_backend.runs.redis_queue import RedisQueue
+from ml_backend.runs.types import RunState, TaskState
+from ml_backend.runs.workshop import Workshop
+from ml_backend.settings import Settings
+from tests.e2e.conftest import LOGS, Login
+from tests.integration.runs.redis_server import redis_server
+from tests.integration.runs.stub import CONFIG, IDENTITY, png
+
+pytestmark = pytest.mark.e2e
+
+TASKS, WORKERS, BATCH = 150, 3, 8
+SECONDS = 0.15
+"""Per image; one worker alone would take 22 s."""
+
+
+@contextmanager
+def worker(number: int, folder: Path, environment: dict[str, str]) -> Iterator[Child]:
+    child = Child.start(
+        f"worker {number}",
+        [sys.executable, "-m", "tests.integration.runs.stub"],
+        log=LOGS / f"worker-{number}.log",
+        env=os.environ | environment | {"STUB_SECONDS": str(SECONDS), "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    limit = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < limit, f"waited in vain: {what}"
+        time.sleep(0.1)
+
+
+def imported(session: LabelStudioSession, count: int) -> int:
+    """A project with so many tasks, whose pictures are in the tasks themselves; every tenth shows nothing."""
+    project = session.create_project("Workers", CONFIG)
+    pictures = [png(number, dark=number % 10 == 9) for number in range(count)]
+    tasks = [{"image": f"data:image/png;base64,{base64.b64encode(picture).decode()}"} for picture in pictures]
+    session.call("POST", f"/api/projects/{project}/import", json=tasks)
+    return project
+
+
+def test_a_killed_worker_and_a_restart_of_redis_lose_nothing_and_double_nothing(
+    label_studio: LabelStudioServer, login: Login, tmp_path: Path
+) -> None:
+    session = login.session
+    project = imported(session, TASKS)
+    with redis_server(tmp_path / "redis") as redis, ExitStack() as stack:
+        environment = {
+            "REDIS_URL": redis.url,
+            "LABEL_STUDIO_URL": label_studio.url,
+            "LABEL_STUDIO_API_KEY": login.token,
+            "INT_DATA_DIR": str(tmp_path / "data"),
+            "INT_RUN_BATCH": str(BATCH),
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+        shop = Workshop.open(
+            Settings(
+                label_studio_url=label_studio.url,
+                label_studio_api_key=login.token,
+                data_dir=tmp_path / "data",
+                redis_url=redis.url,
+            ),
+            identity=IDENTITY,
+        )
+        queue = RedisQueue(redis.url)
+        stack.callback(queue.close)
+        children = [stack.enter_context(worker(number, tmp_path, environment)) for number in range(WORKERS)]
+        until(lambda: queue.workers() == WORKERS, "the workers are there")
+
+        runs = shop.runs(queue)
+        run = runs.start(project).run
+        assert run is not None
+
+        def finished() -> int:
+            progress = runs.progress(run.id)
+            return progress.total - progress.left
+
+        until(lambda: finished() >= TASKS // 5, "a fifth is done")
+        os.kill(children[0].process.pid, signal.SIGKILL)
+        children[0].process.wait()  # else its process id lives on
+        until(lambda: finished() >= TASKS // 2, "half is done")
+        assert finished() < TASKS
+        redis.kill()
+        time.sleep(1)
+        redis.start()
+        until(lambda: runs.get(run.id).state is RunState.FINISHED, "the run is finished")
+        records = runs.records(run.id, limit=1000)
+        shop.store.close()
+
+    assert Counter(record.state for record in records) == {
+        TaskState.DONE: TASKS - TASKS // 10,
+        TaskState.ABSTAINED: TASKS // 10,
+    }
+    again = [record.task for record in records if record.attempts > 1]
+    assert len(again) <= 2 * BATCH, "more than the killed worker can have held"
+    tasks = session.tasks(project)
+    assert len(tasks) == TASKS
+    for task in tasks:
+        assert [entry["model_version"] for entry in task["predictions"]] == [run.spec.model_version], task["id"]
