@@ -252,6 +252,37 @@ def worker(
 
 
 @app.command()
+def worker(
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="Which models. (default: INT_PROFILE, else nano)")
+    ] = None,
+    strategy: Annotated[
+        StrategyName | None,
+        typer.Option("--strategy", "-s", help="How masks are made. (default: INT_STRATEGY, else int)"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:1, ... (default: INT_DEVICE, else auto)")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR. (default: INT_LOG_LEVEL, else INFO)")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Work on batch runs that others began, with REDIS_URL set. One per accelerator, on any number of machines."""
+    with plain_errors(debug=debug):
+        from ml_backend.serve_command import load_settings
+        from ml_backend.worker_command import run
+
+        settings = load_settings(
+            {
+                "profile": profile,
+                "strategy": None if strategy is None else strategy.value,
+                "device": device,
+                "log_level": "DEBUG" if debug else log_level and log_level.upper(),
+            }
+        )
+        run(settings, lambda line: typer.echo(line, err=True))
+
+
+@app.command()
 def demo(
     check: Annotated[bool, typer.Option("--check", help="Verify that every sample is annotated, then stop.")] = False,
     profile: Annotated[str, typer.Option(help="Model profile of the backend.")] = "nano",
