@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ml_backend.command_tools import Debug, complain, plain_errors
+from ml_backend.bootstrap_cli import bootstrap
+from ml_backend.command_tools import Debug, Device, Overrides, Profile, StrategyName, complain, plain_errors
 from ml_backend.runs_command import app as runs_app
 
 app = typer.Typer(
@@ -21,14 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class StrategyName(StrEnum):
-    """The values of ``--strategy``; they are those of ``int_model.strategies.STRATEGIES``."""
-
-    int_ = "int"
-    vlm_box = "vlm_box"
-    grounded_sam = "grounded_sam"
 
 
 def _print_version(wanted: bool) -> None:
@@ -44,13 +36,6 @@ def main(
     ] = False,
 ) -> None:
     """One task prompt in, masks out."""
-
-
-Profile = Annotated[str, typer.Option("--profile", "-p", help="Which models: a name from `profiles`, or a .toml file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--model", metavar="ROLE.KEY=VALUE", help="Change the profile, e.g. vlm.id=./llava.")
-]
 
 
 @app.command()
@@ -184,6 +169,9 @@ def evaluate(
         raise typer.Exit(status)
 
 
+app.command()(bootstrap)
+
+
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. (default: INT_HOST, else 0.0.0.0)")] = None,
@@ -211,37 +199,6 @@ def serve(
             {
                 "host": host,
                 "port": port,
-                "profile": profile,
-                "strategy": None if strategy is None else strategy.value,
-                "device": device,
-                "log_level": "DEBUG" if debug else log_level and log_level.upper(),
-            }
-        )
-        run(settings, lambda line: typer.echo(line, err=True))
-
-
-@app.command()
-def worker(
-    profile: Annotated[
-        str | None, typer.Option("--profile", "-p", help="Which models. (default: INT_PROFILE, else nano)")
-    ] = None,
-    strategy: Annotated[
-        StrategyName | None,
-        typer.Option("--strategy", "-s", help="How masks are made. (default: INT_STRATEGY, else int)"),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:1, ... (default: INT_DEVICE, else auto)")] = None,
-    log_level: Annotated[
-        str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR. (default: INT_LOG_LEVEL, else INFO)")
-    ] = None,
-    debug: Debug = False,
-) -> None:
-    """Work on batch runs that others began, with REDIS_URL set. One per accelerator, on any number of machines."""
-    with plain_errors(debug=debug):
-        from ml_backend.serve_command import load_settings
-        from ml_backend.worker_command import run
-
-        settings = load_settings(
-            {
                 "profile": profile,
                 "strategy": None if strategy is None else strategy.value,
                 "device": device,

@@ -1,17 +1,33 @@
-"""What every command shares: errors as one sentence, and the option ``--debug``."""
+"""What every command shares: errors as one sentence, and the options of most of them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
+
+class StrategyName(StrEnum):
+    """The values of ``--strategy``; they are those of ``int_model.strategies.STRATEGIES``."""
+
+    int_ = "int"
+    vlm_box = "vlm_box"
+    grounded_sam = "grounded_sam"
+    promac = "promac"
+
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+Profile = Annotated[str, typer.Option("--profile", "-p", help="Which models: a name from `profiles`, or a .toml file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--model", metavar="ROLE.KEY=VALUE", help="Change the profile, e.g. vlm.id=./llava.")
+]
 
 
 @contextmanager

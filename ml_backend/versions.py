@@ -26,7 +26,7 @@ def model_version(
     ``config`` is the text of the labeling config where it cannot be parsed.
     """
     described: dict[str, Any] = {
-        "package": _package_version(),
+        "package": package_version(),
         "models": identity.fingerprint,
         "config": config if isinstance(config, str) else config.digest,
         "prompt": params.prompt,
@@ -41,7 +41,8 @@ def model_version(
     return f"int-{identity.profile}-{identity.strategy}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _package_version() -> str:
+def package_version() -> str:
+    """The installed version of this program; ``source`` where it is not installed."""
     try:
         return version("int-backend")
     except PackageNotFoundError:

@@ -1,0 +1,210 @@
+"""A contact sheet for people: small pictures with their masks, most doubtful first, in pages that load fast."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image as PilImage
+
+from int_model.datasets.contents import Contents, Item
+from int_model.imaging import ImageError, read_image
+from int_model.outputs import overlay
+from int_model.report.pictures import shrink
+from int_model.types import Image, Instance
+
+PAGE = 120
+THUMB = 320
+_BINS = 20
+_SHOWN_OBJECTS = 6
+_FOLDERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One picture of the sheet; paths are relative to ``review/``."""
+
+    title: str
+    split: str
+    thumb: str
+    original: str
+    score: float
+    objects: tuple[tuple[str, str, float], ...]
+    more: int
+    abstentions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a section: its file, and what is on it."""
+
+    file: str
+    section: str
+    number: int
+    of: int
+    shown: Sequence[Any]
+    span: str
+
+
+class ReviewWriter:
+    """Writes ``review/index.html``, its pages and ``review/thumbs``, below a folder.
+
+    The index tells how scores are spread and leads to three sections: images with objects, lowest score first; images
+    in which nothing was found; images that failed. Ticked images can be saved as a list that ``--exclude`` takes.
+
+    Args:
+        folder: the data set's.
+        contents: what is in it.
+        title: heading of the pages.
+        facts: (label, value) pairs for the index.
+        identity: tells this data set from others, so that ticks of one do not show in another.
+        images: the folder of the data set's images relative to ``review/``, or None if the originals are shown.
+        page: most images on a page.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        contents: Contents,
+        title: str,
+        facts: Sequence[tuple[str, str]],
+        *,
+        identity: str,
+        images: str | None = "../images",
+        page: int = PAGE,
+    ) -> None:
+        self._folder = folder / "review"
+        self._contents, self._title, self._facts = contents, title, tuple(facts)
+        self._identity, self._images, self._page = identity, images, page
+        self._found: list[Shown] = []
+        self._nothing: list[Shown] = []
+        self._count = 0
+        (self._folder / "thumbs").mkdir(parents=True, exist_ok=True)
+
+    def add(self, item: Item) -> None:
+        """Draw one image's small picture."""
+        entry = item.entry
+        place = f"thumbs/{self._count // _FOLDERS:04d}/{entry.name}.jpg"
+        self._count += 1
+        drawn = self._draw(item, self._folder / place)
+        original = (
+            entry.path.as_uri() if self._images is None else _url(f"{self._images}/{entry.split}/{entry.file_name}")
+        )
+        best = item.objects[:_SHOWN_OBJECTS]
+        shown = Shown(
+            title=entry.relative,
+            split=entry.split,
+            thumb=_url(place) if drawn else "",
+            original=original,
+            score=item.doubt,
+            objects=tuple((found.label, found.name, found.score) for found in best),
+            more=len(item.objects) - len(best),
+            abstentions=tuple((told.label, told.reason) for told in item.abstentions),
+        )
+        (self._found if item.objects else self._nothing).append(shown)
+
+    def close(self) -> None:
+        """Write the pages."""
+        self._found.sort(key=lambda shown: (shown.score, shown.title))
+        sections: dict[str, Sequence[Any]] = {
+            "found": self._found,
+            "nothing": self._nothing,
+            "failed": self._contents.failures,
+        }
+        pages = {name: self._pages(name, shown) for name, shown in sections.items()}
+        environment = _environment()
+        counts = {name: len(shown) for name, shown in sections.items()}
+        common = {
+            "title": self._title,
+            "identity": self._identity,
+            "pages": pages,
+            "counts": counts,
+            **_assets(),
+        }
+        bars = _histogram([shown.score for shown in self._found], pages["found"], self._page)
+        index = environment.get_template("review_index.html.j2").render(facts=self._facts, bars=bars, **common)
+        _write(self._folder / "index.html", index)
+        template = environment.get_template("review_page.html.j2")
+        for name, listed in pages.items():
+            for page in listed:
+                _write(self._folder / page.file, template.render(page=page, section=name, **common))
+
+    def _pages(self, name: str, shown: Sequence[Any]) -> list[Page]:
+        parts = [shown[start : start + self._page] for start in range(0, len(shown), self._page)]
+        return [
+            Page(f"{name}-{number:04d}.html", name, number, len(parts), part, _span(name, part))
+            for number, part in enumerate(parts, 1)
+        ]
+
+    def _draw(self, item: Item, place: Path) -> bool:
+        """Whether the picture could be drawn: the file may be gone by now."""
+        try:
+            image = read_image(item.entry.path)
+        except ImageError:
+            return False
+        if image.shape[:2] != item.entry.size:
+            return False
+        small: Image = np.ascontiguousarray(shrink(image, THUMB))
+        instances = []
+        for found in item.objects:
+            mask = shrink(item.mask(found).astype(np.float32), THUMB)
+            inside = mask >= 0.5
+            inside = inside if inside.any() else mask > 0  # an object smaller than a pixel still shows
+            instances.append(Instance.of_mask(inside, found.name or found.label, found.score))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        PilImage.fromarray(overlay(small, instances)).save(place, "JPEG", quality=82, optimize=True)
+        return True
+
+
+def _span(name: str, part: Sequence[Any]) -> str:
+    return f"{part[0].score:.2f} to {part[-1].score:.2f}" if name == "found" else ""
+
+
+def _histogram(scores: Sequence[float], pages: Sequence[Page], per_page: int) -> list[Mapping[str, Any]]:
+    """Bars of the lowest score per image; each leads to the page on which its first image is. ``scores`` are sorted."""
+    counts, edges = np.histogram(np.asarray(scores), bins=_BINS, range=(0.0, 1.0))
+    top = max(int(counts.max()), 1)
+    bars: list[Mapping[str, Any]] = []
+    before = 0
+    for index, count in enumerate(counts.tolist()):
+        file = pages[before // per_page].file if count else ""
+        span = f"{edges[index]:.2f} to {edges[index + 1]:.2f}"
+        bars.append({"count": count, "height": 100.0 * count / top, "span": span, "file": file})
+        before += count
+    return bars
+
+
+def _assets() -> dict[str, Any]:
+    folder = resources.files("int_model.datasets") / "templates"
+    style = (folder / "review.css").read_text(encoding="utf-8")
+    script = (folder / "review.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Both are our own files.
+    return {"style": Markup(style), "script": Markup(script), "script_hash": digest}  # noqa: S704
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("int_model.datasets", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _url(path: str) -> str:
+    return quote(path, errors="surrogateescape")
+
+
+def _write(place: Path, text: str) -> None:
+    place.write_bytes(text.encode("utf-8", "replace"))
