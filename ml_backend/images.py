@@ -193,7 +193,10 @@ class ImageFetcher:
         if "\0" in name or ".." in Path(name).parts:
             raise FetchError(f"the local file {name[:80]!r} leaves its folder; that is not allowed")
         for root in self._roots:
-            path = (root / name.lstrip("/")).resolve()
+            try:
+                path = (root / name.lstrip("/")).resolve()
+            except (OSError, RuntimeError):  # links in a circle, by version of Python
+                raise FetchError(f"the local file {name[:80]!r} cannot be read: its links lead in a circle") from None
             if not path.is_relative_to(root):
                 raise FetchError(f"the local file {name[:80]!r} is a link out of {root}; that is not allowed")
             if path.is_file():
