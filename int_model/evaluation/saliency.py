@@ -26,7 +26,8 @@ def saliency(levels: NDArray[np.uint8], truth: Mask) -> Saliency:
     """MAE, S, E and F figures of a grey map ``uint8 [H, W]`` against a mask ``bool [H, W]``.
 
     As the library (and the literature) does, the map is first stretched to ``[0, 1]`` unless it is constant. An empty
-    map has the adaptive threshold 0, hence counts as all foreground in ``*_adaptive``; an empty truth has F and wF 0.
+    map has the adaptive threshold 0, hence counts as all foreground in ``*_adaptive``; wF credits it where the truth
+    touches the image's edge (its filter pads with zeros); an empty truth has F and wF 0.
     ``f_max_*`` and ``e_max`` are this map's own maxima. Raises ``ValueError`` if shapes differ or there is no pixel.
     """
     if levels.shape != truth.shape or levels.size == 0:

@@ -1,0 +1,116 @@
+"""Intervals and paired differences: seeded, against scipy, and where figures are missing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from int_model.evaluation.metrics import METRICS
+from int_model.evaluation.records import Record
+from int_model.evaluation.result import Evaluation, Setting, VariantInfo, conclude
+from int_model.evaluation.statistics import draw, sample
+
+
+def record(example: int, variant: str, iou: float | None = 0.5, seed: int = 0, **more: object) -> Record:
+    metrics = {"iou": iou, "mae": None if iou is None else 1 - iou}
+    return Record(f"e{example}", "polyp", "", variant, seed, metrics=metrics, **more)  # type: ignore[arg-type]
+
+
+def concluded(records: list[Record], *variants: str, rounds: int = 1000) -> Evaluation:
+    setting = Setting("2026", "1", "nano", "cpu", {"0": "f"}, "native", (0,), rounds)
+    return conclude(setting, [VariantInfo(name, "int") for name in variants], records)
+
+
+def test_the_interval_of_a_mean_is_scipy_s_percentile_bootstrap() -> None:
+    values = np.random.default_rng(0).beta(4, 2, 60)
+    found = concluded([record(i, "a", v) for i, v in enumerate(values)], "a", rounds=20_000).summary()[0]["iou"]
+    expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.002)
+    assert found.images == 60
+
+
+def test_a_paired_difference_is_narrower_than_the_figures_own_intervals() -> None:
+    rng = np.random.default_rng(1)
+    hard = rng.uniform(0.1, 0.8, 50)
+    gain = rng.normal(0.05, 0.02, 50)
+    records = [record(i, "a", h) for i, h in enumerate(hard)] + [record(i, "b", h) for i, h in enumerate(hard + gain)]
+    outcome = concluded(records, "a", "b")
+    gap = outcome.difference("b", "a", "iou")
+    assert gap.interval.value == pytest.approx(gain.mean())
+    assert gap.interval.low > 0
+    assert gap.verdict == "better"
+    assert outcome.difference("b", "a", "mae").verdict == "better"  # lower
+    turned = outcome.difference("a", "b", "iou")
+    assert turned.verdict == "worse"
+    assert turned.interval.high == -gap.interval.low
+    own = outcome.summary()[0]["iou"]
+    assert (gap.interval.high - gap.interval.low) < 0.2 * (own.high - own.low)
+    assert conclude(outcome.setting, outcome.variants, records) == outcome  # seeded
+
+
+def test_equal_variants_differ_by_exactly_nothing() -> None:
+    records = [record(i, v, 0.1 * i) for v in "ab" for i in range(8)]
+    gap = concluded(records, "a", "b").difference("b", "a", "iou")
+    assert (gap.interval.value, gap.interval.low, gap.interval.high) == (0, 0, 0)
+    assert gap.verdict == "unclear"
+
+
+def test_failures_are_counted_and_pairs_are_made_of_what_both_did() -> None:
+    records = [record(0, "a", 0.2), record(1, "a", 0.4), record(2, "a", 1.0)]
+    records += [record(0, "b", 0.3), record(1, "b", 0.5), record(2, "b", None, error="it broke")]
+    outcome = concluded(records, "a", "b")
+    a, b = outcome.summary()
+    assert (a.images, a.failed, b.images, b.failed) == (3, 0, 2, 1)
+    gap = outcome.difference("b", "a", "iou").interval
+    assert gap.value == pytest.approx(0.1)
+    assert gap.images == 2
+    assert [r.example for r in outcome.failures()] == ["e2"]
+
+
+def test_seeds_of_an_image_are_drawn_together() -> None:
+    records = [record(i, "a", v, seed) for i, v in enumerate((0.0, 1.0)) for seed in range(20)]
+    found = concluded(records, "a").summary()[0]["iou"]
+    assert found.images == 2
+    assert (found.low, found.high) == (0.0, 1.0)  # as two images allow; forty independent values would not
+
+
+def test_the_best_threshold_is_sought_for_the_whole_set() -> None:
+    curves = np.zeros((2, 256))
+    curves[0, 10], curves[1, 200] = 1.0, 1.0
+    records = [record(i, "a", curves={"f_max_b03": curves[i]}) for i in range(2)]
+    columns, counts = draw(["e0", "e1"], 50)
+    found = sample(METRICS["f_max_b03"], records, columns, counts)
+    assert found is not None
+    assert found.value == 0.5  # the mean of both images' own maxima would be 1
+
+
+def test_slices_are_made_of_tasks_and_groups() -> None:
+    def of(example: str, task: str, group: str, iou: float) -> Record:
+        return Record(example, task, group, "a", 0, metrics={"iou": iou})
+
+    records = [of("1", "polyp", "g1", 0.2), of("2", "lesion", "g1", 0.4), of("3", "lesion", "g2", 0.6)]
+    outcome = concluded(records, "a")
+    assert outcome.slices() == ("all", "task: polyp", "task: lesion", "group: g1", "group: g2")
+    assert outcome.summary("task: lesion")[0]["iou"].value == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="there is no slice 'x'; choose one of: all, task: polyp"):
+        outcome.summary("x")
+
+
+def test_many_variants_are_compared_with_the_first_only() -> None:
+    names = [f"v{i}" for i in range(8)]
+    outcome = concluded([record(i, name, 0.1 * i) for name in names for i in range(3)], *names)
+    assert {gap.baseline for gap in outcome.differences} == {"v0"}
+    with pytest.raises(ValueError, match="each is compared with the first one only"):
+        outcome.difference("v2", "v1", "iou")
+
+
+def test_figures_that_nobody_has_are_left_out() -> None:
+    summary = concluded([record(0, "a")], "a").summary()[0]
+    assert set(summary.figures) == {"iou", "mae"}
+    assert math.isfinite(summary["iou"].low)
+    with pytest.raises(ValueError, match="at least one image"):
+        draw([], 10)
