@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from int_model.evaluation.metrics import METRICS
@@ -210,7 +210,7 @@ def share_chart(records: Sequence[Record], order: Sequence[str], metric: str = "
 
 def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
     """Round numbers within ``[low, high]``, with steps of 1, 2 or 5 times a power of ten; about ``about`` of them."""
-    if not high > low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         low, high = low - 0.05 * (abs(low) or 1.0), high + 0.05 * (abs(high) or 1.0)
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
@@ -228,7 +228,7 @@ def label_space(names: Mapping[str, object] | Sequence[str]) -> float:
     return min(260.0, 16 + 6.6 * max((len(name) for name in names), default=0))
 
 
-def _scale(ends: Sequence[float], label_width: float):  # type: ignore[no-untyped-def]
+def _scale(ends: Sequence[float], label_width: float) -> tuple[Callable[[float], float], list[Tick], float, float]:
     left, right = label_width, WIDTH - 14.0
     steps = nice_ticks(min(ends), max(ends))
     low, high = min(min(ends), steps[0]), max(max(ends), steps[-1])

@@ -59,7 +59,7 @@ class Record:
     name: str | None = None
     score: float = 0.0
     reason: str = ""
-    curves: Mapping[str, Floats] = field(default_factory=dict)
+    curves: Mapping[str, Floats] = field(default_factory=dict, compare=False)
     picture: str = ""
     page: str = ""
 
@@ -129,7 +129,7 @@ def record_from_dict(data: Mapping[str, Any]) -> Record:
 
 def _detections(found: Detections) -> dict[str, Any]:
     rows = ["".join("1" if hit else "0" for hit in row) for row in found.matched]
-    return {"scores": [round(s, 6) for s in found.scores], "matched": rows, "truths": found.truths}
+    return {"scores": list(found.scores), "matched": rows, "truths": found.truths}
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,0 +1,117 @@
+"""The report: everything inside the page, every text escaped, numbers as they are, pictures where there are some."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from int_model.evaluation import BrokenExample, Evaluation, Example, Variant, evaluate
+from int_model.evaluation.page import number, render_page
+from int_model.evaluation.pictures import EXTRA, MISSED, RIGHT, comparison
+from int_model.evaluation.plots import nice_ticks
+from tests.unit.fakes import TASK, fake_suite, scene
+
+NASTY = "<script>alert('x')</script>"
+
+
+def example(i: int, **more: Any) -> Example:
+    image, masks = scene(objects=[("frog", 20 + 2 * i, 35, 15), ("snake", 100, 75, 10)][: 1 + i % 2])
+    return Example(f"e{i} {NASTY}", image, TASK, instances=tuple(masks), **more)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
+    store = tmp_path_factory.mktemp("page") / "results"
+    variants = [Variant("full", note=NASTY), Variant("one step", config={"iterations.count": 1})]
+    variants.append(Variant("detector", "grounded_sam"))
+    examples: list[Example | BrokenExample] = [example(i, group=f"g{i % 2}") for i in range(6)]
+    examples.append(BrokenExample("torn", f"broken {NASTY}", TASK))
+    outcome = evaluate(examples, variants, fake_suite(), cache_dir=store, pages=True, rounds=100, facts={"Data": NASTY})
+    return outcome, store
+
+
+def test_the_page_is_self_contained_and_escaped(made: tuple[Evaluation, Path]) -> None:
+    text = render_page(*made, "results")
+    assert NASTY not in text
+    assert "&lt;script&gt;" in text
+    assert "<script" not in text
+    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?https?:""", text)
+    assert all(uri.startswith("data:image/jpeg;base64,") for uri in re.findall(r'<img src="([^"]*)"', text))
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", text).lower()
+
+
+def test_links_lead_to_pages_that_are_there(made: tuple[Evaluation, Path]) -> None:
+    outcome, store = made
+    links = set(re.findall(r'href="(results/[^"]*)"', render_page(outcome, store, "results")))
+    assert len(links) == 18
+    for link in links:
+        assert "Segmentation report" in (store.parent / link).read_text()
+
+
+def test_the_page_shows_what_was_measured(made: tuple[Evaluation, Path]) -> None:
+    outcome, store = made
+    text = render_page(outcome, store, "results")
+    for row in outcome.summary():
+        assert f"<b>{number(row['iou'].value)}</b>" in text
+        assert f"{number(row['iou'].low)} to {number(row['iou'].high)}" in text
+    gap = outcome.difference("detector", "full", "iou")
+    assert f"<b>{number(gap.interval.value, sign=True)}</b>" in text
+    for word in ("3 variants on 7 images", "group: g1", "one step − full", "Where the variants differ most", "Failed"):
+        assert word in text
+    assert "results/" not in render_page(outcome, store)
+    assert "<img" not in render_page(outcome)
+
+
+def test_a_page_of_failures_alone_is_still_a_page() -> None:
+    outcome = evaluate([BrokenExample("a", "no", TASK)], [Variant("x")], fake_suite())
+    assert "no image" not in render_page(outcome)
+    assert "1 variant on 1 image" in render_page(outcome)
+
+
+def colour_share(jpeg: bytes, colour: Sequence[int], where: np.ndarray) -> float:
+    import io
+
+    from PIL import Image as PilImage
+
+    pixels = np.asarray(PilImage.open(io.BytesIO(jpeg)).convert("RGB").resize(where.shape[::-1])).astype(float)
+    tint = np.array(colour, dtype=float) - np.mean(colour)
+    inside = pixels[where] - pixels[where].mean(axis=1, keepdims=True)
+    return float(((inside @ tint) > 0.5 * (np.linalg.norm(inside, axis=1) * np.linalg.norm(tint))).mean())
+
+
+def test_the_picture_tells_right_from_extra_from_missed() -> None:
+    image = np.full((60, 80, 3), 120, dtype=np.uint8)
+    truth, mask = np.zeros((60, 80), dtype=np.bool_), np.zeros((60, 80), dtype=np.bool_)
+    truth[10:50, 10:40], mask[10:50, 25:60] = True, True
+    core = np.zeros_like(truth)
+    for colour, columns in ((RIGHT, slice(29, 36)), (EXTRA, slice(45, 55)), (MISSED, slice(14, 21))):
+        core[:] = False
+        core[15:45, columns] = True
+        assert colour_share(comparison(image, mask, truth), colour, core) > 0.95
+    assert comparison(image, ~truth & truth, truth & ~truth)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0, 1), (0.8123, 0.8124), (-0.3, 0.2), (5, 5), (0, 0), (1 - 1e-16, 1), (1e-9, 3e-9), (120, 98_000)],
+)
+def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
+    ticks = nice_ticks(low, high)
+    assert 2 <= len(ticks) <= 12
+    assert ticks == sorted(ticks)
+    if high > low + 1e-12:
+        span = high - low
+        assert all(low - 1e-6 * span <= tick <= high + 1e-6 * span for tick in ticks)
+
+
+def test_numbers_are_written_for_readers() -> None:
+    assert number(-0.1234) == "−0.123"
+    assert number(-0.0001) == "0.000"
+    assert number(0.5, 1, sign=True) == "+0.5"
+    assert number(None) == number(math.nan) == "–"
