@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from int_model.models.protocols import Embedding, MaskPrompt, MaskProposal, Reduce
+from int_model.models.protocols import ContrastiveVisionLanguage, Embedding, MaskPrompt, MaskProposal, Reduce
 from int_model.types import Detection, Floats, Image, Mask
 
 if TYPE_CHECKING:
@@ -73,6 +73,27 @@ class ModelCalls:
     ) -> list[tuple[str, ...]]:
         with self._role("vlm_generate", owners, passes=len(max_new_tokens)):
             answers = self._suite.vlm.dialogue(images, questions, max_new_tokens) if images else []
+        return _complete(answers, images, "vision-language model")
+
+    def contrast(
+        self,
+        owners: Sequence[int],
+        images: Sequence[Image],
+        others: Sequence[Image],
+        questions: Sequence[Sequence[str]],
+        max_new_tokens: Sequence[int],
+        alpha: float,
+        plausible: float,
+    ) -> list[tuple[str, ...]]:
+        """Raises ``ValueError`` if the suite's vision-language model cannot decode contrastively."""
+        vlm = self._suite.vlm
+        if not isinstance(vlm, ContrastiveVisionLanguage):
+            raise ValueError(  # noqa: TRY004 a user's choice of strategy and profile, shown as one sentence
+                f"the vision-language model of the profile '{self._suite.profile}' cannot decode contrastively, which "
+                "the strategy 'promac' needs; choose another strategy"
+            )
+        with self._role("vlm_contrast", owners, passes=len(max_new_tokens)):
+            answers = vlm.contrast(images, others, questions, max_new_tokens, alpha, plausible) if images else []
         return _complete(answers, images, "vision-language model")
 
     def score(

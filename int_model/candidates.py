@@ -122,6 +122,11 @@ def _rank(name: str, task: TaskPrompt) -> int:
     return _PROPER
 
 
+def is_proper(name: str, task: TaskPrompt) -> bool:
+    """Whether a parsed name says more than the task prompt does."""
+    return _rank(name, task) == _PROPER
+
+
 def _singular(word: str) -> str:
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
 

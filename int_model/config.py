@@ -198,6 +198,11 @@ class ClipConfig(_Section):
         description="Stand-in: the zero of the min-max scale is the image without all masks. `masks` is the ancestor's "
         "scale, on which the worst of several masks always scores 0, so that two instances never survive.",
     )
+    view: Literal["image", "crop"] = Field(
+        "image",
+        description="Paper eq. 11: CLIP sees the whole image, black outside the mask; of several instances the larger "
+        "ones then score higher. `crop` (our addition) shows it each mask's surroundings only, at one size.",
+    )
 
 
 class FuseConfig(_Section):
@@ -275,12 +280,40 @@ class LimitsConfig(_Section):
 class TilingConfig(_Section):
     """Large images in tiles (our addition); see ``int_model.tiling``."""
 
-    over_pixels: int = Field(0, ge=0, description="Images with more pixels are worked on in tiles; 0: never.")
-    side: int = Field(1024, ge=32, description="Longest side of a tile's core, in pixels.")
-    halo: int = Field(128, ge=1, description="Pixels around the core that a tile sees too.")
-    agreement: float = Field(
-        0.5, gt=0, le=1, description="IoU, where two tiles overlap, from which their pieces are one object."
+    over_pixels: int = Field(
+        0, ge=0, description="Stand-in (our addition): images with more pixels are worked on in tiles; 0: never."
     )
+    side: int = Field(1024, ge=32, description="Stand-in: longest side of a tile's core, in pixels.")
+    halo: int = Field(128, ge=1, description="Stand-in: pixels around the core that a tile sees too.")
+    agreement: float = Field(
+        0.5, gt=0, le=1, description="Stand-in: IoU, where two tiles overlap, from which their pieces are one object."
+    )
+
+
+class PromacConfig(_Section):
+    """The strategy ``promac``: the ancestor's loop, for comparison. What it shares with INT has INT's options."""
+
+    scales: tuple[Literal[1, 2, 4], ...] = Field(
+        (1, 2), description="Ancestor paper, table 6: the whole and its halves; K = 1 + 4 = 5 patches."
+    )
+    iterations: int = Field(4, ge=1, le=50, description="Ancestor paper: I = 4 (6 for polyps).")
+    alpha: float = Field(
+        1.0, ge=0, description="Ancestor paper, eq. 3: weight of the contrast with the inpainted image."
+    )
+    plausible: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Ancestor code: tokens below this part of the likeliest token's probability are out (computed "
+        "there but never applied; eq. 3 names no cut-off). 0: every token may be chosen.",
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _with_the_whole(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if 1 not in value or len(set(value)) != len(value):
+            raise ValueError("give the scale 1, which the last questions are about, and each scale at most once")
+        return value
 
 
 class IntConfig(_Section):
@@ -305,6 +338,7 @@ class IntConfig(_Section):
     abstain: AbstainConfig = AbstainConfig()
     limits: LimitsConfig = LimitsConfig()
     tiling: TilingConfig = TilingConfig()
+    promac: PromacConfig = PromacConfig()
 
     def merged(self, overrides: Mapping[str, Any]) -> IntConfig:
         """This configuration with nested ``overrides``, e.g. ``{"pnm": {"key": "name"}}``; raises ``ConfigError``."""
@@ -328,6 +362,31 @@ def load_preset(name: str) -> IntConfig:
         raise ConfigError(f"there is no preset '{name}'; choose one of: {', '.join(preset_names())}")
     text = (resources.files("int_model") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
     return IntConfig().merged(tomllib.loads(text))
+
+
+def nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as sections: ``{"a.b": 3, "a": {"c": 4}}`` becomes ``{"a": {"b": 3, "c": 4}}``.
+
+    Raises ``ValueError`` if a key is both a value and a section.
+    """
+    out: dict[str, Any] = {}
+    for dotted, value in _leaves(options, ""):
+        *sections, last = dotted.split(".")
+        place: Any = out
+        for section in sections:
+            place = place.setdefault(section, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or isinstance(place.get(last), dict):
+            message = f"'{dotted}' was given both as a value and as a section; leave one out"
+            raise ValueError(message)  # noqa: TRY004 a user's slip, shown as one sentence
+        place[last] = value
+    return out
+
+
+def _leaves(options: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in options.items():
+        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return found
 
 
 def _deep_merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from int_model.models.protocols import MaskPrompt
 from int_model.prompts import TaskPrompt
 from int_model.semantic_masks import (
     BoxQuery,
+    cut_out,
     fallback_boxes,
     find_boxes,
     fuse,
@@ -116,7 +117,8 @@ def _scores(calls: ModelCalls, works: Sequence[Work], config: IntConfig) -> list
         scores[filled] = 1.0
         tables.append(scores)
         if len(filled) > 1 and config.switches.smg:  # a single mask has nothing to be compared with
-            regions += [(work, masked(work.current, masks[i])) for i in filled]
+            show = masked if config.clip.view == "image" else cut_out
+            regions += [(work, show(work.current, masks[i])) for i in filled]
             regions.append((work, masked(work.current, ~union(work.size, masks))))
             compared.append((work, scores, filled))
     if not regions:

@@ -45,14 +45,15 @@ def ask_candidates(calls: ModelCalls, works: Sequence[Work], task: TaskPrompt, c
         own, answers = answers[: len(work.patches)], answers[len(work.patches) :]
         frame = calls.suite.vlm.frame
         found = collect_candidates(work.patches, own, task, frame, config.candidates.negative_answer)
-        _take_candidates(work, found)
+        take_candidates(work, found)
 
 
-def _take_candidates(work: Work, found: CandidateSet) -> None:
+def take_candidates(work: Work, found: CandidateSet) -> None:
+    """Keep what the dialogues gave; a later dialogue that gives nothing leaves the earlier candidates."""
     if not found.names:
         if work.found is None:
             work.found, work.reason = found, found.reason
-        return  # a later dialogue that gives nothing leaves the earlier candidates
+        return
     if work.found is None or found.candidates != work.found.candidates:
         work.outputs_original = None
     work.found = found

@@ -120,6 +120,20 @@ def masked(image: Image, mask: Mask) -> Image:
     return np.where(mask[..., None], image, np.uint8(0))
 
 
+def cut_out(image: Image, mask: Mask, margin: float = 0.1) -> Image:
+    """The masked region alone: black outside the mask, cropped to its box grown by ``margin`` of its sides.
+
+    The mask must not be empty.
+    """
+    tight = Box.of_mask(mask)
+    if tight is None:
+        raise ValueError("an empty mask has no surroundings")
+    wide = tight.enlarge(margin)
+    x1, y1 = max(0, int(wide.x1)), max(0, int(wide.y1))
+    x2, y2 = min(mask.shape[1], round(wide.x2)), min(mask.shape[0], round(wide.y2))
+    return np.ascontiguousarray(masked(image, mask)[y1:y2, x1:x2])
+
+
 def semantic_scores(cosines: Floats, anchor: float | None) -> Floats:
     """Cosines of the masked regions with the name (eq. 11), ``[N]``, scaled to ``[0, 1]``.
 

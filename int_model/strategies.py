@@ -1,4 +1,4 @@
-"""One interface for every way from a task prompt to masks: ``int``, and two one-call baselines."""
+"""One interface for every way from a task prompt to masks: ``int``, its ancestor, and baselines without a loop."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from int_model.baselines import GroundedSam, VlmBox
 from int_model.config import IntConfig
 from int_model.pipeline import IntPipeline
+from int_model.promac import ProMaC
 from int_model.prompts import TaskPrompt
 from int_model.tiling import Tiled
 from int_model.types import Image, Progress, Segmentation
@@ -15,7 +16,7 @@ from int_model.types import Image, Progress, Segmentation
 if TYPE_CHECKING:
     from int_model.models.suite import ModelSuite
 
-STRATEGIES: tuple[str, ...] = ("int", "vlm_box", "grounded_sam")
+STRATEGIES: tuple[str, ...] = ("int", "vlm_box", "grounded_sam", "promac")
 
 
 class Strategy(Protocol):
@@ -55,4 +56,6 @@ def _make(name: str, suite: ModelSuite, config: IntConfig, progress: Progress | 
         return VlmBox(suite, config, progress)
     if name == "grounded_sam":
         return GroundedSam(suite, config, progress)
+    if name == "promac":
+        return ProMaC(suite, config, progress)
     raise ValueError(f"there is no strategy '{name}'; choose one of: {', '.join(STRATEGIES)}")

@@ -66,6 +66,28 @@ class VisionLanguage(Protocol):
 
 
 @runtime_checkable
+class ContrastiveVisionLanguage(Protocol):
+    """What ``promac`` asks of a vision-language model beyond ``VisionLanguage``."""
+
+    def contrast(
+        self,
+        images: Sequence[Image],
+        others: Sequence[Image],
+        questions: Sequence[Sequence[str]],
+        max_new_tokens: Sequence[int],
+        alpha: float,
+        plausible: float = 0.0,
+    ) -> list[tuple[str, ...]]:
+        """As ``VisionLanguage.dialogue``, but decoded against ``others[i]`` (ProMaC eq. 3).
+
+        Each token has the largest ``(1 + alpha) logit(. | images[i]) - alpha logit(. | others[i])``. Both branches are
+        asked the same questions and have heard the same answers; only the image differs. Tokens whose probability
+        under ``images[i]`` is below ``plausible`` times that of the likeliest are not chosen.
+        """
+        ...
+
+
+@runtime_checkable
 class Inpainter(Protocol):
     """Fills a masked region from its surroundings. Pixels outside the mask may change; the caller pastes them back."""
 

@@ -61,8 +61,8 @@ class TeacherForcing:
     ) -> list[R] | None:
         inputs = build(range(count))
         options = {"logits_to_keep": 1} if self._keeps_last else {}
-        out = self._model(**self._with_positions(inputs), use_cache=True, **options)
-        if not _is_plain(out.past_key_values) or (_has_grids(inputs) and self._position_offset(inputs, out) is None):
+        out = self._model(**with_positions(inputs), use_cache=True, **options)
+        if not _is_plain(out.past_key_values) or (has_grids(inputs) and self._position_offset(inputs, out) is None):
             return None
         first = out.logits[:, -1]
         lengths = inputs.mask.sum(dim=1)
@@ -92,7 +92,7 @@ class TeacherForcing:
     ) -> list[R]:
         prompts = build([i for i, _ in rows])
         ids, mask = _right_padded([answer for _, answer in rows], prompts.mask.device)
-        logits = self._model(**self._with_positions(prompts.extended(ids, mask)), use_cache=False).logits
+        logits = self._model(**with_positions(prompts.extended(ids, mask)), use_cache=False).logits
         before = prompts.mask.shape[1] - 1
         return [
             pick(logits[row, before : before + len(answer)], ids[row, : len(answer)])
@@ -105,20 +105,22 @@ class TeacherForcing:
         Models with image grids (Qwen-VL) count an image's tokens in two dimensions. Depending on the version of
         transformers the offset is in the output or on the model.
         """
-        if not _has_grids(inputs):
+        if not has_grids(inputs):
             return None
         offset = getattr(out, "rope_deltas", None)
         return getattr(self._model.model, "rope_deltas", None) if offset is None else offset
 
-    def _with_positions(self, inputs: VlmInputs) -> dict[str, Tensor]:
-        """Left padding must not shift positions; models with image grids compute their own."""
-        if _has_grids(inputs):
-            return inputs.tensors
-        positions = (inputs.mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        return {**inputs.tensors, "position_ids": positions}
+
+def with_positions(inputs: VlmInputs) -> dict[str, Tensor]:
+    """The batch with its positions: left padding must not shift them; models with image grids compute their own."""
+    if has_grids(inputs):
+        return inputs.tensors
+    positions = (inputs.mask.long().cumsum(dim=1) - 1).clamp(min=0)
+    return {**inputs.tensors, "position_ids": positions}
 
 
-def _has_grids(inputs: VlmInputs) -> bool:
+def has_grids(inputs: VlmInputs) -> bool:
+    """Whether the model counts an image's tokens in two dimensions (Qwen-VL)."""
     return "image_grid_thw" in inputs.tensors
 
 

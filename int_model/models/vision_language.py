@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
 
+from int_model.models.contrastive import ContrastBranch
 from int_model.models.device import in_batches
 from int_model.models.imaging import content_key, same_length
 from int_model.models.profile import VisionLanguageRole
@@ -34,6 +35,15 @@ class _Job:
     image: Image
     prompt: str
     answers: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contrast:
+    """The images of the second branch, its weight, and how likely a token must be."""
+
+    images: Sequence[Image]
+    alpha: float
+    plausible: float
 
 
 class HFVisionLanguage:
@@ -75,27 +85,57 @@ class HFVisionLanguage:
         with torch.inference_mode():
             return in_batches(range(len(images)), self._max_batch, hold)
 
+    def contrast(
+        self,
+        images: Sequence[Image],
+        others: Sequence[Image],
+        questions: Sequence[Sequence[str]],
+        max_new_tokens: Sequence[int],
+        alpha: float,
+        plausible: float = 0.0,
+    ) -> list[tuple[str, ...]]:
+        same_length(images=images, others=others, questions=questions)
+        if any(len(turns) != len(max_new_tokens) for turns in questions):
+            raise ValueError("every image is asked as many questions as max_new_tokens has entries")
+
+        def hold(batch: Sequence[int]) -> list[tuple[str, ...]]:
+            against = _Contrast([others[i] for i in batch], alpha, plausible)
+            return self._hold([images[i] for i in batch], [questions[i] for i in batch], max_new_tokens, against)
+
+        with torch.inference_mode():
+            return in_batches(range(len(images)), self._max_batch, hold)
+
     def _hold(
-        self, images: Sequence[Image], questions: Sequence[Sequence[str]], limits: Sequence[int]
+        self,
+        images: Sequence[Image],
+        questions: Sequence[Sequence[str]],
+        limits: Sequence[int],
+        against: _Contrast | None = None,
     ) -> list[tuple[str, ...]]:
         chats: list[list[Message]] = [[] for _ in images]
         answers: list[list[str]] = [[] for _ in images]
         for turn, limit in enumerate(limits):
             for chat, turns in zip(chats, questions, strict=True):
                 chat.append(self._question(turns[turn], with_image=turn == 0))
-            replies = self._generate(images, [self._render(chat) for chat in chats], limit)
+            replies = self._generate(images, [self._render(chat) for chat in chats], limit, against)
             for chat, said, reply in zip(chats, answers, replies, strict=True):
                 chat.append(self._answer(reply))
                 said.append(reply)
         return [tuple(said) for said in answers]
 
-    def _generate(self, images: Sequence[Image], texts: Sequence[str], max_new_tokens: int) -> list[str]:
+    def _generate(
+        self, images: Sequence[Image], texts: Sequence[str], max_new_tokens: int, against: _Contrast | None
+    ) -> list[str]:
         inputs = self._inputs(images, texts)
         config = copy.deepcopy(self._generation)
         config.max_new_tokens = max_new_tokens
-        ids = self._model.generate(**inputs.tensors, generation_config=config)
-        if inputs.echoes_prompt:
-            ids = ids[:, inputs.mask.shape[1] :]
+        skip = inputs.mask.shape[1] if inputs.echoes_prompt else 0
+        processors = LogitsProcessorList()
+        if against is not None:
+            other = self._inputs(against.images, texts)
+            options = {"skip": skip, "alpha": against.alpha, "plausible": against.plausible}
+            processors.append(ContrastBranch(self._model, other, **options))
+        ids = self._model.generate(**inputs.tensors, generation_config=config, logits_processor=processors)[:, skip:]
         return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def _greedy_config(self) -> Any:

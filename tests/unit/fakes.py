@@ -91,6 +91,7 @@ class FakeVlm:
     scored: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     shown: list[Image] = field(default_factory=list)
     batches: list[str] = field(default_factory=list)
+    contrasted: list[tuple[Image, Image]] = field(default_factory=list)
 
     def dialogue(
         self, images: Sequence[Image], questions: Sequence[Sequence[str]], max_new_tokens: Sequence[int]
@@ -126,6 +127,31 @@ class FakeVlm:
         prior = 0.45 if environment and TYPICAL[environment] == name else 0.05
         seen = 0.0 if self.blind else parts.get(name, 0.0)
         return prior + (0.99 - prior) * seen / (seen + 0.02)
+
+    def contrast(
+        self,
+        images: Sequence[Image],
+        others: Sequence[Image],
+        questions: Sequence[Sequence[str]],
+        max_new_tokens: Sequence[int],
+        alpha: float,
+        plausible: float = 0.0,
+    ) -> list[tuple[str, ...]]:
+        """As ``dialogue``, but names are the words whose log-probability gains most; boxes stay as they are."""
+        assert all(len(turns) == len(max_new_tokens) for turns in questions)
+        self.batches.append("contrast")
+        self.asked += [tuple(turns) for turns in questions]
+        self.contrasted += [(image.copy(), other.copy()) for image, other in zip(images, others, strict=True)]
+        said = []
+        for image, other, turns in zip(images, others, questions, strict=True):
+            plain, without = (np.log([self.probability(i, word) for word in OBJECTS]) for i in (image, other))
+            gain = np.where(
+                plain < plain.max() + np.log(max(plausible, 1e-9)), -np.inf, (1 + alpha) * plain - alpha * without
+            )
+            gains = dict(zip(OBJECTS, gain, strict=True))
+            name = max(gains, key=lambda word: gains[word])
+            said.append(tuple(name.capitalize() if "Name of the cam" in q else self._answer(image, q) for q in turns))
+        return said
 
     def score(
         self, images: Sequence[Image], questions: Sequence[str], names: Sequence[Sequence[str]], reduce: Reduce = "mean"

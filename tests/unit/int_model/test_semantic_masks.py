@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from int_model.calls import ModelCalls
-from int_model.config import DetectorConfig, SamConfig
+from int_model.config import DetectorConfig, IntConfig, SamConfig
+from int_model.prompts import TaskPrompt
 from int_model.semantic_masks import (
     BoxQuery,
+    cut_out,
     fallback_boxes,
     find_boxes,
     fuse,
@@ -21,6 +23,7 @@ from int_model.semantic_masks import (
     select_masks,
     semantic_scores,
 )
+from int_model.strategies import make_strategy
 from int_model.types import Box, Detection
 from tests.unit.fakes import TASK, FakeDetector, fake_suite, scene
 
@@ -185,3 +188,26 @@ def test_reweighting_follows_the_chosen_equation(rule: str, background: float) -
     assert current.dtype == np.uint8
     assert (current[0] == 250).all()
     assert current[1:] == pytest.approx(250 * background, abs=3)
+
+
+@given(st.integers(0, 30), st.integers(0, 20), st.integers(1, 12), st.integers(1, 9))
+def test_a_cut_out_is_the_masked_region_and_little_else(x: int, y: int, width: int, height: int) -> None:
+    image = np.full((30, 44, 3), 200, dtype=np.uint8)
+    mask = np.zeros((30, 44), dtype=np.bool_)
+    mask[y : y + height, x : x + width] = True
+    shown = cut_out(image, mask)
+    assert (shown > 0).all(axis=2).sum() == mask.sum()
+    assert shown.shape[0] <= 1.2 * height + 2
+    assert shown.shape[1] <= 1.2 * width + 2
+    with pytest.raises(ValueError, match="empty"):
+        cut_out(image, np.zeros_like(mask))
+
+
+@pytest.mark.parametrize(("view", "kept"), [("image", [True, False]), ("crop", [True, True])])
+def test_the_smaller_of_two_equal_animals_is_dropped_unless_each_is_shown_alone(view: str, kept: list[bool]) -> None:
+    """Eq. 11 shows CLIP a small instance as a few pixels on black, whose cosine with the name is then low."""
+    image, _ = scene(objects=[("frog", 40, 48, 30), ("frog", 110, 48, 5)])
+    config = IntConfig().merged({"clip": {"view": view}, "iterations": {"count": 1}})
+    (result,) = make_strategy("int", fake_suite(), config).segment([image], TaskPrompt(TASK))
+    (step,) = result.trace.iterations
+    assert step.selected.tolist() == kept

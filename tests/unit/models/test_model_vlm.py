@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from int_model.models.imaging import mean_colour, shrink
-from int_model.models.protocols import CoordinateFrame, VisionLanguage
+from int_model.models.protocols import ContrastiveVisionLanguage, CoordinateFrame, VisionLanguage
 from int_model.models.vlm_inputs import ImageFitting
 from int_model.types import Image
 from tests.unit.models.tiny import picture, save_qwen
@@ -153,6 +153,81 @@ def test_a_dialogue_equals_generation_from_the_processors_inputs(vlm: VisionLang
         answer = processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
         assert answer == expected
         chat.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+
+
+def naive_contrast(
+    folder: Path, image: Image, other: Image, question: str, alpha: float, length: int, plausible: float = 0.0
+) -> str:
+    """Greedy contrastive decoding by full, unbatched, uncached passes over the processor's own inputs."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+    prompt = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    colour = tuple(int(255 * mean) for mean in processor.image_processor.image_mean)
+    inputs = [processor(images=[[squared(i, colour)]], text=[prompt], return_tensors="pt") for i in (image, other)]
+    said: list[int] = []
+    for _ in range(length):
+        rows = []
+        for branch in inputs:
+            ids = torch.cat([branch["input_ids"], torch.tensor([said], dtype=torch.long)], dim=1)
+            with torch.no_grad():
+                out = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=branch["pixel_values"])
+            rows.append(out.logits[0, -1])
+        chances = torch.softmax(rows[0], dim=-1)
+        contrast = (1 + alpha) * rows[0] - alpha * rows[1]
+        contrast[chances < plausible * chances.max()] = -torch.inf
+        token = int(contrast.argmax())
+        if token == model.generation_config.eos_token_id:
+            break
+        said.append(token)
+    return str(processor.tokenizer.decode(said, skip_special_tokens=True)).strip()
+
+
+@pytest.mark.parametrize(("alpha", "plausible"), [(0.5, 0.0), (1.0, 0.0), (3.0, 0.0), (1.0, 0.1), (3.0, 0.6)])
+def test_contrastive_answers_equal_naive_ones_alone_and_in_a_batch(
+    vlm: ContrastiveVisionLanguage, profile: Path, alpha: float, plausible: float
+) -> None:
+    others = [picture(40, 56, 11), picture(64, 24, 12), picture(48, 48, 13)]
+    expected = [
+        (naive_contrast(profile.parent / "vlm", image, other, question, alpha, 6, plausible),)
+        for image, other, question in zip(IMAGES, others, QUESTIONS, strict=True)
+    ]
+    questions = [(question,) for question in QUESTIONS]
+    assert vlm.contrast(IMAGES, others, questions, (6,), alpha, plausible) == expected
+    alone = [
+        vlm.contrast([i], [o], [q], (6,), alpha, plausible)[0]
+        for i, o, q in zip(IMAGES, others, questions, strict=True)
+    ]
+    assert alone == expected
+
+
+def test_the_other_image_decides_and_without_one_a_contrast_is_a_dialogue(vlm: Any) -> None:
+    """A contrast branch that never sees its image gives the same answer whatever is in it."""
+    turns = [(QUESTIONS[0], QUESTIONS[1])] * len(IMAGES)
+    plain = vlm.dialogue(IMAGES, turns, (6, 5))
+    others = [picture(*image.shape[:2], 20 + i) for i, image in enumerate(IMAGES)]
+    assert vlm.contrast(IMAGES, IMAGES, turns, (6, 5), 1.0) == plain
+    assert vlm.contrast(IMAGES, others, turns, (6, 5), 0.0) == plain
+    assert vlm.contrast(IMAGES, others, turns, (6, 5), 3.0) != plain
+    assert vlm.contrast(IMAGES, others, turns, (6, 5), 3.0, 1.0) == plain  # only the likeliest token is plausible
+    with pytest.raises(ValueError, match="lists of one length"):
+        vlm.contrast(IMAGES, IMAGES[:1], turns, (6, 5), 1.0)
+    with pytest.raises(ValueError, match="as many questions"):
+        vlm.contrast(IMAGES, IMAGES, turns, (6,), 1.0)
+
+
+@pytest.mark.parametrize("version", ["2", "2_5"])
+def test_contrast_with_two_dimensional_positions(load_vlm: Any, tmp_path: Path, version: str) -> None:
+    pytest.importorskip("torchvision", reason="the extra 'qwen' is not installed")
+    save_qwen(tmp_path, version)
+    model = load_vlm(tmp_path, padded=False, max_batch=4)
+    turns = [(question,) for question in QUESTIONS]
+    others = [picture(*image.shape[:2], 20 + i) for i, image in enumerate(IMAGES)]
+    assert model.contrast(IMAGES, IMAGES, turns, (6,), 1.0) == model.dialogue(IMAGES, turns, (6,))
+    together = model.contrast(IMAGES, others, turns, (6,), 2.0)
+    assert together == [
+        model.contrast([i], [o], [q], (6,), 2.0)[0] for i, o, q in zip(IMAGES, others, turns, strict=True)
+    ]
 
 
 def test_an_image_is_encoded_once_however_often_it_is_asked_about(load_vlm: Any, profile: Path) -> None:
