@@ -21,6 +21,7 @@ from int_model.datasets.card import Statistics
 from int_model.datasets.collect import Plan, collect, make_plan, result_key
 from int_model.datasets.contents import Contents, LabelPlan, Selection, survey
 from int_model.datasets.export import export, prepare_output
+from int_model.datasets.names import common_root
 from int_model.datasets.store import Store
 from int_model.files import find_images
 from int_model.models import suite as suites
@@ -54,7 +55,8 @@ def run(options: BootstrapOptions) -> int:
         for label, task in tasks
     ]
     selection = selection_of(options)
-    paths = [path.resolve() for path in find_images(options.images, skip=[options.out])]
+    # Folders are resolved, so that a file has one path; a link to a file keeps its own name.
+    paths = [path.parent.resolve() / path.name for path in find_images(options.images, skip=[options.out])]
     for path in paths:
         if path.is_relative_to(options.out.resolve()):
             raise ValueError(f"'{display_name(path)}' lies inside --out; choose another --out")
@@ -170,7 +172,7 @@ class _Run:
     # ---------------------------------------------------------------- writing
 
     def _export(self) -> int:
-        contents = survey(self.store, self.paths, self.labels, self.selection)
+        contents = survey(self.store, common_root(self.options.images), self.paths, self.labels, self.selection)
         self._warn(contents)
         statistics = Statistics(contents)
         made = self._made()

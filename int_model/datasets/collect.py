@@ -52,7 +52,7 @@ def known_file(store: Store, path: Path) -> KnownFile | None:
 
 
 def make_plan(store: Store, paths: Sequence[Path], keys: Sequence[str], *, retry_failed: bool) -> Plan:
-    """Which images lack a result. Failures count as done unless ``retry_failed``; ``paths`` are resolved."""
+    """Which images lack a result. Failures count as done unless ``retry_failed``."""
     todo, done, failed = [], 0, 0
     for path in paths:
         known = known_file(store, path)
@@ -88,7 +88,7 @@ def collect(
 
     Args:
         store: where results go.
-        todo: resolved paths, e.g. of `make_plan`.
+        todo: paths, e.g. of `make_plan`.
         strategy: makes the masks.
         prompts: by result key.
         batch_size: images that go through the models together.

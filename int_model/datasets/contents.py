@@ -8,7 +8,7 @@ from pathlib import Path
 
 from int_model.datasets.collect import known_file
 from int_model.datasets.duplicates import near_duplicate_groups
-from int_model.datasets.names import common_root, flat_names, relative_name
+from int_model.datasets.names import flat_names, relative_name
 from int_model.datasets.records import Result, decode_mask, measure
 from int_model.datasets.sources import KnownFile
 from int_model.datasets.splits import assign_splits
@@ -74,7 +74,7 @@ class Abstention:
 class Entry:
     """An image of the data set without its objects.
 
-    ``path`` is the resolved file, ``relative`` its name below the common folder of all images, ``name`` its flat stem,
+    ``path`` is the file, ``relative`` its name below the folder that was asked for, ``name`` its flat stem,
     ``size`` (H, W) of the upright image.
     """
 
@@ -145,15 +145,16 @@ class Contents:
             yield _item(store, entry, self.labels, self.selection.min_score)
 
 
-def survey(store: Store, paths: Sequence[Path], labels: Sequence[LabelPlan], selection: Selection) -> Contents:
-    """What the finished images give under a selection. ``paths`` are resolved, in the order of the data set.
+def survey(
+    store: Store, root: Path, paths: Sequence[Path], labels: Sequence[LabelPlan], selection: Selection
+) -> Contents:
+    """What the finished images give under a selection. ``paths`` are in order; names are relative to ``root``.
 
     Raises ``ValueError`` if two labels are equal, or the shares make no sense.
     """
     names = [plan.label.casefold() for plan in labels]
     if len(set(names)) != len(names):
         raise ValueError("two labels have the same name; give each task its own, as in --task Name='the prompt'")
-    root = common_root(paths)
     found: list[tuple[KnownFile, str]] = []
     failures = []
     unfinished = excluded = without = 0

@@ -13,13 +13,16 @@ _MAX_BYTES = 120
 _DEVICE_NAMES = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
 
 
-def common_root(paths: Sequence[Path]) -> Path:
-    """The deepest folder that holds all the paths (absolute)."""
-    parents = {path.absolute().parent for path in paths}
+def common_root(places: Sequence[Path]) -> Path:
+    """The deepest folder that holds all places (folders count themselves), resolved; names are relative to it.
+
+    It depends on what was asked for, not on which images are there, so that names stay when images come.
+    """
+    folders = [place.resolve() if place.is_dir() else place.resolve().parent for place in places]
     try:
-        return Path(os.path.commonpath([str(parent) for parent in parents]))
+        return Path(os.path.commonpath(folders))
     except ValueError:  # different drives
-        return Path(paths[0].absolute().anchor)
+        return Path(folders[0].anchor)
 
 
 def relative_name(path: Path, root: Path) -> str:

@@ -14,7 +14,7 @@ def assign_splits(groups: Sequence[int], names: Sequence[str], shares: Mapping[s
     Groups are shuffled by a hash of the seed and of their smallest name, so the order of the images does not matter.
     Each split in turn takes groups that fit into what it may hold; the rest is ``train``. A split other than
     ``train`` never takes more than its share, except that one with a share above 0 gets at least one group (the
-    smallest) while groups are left.
+    smallest) while groups are left. ``train`` keeps at least one group.
 
     Args:
         groups: the group of each image.
@@ -37,7 +37,7 @@ def assign_splits(groups: Sequence[int], names: Sequence[str], shares: Mapping[s
         room = round(share * len(groups))
         taken: list[int] = []
         for group in waiting:
-            if len(members[group]) <= room:
+            if len(members[group]) <= room and len(taken) + 1 < len(waiting):
                 taken.append(group)
                 room -= len(members[group])
         if not taken and share > 0 and len(waiting) > 1:

@@ -96,7 +96,7 @@ class Store:
             raise
 
     def file(self, path: Path) -> KnownFile | None:
-        """What is known of the file at that path (resolved by the caller), as it was when it was read."""
+        """What is known of the file at that path (always spelled alike by the caller), as it was when it was read."""
         query = "SELECT size, mtime_ns, digest, height, width, phash, error FROM files WHERE path = ?"
         row = self._db.execute(query, (_blob(path),)).fetchone()
         if row is None:
