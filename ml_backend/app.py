@@ -19,6 +19,8 @@ from ml_backend.engine import Engine, Segments
 from ml_backend.http_guard import BasicAuth, ErrorGuard, JsonResponse, TooLargeError, dump, error_response, read_json
 from ml_backend.images import FetchLimits, ImageFetcher
 from ml_backend.label_studio import LabelStudioClient
+from ml_backend.runs.api import add_runs
+from ml_backend.runs.desk import RunsDesk
 from ml_backend.service import Service
 from ml_backend.settings import Settings
 from ml_backend.store import Store
@@ -73,26 +75,26 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         client = _client(chosen)
-        service = Service(
-            chosen,
-            known,
-            Engine(make, micro_batch=chosen.micro_batch, queue_size=chosen.queue_size),
-            ImageFetcher(
-                client.origin if client else None,
-                client.tokens if client else None,
-                policy=policy,
-                local_roots=chosen.local_roots,
-                limits=FetchLimits(chosen.max_image_bytes, chosen.image_timeout),
-                ca_bundle=chosen.ca_bundle,
-                resolver=resolver,
-            ),
-            Store(Database.of(chosen), cache_entries=chosen.cache_entries),
+        fetcher = ImageFetcher(
+            client.origin if client else None,
+            client.tokens if client else None,
+            policy=policy,
+            local_roots=chosen.local_roots,
+            limits=FetchLimits(chosen.max_image_bytes, chosen.image_timeout),
+            ca_bundle=chosen.ca_bundle,
+            resolver=resolver,
         )
-        app.state.service = service
-        await service.start()
+        store = Store(Database.of(chosen), cache_entries=chosen.cache_entries)
+        engine = Engine(make, micro_batch=chosen.micro_batch, queue_size=chosen.queue_size)
+        service = Service(chosen, known, engine, fetcher, store)
+        runs = RunsDesk(chosen, service, store, client, fetcher)
+        app.state.service, app.state.runs = service, runs.access
         try:
+            await runs.start()
+            await service.start()
             yield
         finally:
+            await runs.close()
             await service.close()
             if client is not None:
                 client.close()
@@ -100,6 +102,7 @@ def create_app(
     app = FastAPI(title="int-backend", version=version("int-backend"), lifespan=lifespan, redirect_slashes=False)
     _add_protocol(app, chosen)
     _add_pages(app)
+    add_runs(app, lambda request: request.app.state.runs)
     described = app.openapi
     app.openapi = lambda: api.with_security(described())  # type: ignore[method-assign] # FastAPI's way to add to it
     app.add_exception_handler(HTTPException, _http_error)
@@ -226,6 +229,6 @@ def _add_pages(app: FastAPI) -> None:
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     what = {404: "there is no such page", 405: "this page does not take that method"}.get(status, "refused")
-    cure = "the pages are /health, /setup, /predict, /webhook, /versions, /metrics, /status and /docs"
+    cure = "the pages are /health, /setup, /predict, /webhook, /versions, /runs, /metrics, /status and /docs"
     headers = error.headers if isinstance(error, HTTPException) else None
     return error_response(status, f"{request.method} {request.url.path[:200]}: {what}", cure, headers=headers)

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from ml_backend.settings import Settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+_SWITCH_SECONDS = 0.0005  # the models' threads hold the interpreter's lock at most that long while the event loop waits
+_log = logging.getLogger(__name__)
 GRACE_SECONDS = 10
 """How long requests that are being answered may take once the service was told to stop."""
 
@@ -86,6 +89,25 @@ def check_data_folder(folder: Path) -> None:
         raise ValueError(f"the data folder {folder} cannot be used ({reason}); set INT_DATA_DIR to another") from None
 
 
+def check_redis(settings: Settings) -> None:
+    """Look for Label Studio's queues in our database of Redis; a Redis that is not there yet is waited for later.
+
+    Raises ``ValueError`` where REDIS_URL is no address, or names Label Studio's database.
+    """
+    if settings.redis_url is None or not settings.redis_url.get_secret_value():
+        return
+    from ml_backend.runs.queue import QueueError
+    from ml_backend.runs.redis_queue import RedisQueue
+
+    queue = RedisQueue(settings.redis_url.get_secret_value())
+    try:
+        queue.check()
+    except QueueError as error:
+        _log.warning("%s", error)
+    finally:
+        queue.close()
+
+
 def set_up_logging(level: str) -> None:
     """Our own messages from ``level`` on, other libraries' warnings only: some of them log addresses with tokens."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
@@ -96,7 +118,9 @@ def set_up_logging(level: str) -> None:
 def run(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serve until the process is told to stop. ``tell`` gets the lines for people."""
     set_up_logging(settings.log_level)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     check_data_folder(settings.data_dir)
+    check_redis(settings)
     with listen(settings.host, settings.port) as place:
         from ml_backend.app import create_app  # takes seconds; a port that is taken is told at once
 

@@ -9,10 +9,10 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from int_model.imaging import ImageError, decode_image
 from int_model.types import Image
@@ -50,6 +50,22 @@ class Answer:
     reason: str = ""
 
 
+class LateTasks(Protocol):
+    """Where tasks go that are not ready in time; see `ml_backend.runs.from_predict`. Blocking."""
+
+    def taken(self, project: str, version: str, tasks: Collection[int]) -> frozenset[int]:
+        """Those that a batch run of that version does, or did."""
+        ...
+
+    def pushed(self, project: str, version: str, tasks: Collection[int]) -> frozenset[int]:
+        """Those that it is at, or did."""
+        ...
+
+    def take(self, project: str, label_config: str, extra_params: Any, tasks: Collection[int]) -> bool:
+        """Have them done in the background; whether somebody will."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
     """A task on its way: its coroutine, and how urgent it is."""
@@ -72,6 +88,7 @@ class Service:
             lambda: engine.status.out_of_memory,
         )
         self.problems: deque[str] = deque(maxlen=50)
+        self.late_tasks: LateTasks | None = None
         self._settings = settings
         self._identity = identity
         self._fetcher = fetcher
@@ -187,8 +204,9 @@ class Service:
     async def predict(self, request: PredictIn) -> list[Any]:
         """One entry per task: a prediction as plain data, or ``[]`` where it failed or is not ready in time.
 
-        What is not ready goes on in the background and is served from the store when it is asked for again. An
-        interactive request never gets a ``[]``, but an empty prediction.
+        What is not ready is handed to a batch run (`late_tasks`), or goes on in the background and is served from the
+        store when it is asked for again. What a batch run pushes anyway is ``[]``, too. An interactive request never
+        gets a ``[]``, but an empty prediction.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.deadline
@@ -204,9 +222,15 @@ class Service:
         if request.is_interactive and not plan.typed:
             return await self._interactive.answer(request, plan, deadline)
         priority = Priority.INTERACTIVE if request.is_interactive else Priority.PREDICT
+        tasks = await self._in_thread(lambda: [parse_task(entry) for entry in request.tasks])
+        late_tasks = None if request.is_interactive else self.late_tasks
+        theirs: frozenset[int] = frozenset()
+        if late_tasks is not None:
+            ask = late_tasks.taken if len(tasks) > 1 else late_tasks.pushed  # a single one: an annotator waits for it
+            theirs = await self._in_thread(ask, request.project, plan.version, _ids(tasks))
         runs: list[_Run | None] = []
-        for index, entry in enumerate(request.tasks):
-            runs.append(self._begin(request.project, parse_task(entry), plan, priority))
+        for index, task in enumerate(tasks):
+            runs.append(None if task.id in theirs else self._begin(request.project, task, plan, priority))
             if index % 100 == 99:  # a long list must not hold up /health
                 await asyncio.sleep(0)
         waiting = {run.work for run in runs if run is not None}
@@ -217,8 +241,36 @@ class Service:
         for run in runs:
             if run is not None and not run.work.done():
                 run.ticket.priority = Priority.BATCH
+        if late_tasks is not None:
+            await self._hand_over(late_tasks, request, tasks, runs, theirs)
+            done = await self._in_thread(late_tasks.pushed, request.project, plan.version, _ids(tasks))
+            runs = [None if task.id in done else run for task, run in zip(tasks, runs, strict=True)]
         results = await self._in_thread(lambda: [self._entry(run) for run in runs])
         return valid_or_empty(results, plan.version) if request.is_interactive else results
+
+    async def _hand_over(
+        self,
+        late_tasks: LateTasks,
+        request: PredictIn,
+        tasks: list[TaskIn],
+        runs: list[_Run | None],
+        theirs: frozenset[int],
+    ) -> None:
+        """Let a batch run do what is late; our own work on it ends, unless somebody else waits for it."""
+        late = [
+            (task.id, run)
+            for task, run in zip(tasks, runs, strict=True)
+            if task.id is not None and task.id not in theirs and (run is None or not run.work.done())
+        ]
+        if not late:
+            return
+        project = self._projects.get(request.project, Project(request.project))
+        text = request.label_config or project.label_config
+        ids = [task for task, _ in late]
+        if await self._in_thread(late_tasks.take, request.project, text, project.extra_params, ids):
+            for _, run in late:
+                if run is not None and run.ticket.priority == Priority.BATCH:
+                    run.work.cancel()
 
     def plan(self, label_config: str, extra_params: Any) -> Plan:
         """How the tasks of a project with that labeling config and those extra params are annotated.
@@ -442,3 +494,7 @@ def _parsed(text: str) -> LabelingConfig:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _ids(tasks: list[TaskIn]) -> list[int]:
+    return [task.id for task in tasks if task.id is not None]

@@ -15,6 +15,7 @@ from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
 from ml_backend.doctor.project import apply, examine_clicks, examine_config, examine_predictions
 from ml_backend.doctor.sample import examine_sample
 from ml_backend.doctor.server import Server, examine_server, examine_token, not_configured
+from ml_backend.doctor.tickets import examine_tickets
 from ml_backend.label_studio import LabelStudioClient, LabelStudioError
 from ml_backend.settings import Settings
 from ml_backend.wiring import identify
@@ -61,6 +62,7 @@ def examine(
     yield from own.examine_settings(settings)
     service, running = own.examine_service(settings)
     yield service
+    yield from examine_tickets(settings)
     yield from _models(settings, place.probe)
     bare = make_client(settings, timeout=_QUICK, with_token=False)
     client = make_client(settings, timeout=_TIMEOUT)

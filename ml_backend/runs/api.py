@@ -29,7 +29,7 @@ from ml_backend.runs.pages import (
 )
 from ml_backend.runs.pictures import PictureError, Pictures
 from ml_backend.runs.queue import QueueError
-from ml_backend.runs.types import Progress, Run, TaskRecord, TaskState
+from ml_backend.runs.types import Progress, Run, RunState, TaskRecord, TaskState
 from ml_backend.wire import RequestError
 
 _MAX_BODY = 64 * 1024
@@ -96,11 +96,13 @@ class RunsAccess:
         pictures: of tasks, or None if the backend does not know Label Studio, and runs cannot be started.
         workers: how many worker processes live, or None if the backend does the work itself. Blocking; raises
             ``QueueError``.
+        suits: whether the backend's own models are those of a run, or None if it does no runs. Blocking.
     """
 
     runs: RunsLike
     pictures: Pictures | None
-    workers: Callable[[], int] | None
+    workers: Callable[[], int] | None = None
+    suits: Callable[[str], bool] | None = None
 
 
 class RunIn(BaseModel):
@@ -119,34 +121,34 @@ class RunIn(BaseModel):
 
 
 def add_runs(app: FastAPI, access: Callable[[Request], RunsAccess]) -> None:
-    """Add the endpoints to the application."""
+    """Add the endpoints to the application; docs/runs.md describes them."""
 
-    @app.get("/runs", response_model=None)
+    @app.get("/runs", include_in_schema=False, response_model=None)
     async def list_runs(request: Request) -> Response:
         """The newest runs; of one project with ``?project=``."""
         return await _answered(request, _list(request, access(request)))
 
-    @app.post("/runs", response_model=None, status_code=201)
+    @app.post("/runs", include_in_schema=False, response_model=None)
     async def start_run(request: Request) -> Response:
         """Start a run, or join the one of the same model version that is under way on the project."""
         return await _answered(request, _start(request, access(request)))
 
-    @app.get("/runs/{run_id}", response_model=None)
+    @app.get("/runs/{run_id}", include_in_schema=False, response_model=None)
     async def show_run(request: Request, run_id: str) -> Response:
         """A run and its progress."""
         return await _answered(request, _show(request, access(request), run_id))
 
-    @app.get("/runs/{run_id}/tasks", response_class=JsonResponse)
+    @app.get("/runs/{run_id}/tasks", include_in_schema=False, response_model=None)
     async def list_tasks(request: Request, run_id: str) -> Response:
         """Tasks of a run by id: ``?state=failed&after=0&limit=100``; ``next`` is the next ``after``, or null."""
         return await _answered(request, _tasks(request, access(request), run_id))
 
-    @app.get("/runs/{run_id}/tasks/{task}/picture", response_model=None)
+    @app.get("/runs/{run_id}/tasks/{task}/picture", include_in_schema=False, response_model=None)
     async def picture(request: Request, run_id: str, task: int) -> Response:
         """A small JPEG of a task's image with its prediction."""
         return await _answered(request, _picture(access(request), run_id, task))
 
-    @app.post("/runs/{run_id}/{action}", response_model=None)
+    @app.post("/runs/{run_id}/{action}", include_in_schema=False, response_model=None)
     async def steer(request: Request, run_id: str, action: str) -> Response:
         """``cancel``, ``resume`` or ``retry`` (the failed tasks)."""
         return await _answered(request, _steer(request, access(request), run_id, action))
@@ -254,6 +256,14 @@ async def _notices(access: RunsAccess, runs: Sequence[Run]) -> list[Notice]:
                 notices.append(Notice("No worker is there to do the work. Start one: int-backend worker.", bad=True))
         except QueueError as error:
             notices.append(Notice(str(error), bad=True))
+    waiting = [run for run in runs if run.state is RunState.ACTIVE]
+    for run in waiting:
+        if access.suits is not None and not await asyncio.to_thread(access.suits, run.id):
+            text = (
+                f"Run {run.id} waits for the models and settings that it was made with ({run.spec.model_version}); "
+                "this backend has others. Start it with those, or cancel the run and begin a new one."
+            )
+            notices.append(Notice(text, bad=True))
     return notices
 
 

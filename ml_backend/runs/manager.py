@@ -131,7 +131,7 @@ class Runs:
             extra_params=params,
             model_version=plan.version,
             prompt=prompts,
-            strategy=", ".join(dict.fromkeys(options.strategy for options in plan.options.values())),
+            strategy=_strategies(plan),
             config_hash=config_hash(text),
             view=view,
             only_missing=only_missing,
@@ -166,6 +166,42 @@ class Runs:
             self._queue.wake(run.id)
         count = self._ledger.progress(run.id).total
         return Started(run, joined, count, tuple(warnings), plan.version, prompts)
+
+    def hand_over(self, project: int, label_config: str, extra_params: Any, tasks: Collection[int]) -> Run:
+        """Have these tasks done by the run of their version that is under way, or by a new one. Asks nobody.
+
+        Args:
+            project: Label Studio's id.
+            label_config: the project's.
+            extra_params: the connection's.
+            tasks: their ids; what the run has already stays as it is.
+
+        Raises:
+            RunsError: the labeling config makes no sense.
+            LedgerError: the run under way ended just now.
+            StoreError: the database cannot be used.
+            QueueError: the queue cannot be reached; the run is there and goes on once it can.
+        """
+        plan = self._plan(label_config, extra_params)
+        spec = RunSpec(
+            project=project,
+            label_config=label_config,
+            extra_params=extra_params,
+            model_version=plan.version,
+            prompt=self._prompts(plan, "")[0],
+            strategy=_strategies(plan),
+            config_hash=config_hash(label_config),
+            include_annotated=True,  # it was these very tasks that somebody asked for
+        )
+        try:
+            run = self._ledger.create(spec, tasks)
+        except RunExistsError as error:
+            run = error.run
+            if run.state is RunState.ACTIVE:
+                self._ledger.extend(run.id, tasks)
+        if run.state is RunState.ACTIVE:
+            self._queue.wake(run.id)
+        return run
 
     def get(self, run_id: str) -> Run:
         """A run. Raises ``UnknownRunError``."""
@@ -256,6 +292,10 @@ class Runs:
     def list(self, project: int | None = None, limit: int = 50) -> Sequence[Run]:
         """The newest runs, of one project or of all, newest first."""
         return self._ledger.runs(project, limit)
+
+
+def _strategies(plan: Plan) -> str:
+    return ", ".join(dict.fromkeys(options.strategy for options in plan.options.values()))
 
 
 def our_connection(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

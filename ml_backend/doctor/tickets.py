@@ -1,0 +1,36 @@
+"""Redis, where batch runs are left to workers: reachable, not Label Studio's, and somebody there to do the work."""
+
+from __future__ import annotations
+
+from ml_backend.doctor.findings import Finding, ok, problem, warning
+from ml_backend.runs.queue import QueueError
+from ml_backend.runs.redis_queue import RedisQueue, SharedDatabaseError
+from ml_backend.settings import Settings
+
+REDIS = "redis"
+
+
+def examine_tickets(settings: Settings) -> list[Finding]:
+    """One finding, or none where REDIS_URL is not set: the backend does runs itself then."""
+    if settings.redis_url is None or not settings.redis_url.get_secret_value():
+        return []
+    try:
+        queue = RedisQueue(settings.redis_url.get_secret_value())
+    except ValueError as error:
+        return [problem(REDIS, f"{error}.", "correct REDIS_URL, e.g. redis://redis:6379/1")]
+    try:
+        queue.check()
+        workers = queue.workers()
+    except SharedDatabaseError as error:
+        text, _, cure = str(error).partition("; ")
+        return [problem(REDIS, f"{text}.", cure)]
+    except QueueError as error:
+        text, _, cure = str(error).rpartition("; ")
+        return [problem(REDIS, f"{text or cure}.", cure)]
+    finally:
+        queue.close()
+    if workers == 0:
+        text = f"Redis at {queue.where} answers, but no worker takes tickets from it."
+        return [warning(REDIS, text, "start at least one: int-backend worker")]
+    plural = "" if workers == 1 else "s"
+    return [ok(REDIS, f"Redis at {queue.where} answers; {workers} worker{plural} for runs.")]
