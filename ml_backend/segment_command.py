@@ -18,6 +18,7 @@ from int_model.config import ConfigError, IntConfig, load_preset
 from int_model.files import Outcome, find_images, segment_files
 from int_model.models import suite as suites
 from int_model.models.profile import Profile, read_profile
+from int_model.options import nested
 from int_model.outputs import OutputWriter, assign_stems, describe_instances, display_name, to_json, write_atomic
 from int_model.prompts import TaskPrompt
 from int_model.report import ReportBuilder
@@ -59,21 +60,6 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
             out[key] = value["value"] if value.keys() == {"value"} else text
         except tomllib.TOMLDecodeError:
             out[key] = text.strip()
-    return out
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"a.b": 3}`` as ``{"a": {"b": 3}}``. Raises ``ValueError`` if a key is both a value and a section."""
-    out: dict[str, Any] = {}
-    for dotted, value in flat.items():
-        *sections, last = dotted.split(".")
-        place: Any = out
-        for section in sections:
-            place = place.setdefault(section, {}) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or isinstance(place.get(last), dict):
-            message = f"'{dotted}' was given both as a value and as a section; leave one out"
-            raise ValueError(message)  # noqa: TRY004 a user's slip, shown as one sentence
-        place[last] = value
     return out
 
 

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from int_model.models import suite as suites
 from int_model.models.suite import profile_names
+from int_model.options import nested
 from int_model.strategies import STRATEGIES
 from ml_backend import cli, segment_command
-from ml_backend.segment_command import nested, parse_changes
+from ml_backend.segment_command import parse_changes
 from tests.unit.fakes import TASK, FakeVlm, fake_suite, scene
 
 Run = Callable[..., Result]

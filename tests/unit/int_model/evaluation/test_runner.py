@@ -18,7 +18,7 @@ import pytest
 
 from int_model.config import ConfigError, IntConfig
 from int_model.evaluation import BrokenExample, Example, Variant, evaluate, load_evaluation, save_evaluation
-from int_model.evaluation.examples import nested
+from int_model.options import nested
 from int_model.types import Image
 from tests.unit.fakes import TASK, FakeSegmenter, fake_suite, scene
 
