@@ -213,7 +213,7 @@ class Ledger:
             if len(back) == len(held):
                 rows.drop_lease(connection, lease)
             moved = Counts({TaskState.LEASED: -len(back), TaskState.PENDING: len(back)})
-            rows.settle(connection, int(lease.run), moved)
+            rows.settle(connection, int(lease.run), moved, rows.look_from(min(back)))
         return frozenset(back)
 
     def release_dead(self, host: str, alive: Callable[[int], bool]) -> int:
@@ -235,7 +235,8 @@ class Ledger:
         dead = [row for row in found if (pid := pid_of(row.owner)) is not None and not alive(pid)]
         for row in dead:
             with self._database.write() as connection:
-                rows.settle(connection, row.run, rows.reap(connection, LeaseRow.id == row.id))
+                counts, back = rows.reap(connection, LeaseRow.id == row.id)
+                rows.settle(connection, row.run, counts, {} if back is None else rows.look_from(back))
         return len(dead)
 
     # --- steering -----------------------------------------------------------------------------------------------------
@@ -255,10 +256,7 @@ class Ledger:
         Raises:
             LedgerError: it is finished or cancelled.
         """
-        refused = {
-            RunState.FINISHED: "there is nothing to stop",
-            RunState.CANCELLED: "there is nothing to stop",
-        }
+        refused = dict.fromkeys((RunState.FINISHED, RunState.CANCELLED), "there is nothing to stop")
         return self._move(run_id, RunState.STOPPED, refused, rows.clean(why))
 
     def resume(self, run_id: str) -> Run:
@@ -299,7 +297,7 @@ class Ledger:
                 counts[name] -= rows.again(connection, key, name)
             number = -counts.total()
             if number:
-                active = {"state": RunState.ACTIVE.value, "finished_at": None, "why": ""}
+                active = {"state": RunState.ACTIVE.value, "finished_at": None, "why": "", "next_task": 0}
                 connection.execute(update(RunRow).where(RunRow.id == key).values(active))
                 counts[TaskState.PENDING] += number
                 rows.settle(connection, key, counts)
@@ -310,14 +308,17 @@ class Ledger:
     def _lease(self, key: int, owner: str, count: int) -> Lease | None:
         expired = (LeaseRow.run == key) & (LeaseRow.expires_at < epoch_now())
         with self._database.write() as connection:
-            if rows.state_of(connection, key) is not RunState.ACTIVE:
+            front = rows.front_of(connection, key)
+            if front.state is not RunState.ACTIVE:
                 return None
-            counts = rows.reap(connection, expired)
-            chosen = rows.pending(connection, key, count)
+            counts, back = rows.reap(connection, expired)
+            first = front.next_task if back is None else min(front.next_task, back)
+            chosen = rows.choose(connection, key, count, first, front.pending + counts[TaskState.PENDING])
             lease = rows.grant(connection, key, owner, chosen, self.lease_seconds) if chosen else None
             counts[TaskState.PENDING] -= len(chosen)
             counts[TaskState.LEASED] += len(chosen)
-            if any(counts.values()) and not rows.settle(connection, key, counts, only=RunState.ACTIVE):
+            where = rows.look_from(min(chosen, default=first), front.next_task)
+            if any(counts.values()) and not rows.settle(connection, key, counts, where, only=RunState.ACTIVE):
                 raise _UndoError  # it left that state a moment ago
         return lease
 
@@ -339,8 +340,8 @@ class Ledger:
         with self._database.write() as connection:
             new = rows.add_tasks(connection, key, tasks)
             # After the tasks, as everywhere; if the run moved on, the exception takes the tasks back.
-            self._expect(rows.settle(connection, key, Counts({TaskState.PENDING: new}), only=state), key)
-            connection.execute(update(RunRow).where(RunRow.id == key).values(touched_at=epoch_now()))
+            more = {"touched_at": epoch_now(), **rows.look_from(min(tasks))}
+            self._expect(rows.settle(connection, key, Counts({TaskState.PENDING: new}), more, only=state), key)
         return new
 
     def _activate(self, key: int) -> Run:

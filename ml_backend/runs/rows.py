@@ -5,12 +5,25 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, case, delete, insert, literal, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    case,
+    delete,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 
 from ml_backend.database import epoch_now
 from ml_backend.runs.errors import UnknownRunError
@@ -22,6 +35,7 @@ Counts = Counter[TaskState]
 
 MOST_ATTEMPTS = 5
 _DIED = f"its workers died {MOST_ATTEMPTS} times"
+_NONE: Mapping[str, Any] = {}
 _CHUNK = 5000
 _CHUNK_SECONDS = 2.0
 _SPEC_FIELDS = frozenset(field.name for field in fields(RunSpec))
@@ -85,11 +99,44 @@ def state_of(connection: Connection, key: int, *, lock: bool = False) -> RunStat
     return RunState(state)
 
 
-def pending(connection: Connection, key: int, count: int) -> Sequence[int]:
-    """The lowest pending tasks that nobody else is taking, locked."""
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What a run has to give: its state, where to look for pending tasks first, how many there are."""
+
+    state: RunState
+    next_task: int
+    pending: int
+
+
+def front_of(connection: Connection, key: int) -> Front:
+    """The front of a run, which may move on at once."""
+    row = connection.execute(
+        select(RunRow.state, RunRow.next_task, RunRow.pending).where(RunRow.id == key)
+    ).one_or_none()
+    if row is None:
+        raise UnknownRunError(str(key))
+    return Front(RunState(row.state), row.next_task, row.pending)
+
+
+def look_from(task: int, seen: int | None = None) -> dict[str, Any]:
+    """The change of ``next_task``: down to this task; up only if it still is where it was seen."""
+    lower = RunRow.next_task > task
+    moves = lower if seen is None else lower | (RunRow.next_task == seen)
+    return {"next_task": case((moves, literal(task, BigInteger)), else_=RunRow.next_task)}
+
+
+def choose(connection: Connection, key: int, count: int, first: int, waiting: int) -> Sequence[int]:
+    """Up to ``count`` pending tasks from ``first`` on; from below as well if more are waiting. Locked."""
+    chosen = _pending(connection, key, count, TaskRow.task >= first)
+    if len(chosen) < min(count, waiting):
+        chosen = [*_pending(connection, key, count - len(chosen), TaskRow.task < first), *chosen]
+    return chosen
+
+
+def _pending(connection: Connection, key: int, count: int, where: ColumnElement[bool]) -> Sequence[int]:
     return connection.scalars(
         select(TaskRow.task)
-        .where(TaskRow.run == key, TaskRow.state == TaskState.PENDING.value)
+        .where(TaskRow.run == key, TaskRow.state == TaskState.PENDING.value, where)
         .order_by(TaskRow.task)
         .limit(count)
         .with_for_update(skip_locked=True)
@@ -109,18 +156,19 @@ def grant(connection: Connection, key: int, owner: str, tasks: Sequence[int], se
     return Lease(str(key), str(token), owner, {row.task: row.attempts for row in taken})
 
 
-def reap(connection: Connection, which: ColumnElement[bool]) -> Counts:
+def reap(connection: Connection, which: ColumnElement[bool]) -> tuple[Counts, int | None]:
     """Take the tasks of these leases back, unless someone is writing under a lease right now.
 
-    Their attempts count, as their workers fell silent; a task that had its `MOST_ATTEMPTS` fails.
+    Their attempts count, as their workers fell silent; a task that had its `MOST_ATTEMPTS` fails. Returns the changes
+    of the counters, and the lowest task that is pending again, or None.
     """
     silent = select(LeaseRow.id).where(which).with_for_update(skip_locked=True)
     tokens = connection.scalars(silent).all()
     if not tokens:
-        return Counts()
+        return Counts(), None
     connection.execute(delete(LeaseRow).where(LeaseRow.id.in_(tokens)))
     worn = TaskRow.attempts >= MOST_ATTEMPTS
-    states = connection.scalars(
+    found = connection.execute(
         update(TaskRow)
         .where(TaskRow.lease.in_(tokens))
         .values(
@@ -128,11 +176,11 @@ def reap(connection: Connection, which: ColumnElement[bool]) -> Counts:
             state=case((worn, literal(TaskState.FAILED.value)), else_=literal(TaskState.PENDING.value)),
             reason=case((worn, literal(_DIED)), else_=literal("")),
         )
-        .returning(TaskRow.state)
+        .returning(TaskRow.task, TaskRow.state)
     ).all()
-    counts = Counts(TaskState(state) for state in states)
-    counts[TaskState.LEASED] -= len(states)
-    return counts
+    counts = Counts(TaskState(row.state) for row in found)
+    counts[TaskState.LEASED] -= len(found)
+    return counts, min((row.task for row in found if row.state == TaskState.PENDING.value), default=None)
 
 
 def held(connection: Connection, lease: Lease) -> Sequence[int]:
@@ -191,19 +239,23 @@ def drop_lease(connection: Connection, lease: Lease) -> None:
     connection.execute(delete(LeaseRow).where(LeaseRow.id == int(lease.token)))
 
 
-def settle(connection: Connection, key: int, counts: Counts, *, only: RunState | None = None) -> bool:
+def settle(
+    connection: Connection, key: int, counts: Counts, more: Mapping[str, Any] = _NONE, *, only: RunState | None = None
+) -> bool:
     """Change the run's counters; an active run of which nothing is left is finished.
 
     Args:
         connection: its transaction changed the tasks accordingly, and gets the lock on the run here.
         key: the run.
         counts: the changes.
+        more: other columns to change, see `look_from`.
         only: change nothing unless the run is in this state.
 
     Returns:
         Whether the run was there and in that state.
     """
     changes = {state.value: getattr(RunRow, state.value) + change for state, change in counts.items() if change}
+    changes |= more
     wanted = update(RunRow).where(RunRow.id == key).values(changes or {"why": RunRow.why})
     if only is not None:
         wanted = wanted.where(RunRow.state == only.value)

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("touched_at", sa.Double, nullable=False),
         sa.Column("finished_at", sa.Double),
+        sa.Column("next_task", sa.BigInteger, nullable=False),
         *(sa.Column(state, sa.BigInteger, nullable=False) for state in _STATES),
         sqlite_autoincrement=True,
     )
