@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -218,7 +219,8 @@ def _add_pages(app: FastAPI) -> None:
     )
     async def metrics(request: Request) -> Response:
         """Numbers for Prometheus."""
-        return Response(_service(request).metrics.page(), media_type=CONTENT_TYPE_LATEST)
+        page = await asyncio.to_thread(_service(request).metrics.page)
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/status", response_class=JsonResponse, responses=api.answers(api.StatusOut, api.PAGE_ERRORS))
     async def status(request: Request) -> Response:

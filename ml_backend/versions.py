@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from importlib.metadata import PackageNotFoundError, version
@@ -41,6 +42,7 @@ def model_version(
     return f"int-{identity.profile}-{identity.strategy}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+@functools.cache  # reading it takes milliseconds, and /setup and /versions ask for it per project
 def package_version() -> str:
     """The installed version of this program; ``source`` where it is not installed."""
     try:
