@@ -109,6 +109,11 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int
         raise ImageError(f"{file}: {error}") from error
 
 
+def prepare() -> None:
+    """Import Pillow's formats now. Else the first image does, and holds up the whole program for a third of a second."""
+    _formats()
+
+
 def _formats() -> list[str]:
     PilImage.init()
     return [name for name in FORMATS if name in PilImage.OPEN]

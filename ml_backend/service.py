@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from int_model.imaging import ImageError, decode_image
+from int_model.imaging import ImageError, decode_image, prepare
 from int_model.types import Image
 from ml_backend.engine import BusyError, Engine, EngineError, Priority
 from ml_backend.findings import Findings
@@ -111,6 +111,7 @@ class Service:
 
     async def start(self) -> None:
         """Read the known projects and begin to load the models; waits for neither the models nor the network."""
+        await self._in_thread(prepare)
         try:
             for project in await self._in_thread(self._store.projects):
                 self._projects[project.id] = project
