@@ -10,36 +10,31 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from int_model.imaging import ImageError
 from ml_backend.database import StoreError
-from ml_backend.engine import BusyError, EngineError
+from ml_backend.engine import EngineError
 from ml_backend.images import FetchError
 from ml_backend.label_config import ConfigError
 from ml_backend.label_studio import LabelStudioClient, LabelStudioError
 from ml_backend.plan import Plan
+from ml_backend.runs.annotating import PatientService, RunStopError
 from ml_backend.runs.ledger import Ledger, LedgerError
 from ml_backend.runs.listing import Existing, TaskView, existing, look_at
 from ml_backend.runs.patience import Patience, WorkEndedError
 from ml_backend.runs.push import Finished, Pusher
+from ml_backend.runs.records import Records
+from ml_backend.runs.triage import pushed_before, triage
 from ml_backend.runs.types import Lease, Run, RunSpec, RunState, TaskResult, TaskState
 from ml_backend.service import Answer, Service
 from ml_backend.task_prompt import PromptError
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
-
 _OF_THE_TASK = (ConfigError, EngineError, FetchError, ImageError, PromptError)
-_FETCHES = 4
-_DATABASE_TRIES = 6
 _GRACE = 5.0
 _LOOK = 3.0  # seconds between looks whether the run was cancelled
 _KNOWN_RUNS = 64
-
-
-class RunStopError(Exception):
-    """The run cannot go on; the message says why and what to do."""
 
 
 @dataclass(slots=True, eq=False)
@@ -107,7 +102,7 @@ class BatchWorker:
         self._at_work = 0
         self._last_end = 0.0
         self._calls = ThreadPoolExecutor(4, thread_name_prefix="runs-http")
-        self._records = ThreadPoolExecutor(3, thread_name_prefix="runs-ledger")
+        self._records = Records()
 
     # --- for queues
 
@@ -121,7 +116,7 @@ class BatchWorker:
             return False
         self._at_work += 1
         try:
-            run = await self._db(self._ledger.get, run_id)
+            run = await self._records.call(self._ledger.get, run_id)
             if run.state is not RunState.ACTIVE:
                 return False
             job = await self._job(run)
@@ -131,7 +126,7 @@ class BatchWorker:
                 return False
             try:
                 await self._check(job)
-                lease = await self._db(self._ledger.lease, run_id, self.owner, self._size)
+                lease = await self._records.call(self._ledger.lease, run_id, self.owner, self._size)
                 if lease is None:
                     return False
                 async with self._beating(lease):
@@ -166,7 +161,7 @@ class BatchWorker:
         for job in self._jobs.values():
             await job.pusher.close()
         self._calls.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._records.shutdown)
+        await self._records.close()
 
     # --- a run
 
@@ -175,6 +170,8 @@ class BatchWorker:
         if known is not None:
             return known
         plan, why = await asyncio.to_thread(self._plan_for, run.spec)
+        if run.id in self._jobs:  # the other ticket was quicker
+            return self._jobs[run.id]
         if plan is None:
             _log.warning("run %s is left to others: %s", run.id, why)
         patience = Patience(self._calls, lambda: self._over(run.id), self._sleep)
@@ -189,7 +186,7 @@ class BatchWorker:
             patience,
             spec.project,
             spec.model_version,
-            fence=lambda lease: self._db(self._ledger.renew, lease),
+            fence=lambda lease: self._records.call(self._ledger.renew, lease),
             settle=self._settle,
             still_right=still_right,
         )
@@ -225,12 +222,12 @@ class BatchWorker:
     async def _over(self, run_id: str) -> bool:
         if self._stopping.is_set():
             return True
-        return (await self._db(self._ledger.get, run_id)).state is not RunState.ACTIVE
+        return (await self._records.call(self._ledger.get, run_id)).state is not RunState.ACTIVE
 
     async def _stop_run(self, run_id: str, why: str) -> None:
         _log.warning("run %s stops: %s", run_id, why)
         try:
-            await self._db(self._ledger.stop, run_id, why)
+            await self._records.call(self._ledger.stop, run_id, why)
         except LedgerError as error:
             _log.info("%s", error)  # somebody else has ended it meanwhile
 
@@ -238,7 +235,7 @@ class BatchWorker:
         """Whoever finishes the last task lets the project show the run's version, if that was asked for."""
         if not job.spec.set_model_version:
             return
-        if (await self._db(self._ledger.get, run_id)).state is RunState.FINISHED:
+        if (await self._records.call(self._ledger.get, run_id)).state is RunState.FINISHED:
             change = {"model_version": job.spec.model_version}
             try:
                 await job.patience.call(self._client.update_project, job.spec.project, change)
@@ -292,27 +289,10 @@ class BatchWorker:
         """Look at the lease's tasks just before the work; what needs none is settled at once."""
         spec, lease = job.spec, ticket.lease
         views = await job.patience.call(look_at, self._client, spec.project, lease.tasks, spec.model_version)
-        again = [t for t in lease.tasks if t in views and views[t].predicted and lease.attempts[t] > 1]
         there: dict[int, list[Existing]] = {}
-        if again:  # somebody pushed them, and ended before the ledger knew
+        if again := pushed_before(lease, views):
             there = await job.patience.call(existing, self._client, spec.project, again, spec.model_version)
-        wanted: list[TaskView] = []
-        results: list[TaskResult] = []
-        for task in lease.tasks:
-            view = views.get(task)
-            if view is None:
-                results.append(TaskResult(task, TaskState.SKIPPED, reason="the task was deleted"))
-            elif task in there:
-                results.append(_pushed_before(task, there[task][0]))
-            elif view.predicted:
-                reason = "it has a prediction of this version already"
-                results.append(TaskResult(task, TaskState.SKIPPED, reason=reason))
-            elif view.annotated and not spec.include_annotated:
-                results.append(TaskResult(task, TaskState.SKIPPED, reason="a person annotated it"))
-            elif view.drafted and not spec.include_annotated:
-                results.append(TaskResult(task, TaskState.SKIPPED, reason="a person has begun to annotate it"))
-            else:
-                wanted.append(view)
+        wanted, results = triage(spec, lease, views, there)
         if results:
             await self._settle(lease, results)
             ticket.settled |= {result.task for result in results}
@@ -322,7 +302,7 @@ class BatchWorker:
         task, started = view.task.id or 0, time.monotonic()
         try:
             try:
-                answer: Answer | None = await self._annotated(job, plan, view)
+                answer: Answer | None = await self._patient(job).annotate(view.task, plan)
                 reason = answer.reason if answer else ""
             except _OF_THE_TASK as error:
                 answer, reason = None, " ".join(str(error).split())[:500]
@@ -363,51 +343,24 @@ class BatchWorker:
         self._last_end = now
         return round(now - began, 3)
 
-    async def _annotated(self, job: _Job, plan: Plan, view: TaskView) -> Answer:
-        """The answer, however long Label Studio is away.
-
-        Raises:
-            ConfigError, EngineError, FetchError, ImageError, PromptError: this task cannot be annotated.
-            RunStopError: the models cannot be loaded.
-            WorkEndedError: the run is over, or the process is told to stop.
-        """
-        tries = 0
-        while True:
-            try:
-                return await self._service.annotate(view.task, plan)
-            except BusyError:
-                await self._sleep(1.0)
-            except EngineError:
-                state = self._service.engine.status
-                if self._stopping.is_set() or state.state == "closed":
-                    raise WorkEndedError from None
-                if state.state == "failed":
-                    if self._alone:
-                        raise RunStopError(f"the models could not be loaded: {state.why}") from None
-                    await self._sleep(30.0)  # the engine tries to load them again; others can take this run
-                    raise WorkEndedError from None
-                raise
-            except FetchError as error:
-                tries += 1
-                if not error.passing or tries >= _FETCHES:
-                    raise
-                waited = time.monotonic()
-                await job.patience.call(self._client.request, "GET", "/api/version")
-                if time.monotonic() - waited > 1.0:
-                    tries = 0  # Label Studio was away: that was no try
-                await self._sleep(float(tries))
-            if self._stopping.is_set():
-                raise WorkEndedError
+    def _patient(self, job: _Job) -> PatientService:
+        return PatientService(
+            self._service,
+            lambda: job.patience.call(self._client.request, "GET", "/api/version"),
+            self._sleep,
+            self._stopping.is_set,
+            alone=self._alone,
+        )
 
     async def _settle(self, lease: Lease, results: Sequence[TaskResult]) -> None:
-        accepted = await self._db(self._ledger.finish, lease, list(results))
+        accepted = await self._records.call(self._ledger.finish, lease, list(results))
         for result in results:
             if result.task not in accepted:
                 _log.info("task %d was taken over before it was finished here", result.task)
 
     async def _give_back(self, lease: Lease, tasks: frozenset[int]) -> None:
         try:
-            await self._db(self._ledger.release, lease, tasks)
+            await self._records.call(self._ledger.release, lease, tasks)
         except (StoreError, LedgerError) as error:
             _log.warning("tasks could not be given back, others take them when the lease expires: %s", error)
 
@@ -419,7 +372,7 @@ class BatchWorker:
             while True:
                 await asyncio.sleep(self._heartbeat)
                 try:
-                    await self._in_records(self._ledger.renew, lease)
+                    await self._records.once(self._ledger.renew, lease)
                 except StoreError as error:
                     _log.warning("a lease could not be renewed: %s", error)
 
@@ -429,22 +382,6 @@ class BatchWorker:
         finally:
             task.cancel()
 
-    # --- helpers
-
-    async def _db(self, function: Callable[..., T], *args: Any) -> T:
-        """A call of the ledger, repeated for half a minute if the database is away."""
-        for attempt in range(_DATABASE_TRIES):
-            try:
-                return await self._in_records(function, *args)
-            except StoreError:
-                if attempt == _DATABASE_TRIES - 1:
-                    raise
-                await asyncio.sleep(min(0.5 * 2**attempt, 10.0))
-        raise AssertionError("the loop returns or raises")
-
-    async def _in_records(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._records, function, *args)
-
     async def _sleep_or_stop(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
@@ -453,9 +390,3 @@ class BatchWorker:
 def config_hash(label_config: str) -> str:
     """What a labeling config is recognised by."""
     return hashlib.sha256(label_config.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _pushed_before(task: int, seen: Existing) -> TaskResult:
-    state = TaskState.ABSTAINED if seen.empty else TaskState.DONE
-    reason = "nothing found; pushed by a worker that ended before it could say more" if seen.empty else ""
-    return TaskResult(task, state, seen.score, reason, prediction=seen.id)
