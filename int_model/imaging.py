@@ -110,7 +110,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int
 
 
 def prepare() -> None:
-    """Import Pillow's formats now. Else the first image does, and holds up the whole program for a third of a second."""
+    """Import Pillow's formats now; else the first image does, which holds up the whole program for 0.3 s."""
     _formats()
 
 
