@@ -296,6 +296,9 @@ class ImageFetcher:
             return FetchError(f"{where}: {unauthorised(self._credentials.kind if self._credentials else 'none')}")
         if status in (401, 403):
             return FetchError(f"{where} may not be read ({status}); give the token's user access to it")
+        if status == 500 and ours and "/data/upload/" in url.path:  # so answers 1.23.2 where a file has vanished
+            cure = "was its file deleted? Then upload it again; else Label Studio's log says why"
+            return FetchError(f"{where}: Label Studio cannot read the upload (500); {cure}", passing=True)
         return FetchError(f"{where} answered {status}; try it in a browser", passing=status in _RETRIED)
 
 

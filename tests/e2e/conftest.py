@@ -25,10 +25,11 @@ LOGS = ARTIFACTS / "logs"
 
 @dataclass(frozen=True)
 class World:
-    """A logged-in session with Label Studio, and the address of a backend that Label Studio can reach."""
+    """A logged-in session with Label Studio, where it keeps uploads, and the address of a backend that it can reach."""
 
     server: LabelStudioServer
     session: LabelStudioSession
+    media: Path
     backend: str
 
 
@@ -46,10 +47,15 @@ def label_studio_program() -> Path:
 
 
 @pytest.fixture(scope="session")
-def label_studio(label_studio_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudioServer]:
+def label_studio_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("label-studio")
+
+
+@pytest.fixture(scope="session")
+def label_studio(label_studio_program: Path, label_studio_folder: Path) -> Iterator[LabelStudioServer]:
     server = LabelStudioServer.start(
         label_studio_program,
-        folder=tmp_path_factory.mktemp("label-studio"),
+        folder=label_studio_folder,
         log=LOGS / "label-studio.log",
         port=free_port(),
         email="e2e@example.com",
@@ -80,7 +86,12 @@ def login(label_studio: LabelStudioServer) -> Iterator[Login]:
 
 
 @pytest.fixture(scope="session")
-def world(label_studio: LabelStudioServer, login: Login, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(
+    label_studio: LabelStudioServer,
+    label_studio_folder: Path,
+    login: Login,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
     child, backend = start_backend(
         port=free_port(),
         profile="nano",
@@ -90,7 +101,7 @@ def world(label_studio: LabelStudioServer, login: Login, tmp_path_factory: pytes
         log=LOGS / "backend.log",
     )
     try:
-        yield World(server=label_studio, session=login.session, backend=backend)
+        yield World(label_studio, login.session, label_studio_folder / "media", backend)
     finally:
         child.stop()
     assert group_members(child.process.pid) == []

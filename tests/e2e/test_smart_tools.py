@@ -48,6 +48,9 @@ class Desk:
         self.annotator.accept()
         self.annotator.submit()
         (annotation,) = self.world.session.call("GET", f"/api/tasks/{self.task}/annotations/")
+        assert {item["from_name"] for item in annotation["result"]} <= {"mask", "prompt"}, (
+            "no point or box is left over"
+        )
         return union(annotation["result"], self.truth.shape)
 
     def middle(self) -> Place:
