@@ -115,6 +115,13 @@ def evaluate(
     variants_file: Annotated[
         Path | None, typer.Option("--variants", help="Variants as a TOML file, one table each.")
     ] = None,
+    ablation: Annotated[
+        list[str] | None,
+        typer.Option(help="A table of the paper: 3a iterations, 3b scales, 3c modules, or all; may be given again."),
+    ] = None,
+    share_calls: Annotated[
+        bool, typer.Option("--share-calls", help="Ask the models each question once for all variants: much faster.")
+    ] = False,
     seeds: Annotated[str | None, typer.Option(help="Separated by commas: of the scenes, or of the models.")] = None,
     protocol: Annotated[str, typer.Option(help="How masks are scored: native, mask or promac.")] = "native",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
@@ -152,6 +159,8 @@ def evaluate(
             strategies=None if strategies is None else listed(strategies),
             variants=tuple(variant or ()),
             variants_file=variants_file,
+            ablations=tuple(ablation or ()),
+            share_calls=share_calls,
             seeds=() if seeds is None else whole_numbers(seeds),
             protocol=protocol,
             limit=limit,

@@ -25,6 +25,7 @@ from int_model.evaluation import (
     Protocol,
     Shard,
     Variant,
+    ablation_variants,
     evaluate,
     save_evaluation,
 )
@@ -58,6 +59,8 @@ class EvaluateOptions:
     strategies: tuple[str, ...] | None = None
     variants: tuple[str, ...] = ()
     variants_file: Path | None = None
+    ablations: tuple[str, ...] = ()
+    share_calls: bool = False
     seeds: tuple[int, ...] = ()
     protocol: str = "native"
     limit: int | None = None
@@ -181,14 +184,15 @@ def _whole(options: EvaluateOptions, protocol: Protocol) -> tuple[Examples, str]
 
 
 def chosen_variants(options: EvaluateOptions) -> list[Variant]:
-    """Strategies as they are, then the variants of the file, then those of the command line."""
+    """The rows of ablations, strategies as they are, the variants of the file, those of the command line."""
     names = options.strategies
     if names is None:
         names = DEFAULT_STRATEGIES if not (options.variants or options.variants_file) else ("int",)
+        names = () if options.ablations else names
     unknown = [name for name in names if name not in STRATEGIES]
     if unknown:
         raise ValueError(f"there is no strategy '{unknown[0]}'; choose among: {', '.join(STRATEGIES)}")
-    found = [Variant(name, name) for name in dict.fromkeys(names)]
+    found = ablation_variants(options.ablations) + [Variant(name, name) for name in dict.fromkeys(names)]
     if options.variants_file is not None:
         found += _from_file(options.variants_file)
     return found + _from_options(options.variants)
@@ -246,6 +250,8 @@ def _evaluate(
     model_seeds = () if options.nano is not None else options.seeds
     models: suites.ModelSuite | Callable[[int], suites.ModelSuite] = seeded(suite, profile) if model_seeds else suite
     facts = {"Data": source}
+    if options.share_calls:
+        facts["Model calls"] = "each made once for all variants; its seconds are charged to every variant that uses it"
     if options.preset:
         facts["Preset"] = options.preset
     if options.changes:
@@ -272,6 +278,7 @@ def _evaluate(
         rounds=options.rounds,
         progress=tell,
         facts=facts,
+        share_calls=options.share_calls,
     )
 
 

@@ -12,6 +12,7 @@ In a few lines::
 Nothing here imports torch.
 """
 
+from int_model.evaluation.ablations import ABLATIONS, ablation_variants
 from int_model.evaluation.datasets import CocoImages, FolderPairs, NanoScenes, Shard
 from int_model.evaluation.examples import BrokenExample, Example, Variant
 from int_model.evaluation.metrics import METRICS, Metric
@@ -22,6 +23,7 @@ from int_model.evaluation.runner import evaluate
 from int_model.evaluation.statistics import Interval
 
 __all__ = [
+    "ABLATIONS",
     "METRICS",
     "PROTOCOLS",
     "BrokenExample",
@@ -39,6 +41,7 @@ __all__ = [
     "Shard",
     "Summary",
     "Variant",
+    "ablation_variants",
     "evaluate",
     "load_evaluation",
     "save_evaluation",

@@ -16,6 +16,7 @@ from int_model.evaluation.pictures import comparison
 from int_model.evaluation.protocol import PROTOCOLS, Protocol, score
 from int_model.evaluation.records import Record
 from int_model.evaluation.result import Evaluation, Setting, VariantInfo, conclude
+from int_model.evaluation.sharing import SharedCalls
 from int_model.evaluation.store import ResultStore, result_key
 from int_model.files import explain_failure
 from int_model.models.suite import ModelSuite
@@ -46,6 +47,7 @@ def evaluate(
     rounds: int = ROUNDS,
     progress: Progress | None = None,
     facts: dict[str, str] | None = None,
+    share_calls: bool = False,
 ) -> Evaluation:
     """Run every variant on every example with every seed, and sum up.
 
@@ -65,12 +67,14 @@ def evaluate(
         rounds: resamplings of the bootstrap.
         progress: told after every micro-batch and example.
         facts: put into the outcome's setting, for people.
+        share_calls: ask the models each question once (see ``SharedCalls``): several times faster where variants
+            differ in little. ``seconds`` are then wall time plus what the shared answers took when they were made.
 
     Raises:
         ValueError: no examples, no variants, equal names or ids, unknown options.
     """
     chosen = _protocol(protocol)
-    models = _Models(suite, tuple(seeds))
+    models = _Models(suite, tuple(seeds), share_calls)
     base = config if config is not None else IntConfig().merged(models.of(seeds[0]).int_overrides)
     run = _Run(_prepared(variants, base), models, ResultStore(cache_dir), chosen, pages, progress)
     if isinstance(examples, Sized):
@@ -126,7 +130,7 @@ def _prepared(variants: Sequence[Variant], base: IntConfig) -> list[_Plan]:
 class _Models:
     """The suite of each seed, made when first needed."""
 
-    def __init__(self, suite: ModelSuite | Callable[[int], ModelSuite], seeds: tuple[int, ...]) -> None:
+    def __init__(self, suite: ModelSuite | Callable[[int], ModelSuite], seeds: tuple[int, ...], share: bool) -> None:
         if not seeds or len(set(seeds)) != len(seeds):
             raise ValueError("give at least one seed, and each only once")
         if isinstance(suite, ModelSuite) and len(seeds) > 1:
@@ -136,6 +140,7 @@ class _Models:
             )
         self._suite = suite
         self._made: dict[int, ModelSuite] = {}
+        self._shared: dict[int, SharedCalls] | None = {} if share else None
         self.seeds = seeds
 
     def of(self, seed: int) -> ModelSuite:
@@ -147,8 +152,15 @@ class _Models:
                     f"the models of seeds {twin} and {seed} are the same, so their answers would be, too; these models "
                     "have nothing that a seed changes: use one seed"
                 )
+            if self._shared is not None:
+                self._shared[seed] = SharedCalls()
+                made = self._shared[seed].over(made)
             self._made[seed] = made
         return self._made[seed]
+
+    def saved(self, seed: int) -> float:
+        """Seconds that shared answers took when they were made, so far."""
+        return self._shared[seed].saved if self._shared is not None else 0.0
 
 
 @dataclass(slots=True)
@@ -225,11 +237,11 @@ class _Run:
             return
         strategy = self._strategy(plan, seed)
         task = TaskPrompt(batch[0].task)
-        begun = time.perf_counter()
+        saved, begun = self.models.saved(seed), time.perf_counter()
         try:
             with peak_memory() as peak:
                 results = strategy.segment([example.image for example in batch], task)
-            seconds = (time.perf_counter() - begun) / len(batch)
+            seconds = (time.perf_counter() - begun + self.models.saved(seed) - saved) / len(batch)
         except Exception as error:  # noqa: BLE001 whatever a model throws is this image's failure, not the run's
             _log.debug("%s failed on %s", plan.variant.name, [example.id for example in batch], exc_info=True)
             if len(batch) > 1:
