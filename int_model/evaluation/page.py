@@ -67,7 +67,8 @@ def render_page(evaluation: Evaluation, store: Path | None = None, link: str = "
     headline = [m for m in (protocol.headline if protocol else ("iou", "mae")) if _known(evaluation, m)]
     space = plots.label_space(names)
     pairs = list(dict.fromkeys((gap.variant, gap.baseline) for gap in evaluation.differences))
-    pair_space = plots.label_space([f"{a} − {b}" for a, b in pairs])
+    single = pairs[0][1] if len({baseline for _, baseline in pairs}) == 1 else ""
+    pair_space = plots.label_space([plots.pair_label(a, b, single) for a, b in pairs])
     everything = evaluation.summary() if evaluation.summaries else []
     gaps = [gap for gap in evaluation.differences if gap.slice == "all"]
     view = _Pictures(evaluation, store, link)
@@ -97,7 +98,8 @@ def render_page(evaluation: Evaluation, store: Path | None = None, link: str = "
         cost_chart=plots.cost_chart(everything, headline[0]) if headline else None,
         cost_metric=METRICS[headline[0]] if headline else None,
         share_chart=plots.share_chart(evaluation.records, names),
-        gap_panels=[p for m in headline[:3] if (p := plots.difference_panel(m, gaps, names, pair_space))],
+        gap_panels=[p for m in headline[:3] if (p := plots.difference_panel(m, gaps, names, pair_space, single))],
+        baseline=single,
         gap_rows=_gap_rows(gaps, pairs, headline),
         all_figures=_all_figures(everything),
         contested=view.contested(),
@@ -132,8 +134,13 @@ def _cell(metric: str, figure: Interval | None, *, best: bool) -> Cell:
     if figure is None or not math.isfinite(figure.value):
         return Cell("–")
     digits = METRICS[metric].digits
-    spread = "" if metric in COST[2:] else f"{number(figure.low, digits)} to {number(figure.high, digits)}"
-    return Cell(number(figure.value, digits), spread, best)
+    return Cell(number(figure.value, digits), "" if metric in COST[2:] else _spread(figure, digits), best)
+
+
+def _spread(figure: Interval, digits: int, *, sign: bool = False) -> str:
+    if not math.isfinite(figure.low):
+        return ""
+    return f"{number(figure.low, digits, sign=sign)} to {number(figure.high, digits, sign=sign)}"
 
 
 def _table(rows: Sequence[Summary], headline: Sequence[str], cost: Sequence[str]) -> dict[str, object]:
@@ -165,8 +172,8 @@ def _gap_rows(
                 cells.append(Cell("–"))
                 continue
             digits, i = METRICS[metric].digits, gap.interval
-            spread = f"{number(i.low, digits, sign=True)} to {number(i.high, digits, sign=True)}"
-            cells.append(Cell(number(i.value, digits, sign=True), spread, verdict=gap.verdict))
+            value, spread = number(i.value, digits, sign=True), _spread(i, digits, sign=True)
+            cells.append(Cell(value, spread, verdict=gap.verdict))
         out.append((variant, baseline, cells))
     return out
 

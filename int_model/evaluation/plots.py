@@ -107,7 +107,14 @@ def figure_panel(metric: str, rows: Sequence[Summary], label_width: float) -> Pa
     )
 
 
-def difference_panel(metric: str, gaps: Sequence[Difference], order: Sequence[str], label_width: float) -> Panel | None:
+def pair_label(variant: str, baseline: str, single: str) -> str:
+    """A comparison's name; ``single`` is the baseline that all have, which then need not be said."""
+    return variant if single else f"{variant} − {baseline}"
+
+
+def difference_panel(
+    metric: str, gaps: Sequence[Difference], order: Sequence[str], label_width: float, single: str
+) -> Panel | None:
     """Paired differences in one metric, with the line of zero; None if there are none."""
     own = [gap for gap in gaps if gap.metric == metric and math.isfinite(gap.interval.low)]
     if not own:
@@ -118,7 +125,7 @@ def difference_panel(metric: str, gaps: Sequence[Difference], order: Sequence[st
     rows = tuple(
         Whisker(
             order.index(gap.variant),
-            f"{gap.variant} − {gap.baseline}",
+            pair_label(gap.variant, gap.baseline, single),
             scale(gap.interval.value),
             scale(gap.interval.low),
             scale(gap.interval.high),
@@ -225,7 +232,7 @@ def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 def label_space(names: Mapping[str, object] | Sequence[str]) -> float:
     """Width of the names' column, in SVG units."""
-    return min(260.0, 16 + 6.6 * max((len(name) for name in names), default=0))
+    return min(190.0, 16 + 6.6 * max((len(name) for name in names), default=0))
 
 
 def _scale(ends: Sequence[float], label_width: float) -> tuple[Callable[[float], float], list[Tick], float, float]:

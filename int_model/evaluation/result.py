@@ -20,6 +20,9 @@ EVERYTHING = "all"
 MOST_PAIRED = 6
 """Up to so many variants all pairs are compared; with more, each with the first only."""
 
+LEAST_IMAGES = 6
+"""Fewer images cannot tell two variants apart at 5 %: even all in favour have the probability 2 / 2^5 by chance."""
+
 
 @dataclass(frozen=True, slots=True)
 class VariantInfo:
@@ -73,9 +76,12 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``unclear`` (the interval holds 0, or the metric has no better side)."""
+        """``better``, ``worse`` or ``unclear``.
+
+        Unclear: the interval holds 0, the metric has no better side, or there are fewer than ``LEAST_IMAGES`` images.
+        """
         side = METRICS[self.metric].better
-        if side == "neither" or not self.interval.excludes_zero:
+        if side == "neither" or not self.interval.excludes_zero or self.interval.images < LEAST_IMAGES:
             return "unclear"
         return "better" if (self.interval.value > 0) == (side == "higher") else "worse"
 

@@ -71,9 +71,9 @@ def sample(metric: Metric, records: Sequence[Record], columns: dict[str, int], c
 
 
 def interval(value: float, resampled: Floats, images: int) -> Interval:
-    """Percentile interval of a value; rounds in which it was not defined are left out."""
+    """Percentile interval of a value; rounds in which it was not defined are left out. One image has no interval."""
     known = resampled[np.isfinite(resampled)]
-    if known.size == 0:
+    if known.size == 0 or images < 2:
         return Interval(value, float("nan"), float("nan"), images)
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(known, (tail, 100 - tail))
