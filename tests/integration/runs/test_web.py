@@ -1,0 +1,319 @@
+"""``/runs`` over a real socket: JSON and pages, pictures, who may send what; and what is late in /predict."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from ml_backend.runs.ledger import Ledger
+from ml_backend.runs.types import TaskState
+from ml_backend.store import Store
+from tests.integration.ml_backend.harness import IDENTITY, POLYGONS, Backend, backend, encoded, picture
+from tests.integration.runs.redis_server import redis_server
+from tests.integration.runs.small_label_studio import TOKEN, SmallLabelStudio, small_label_studio
+
+PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def url(image: np.ndarray) -> str:
+    return "data:image/png;base64," + base64.b64encode(encoded(image)).decode()
+
+
+def tasks(count: int) -> dict[int, dict[str, Any]]:
+    """Task 2 shows nothing red, task 3 is broken; each has a picture of its own."""
+    found = {n: {"image": url(picture(60, 80, (n, n, n + 30, n + 20)))} for n in range(1, count + 1)}
+    found[2] = {"image": url(np.full((60, 80, 3), 128, np.uint8))}
+    found[3] = {"image": "data:image/png;base64,AAAA"}
+    return found
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    limit = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < limit, f"waited in vain: {what}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def connected(folder: Path, fake: SmallLabelStudio, **settings: Any) -> Iterator[Backend]:
+    with backend(folder, label_studio_url=fake.url, label_studio_api_key=TOKEN, **settings) as running:
+        yield running
+
+
+@pytest.fixture
+def fake() -> Iterator[SmallLabelStudio]:
+    with small_label_studio(SmallLabelStudio(POLYGONS, tasks(6))) as running:
+        yield running
+
+
+@pytest.fixture
+def running(tmp_path: Path, fake: SmallLabelStudio) -> Iterator[Backend]:
+    with connected(tmp_path / "data", fake) as made:
+        yield made
+
+
+def finished(client: httpx.Client, run_id: str) -> dict[str, Any]:
+    until(lambda: client.get(f"/runs/{run_id}").json()["state"] == "finished", "the run is finished")
+    found: dict[str, Any] = client.get(f"/runs/{run_id}").json()
+    return found
+
+
+def test_a_run_from_the_wish_to_the_pictures(running: Backend, fake: SmallLabelStudio) -> None:
+    client = running.client
+    dry = client.post("/runs", json={"project": 1, "dry_run": True})
+    assert (dry.status_code, dry.json()["count"], dry.json()["run"]) == (200, 6, None)
+    assert client.get("/runs").json() == {"runs": []}
+
+    answer = client.post("/runs", json={"project": 1, "prompt": "animal"})
+    assert answer.status_code == 201, answer.text
+    begun = answer.json()
+    assert (begun["joined"], begun["count"], begun["run"]["prompt"]) == (False, 6, "animal")
+    run = finished(client, begun["run"]["id"])
+    assert run["counts"] == {"pending": 0, "leased": 0, "done": 4, "abstained": 1, "failed": 1, "skipped": 0}
+    assert (run["total"], run["left"], run["model_version"]) == (6, 0, begun["run"]["model_version"])
+    assert [each["id"] for each in client.get("/runs?project=1").json()["runs"]] == [run["id"]]
+    assert client.get("/runs?project=2").json() == {"runs": []}
+    assert set(fake.predictions) == {1, 2, 4, 5, 6}
+
+    failed = client.get(f"/runs/{run['id']}/tasks", params={"state": "failed"}).json()
+    assert [(entry["task"], failed["next"]) for entry in failed["tasks"]] == [(3, None)]
+    assert failed["tasks"][0]["reason"]
+    first = client.get(f"/runs/{run['id']}/tasks", params={"limit": 4}).json()
+    assert ([entry["task"] for entry in first["tasks"]], first["next"]) == ([1, 2, 3, 4], 4)
+
+    page = client.get(f"/runs/{run['id']}", headers=PAGE)
+    assert page.headers["content-type"].startswith("text/html")
+    assert "script" not in page.text
+    assert 'http-equiv="refresh"' not in page.text  # nothing changes any more
+    assert f'src="{run["id"]}/tasks/1/picture"' in page.text
+    assert failed["tasks"][0]["reason"].replace("'", "&#39;") in page.text
+    assert "Try the failed ones again" in page.text
+    assert f'href="runs/{run["id"]}"' in client.get("/runs", headers=PAGE).text
+
+
+def test_pictures_show_what_was_pushed(running: Backend, fake: SmallLabelStudio) -> None:
+    run = finished(running.client, running.client.post("/runs", json={"project": 1}).json()["run"]["id"])
+    answer = running.client.get(f"/runs/{run['id']}/tasks/5/picture")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert "max-age" in answer.headers["cache-control"]
+    shown = np.asarray(PilImage.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)
+    assert shown.shape == (60, 80, 3)
+    plain = picture(60, 80, (5, 5, 35, 25)).astype(int)
+    inside = np.zeros((60, 80), bool)
+    inside[8:22, 8:32] = True
+    outside = np.ones((60, 80), bool)
+    outside[1:29, 1:39] = False
+    difference = np.abs(shown - plain).sum(axis=2)
+    assert difference[inside].mean() > 40  # tinted
+    assert difference[outside].mean() < 6
+    for task in (3, 77):  # broken; not of this run
+        missing = running.client.get(f"/runs/{run['id']}/tasks/{task}/picture")
+        assert (missing.status_code, missing.headers["content-type"]) == (404, "image/svg+xml")
+
+
+def test_two_press_the_button_at_once(running: Backend) -> None:
+    running.strategy.gate.clear()
+    first = running.client.post("/runs", json={"project": 1})
+    second = running.client.post("/runs", json={"project": 1, "limit": 3})
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert second.json()["joined"] is True
+    assert second.json()["run"]["id"] == first.json()["run"]["id"]
+    assert any("limit" in warning for warning in second.json()["warnings"])
+    running.strategy.gate.set()
+
+
+def test_cancel_resume_retry(running: Backend, fake: SmallLabelStudio) -> None:
+    client = running.client
+    running.strategy.gate.clear()
+    run_id = client.post("/runs", json={"project": 1}).json()["run"]["id"]
+    assert client.post(f"/runs/{run_id}/cancel").json()["state"] == "cancelled"
+    running.strategy.gate.set()
+    until(lambda: client.get(f"/runs/{run_id}").json()["counts"]["leased"] == 0, "nothing is at work")
+    page = client.get(f"/runs/{run_id}", headers=PAGE).text
+    assert "Resume" in page
+    assert client.post(f"/runs/{run_id}/resume").json()["state"] in ("active", "finished")
+    finished(client, run_id)
+    fake.tasks[3] = {"image": url(picture())}
+    assert client.post(f"/runs/{run_id}/retry").status_code == 200
+    assert finished(client, run_id)["counts"]["failed"] == 0
+    refused = client.post(f"/runs/{run_id}/cancel")
+    assert (refused.status_code, "finished" in refused.json()["error"]) == (409, True)
+    assert all(len(found) == 1 for found in fake.predictions.values())
+
+
+def test_the_form_of_the_page(running: Backend) -> None:
+    base = str(running.client.base_url).rstrip("/")
+    headers = PAGE | {"Origin": base}
+    form = {"project": "1", "view": "", "prompt": "", "limit": "2", "only_missing": "true"}
+    answer = running.client.post("/runs", data=form, headers=headers)
+    assert (answer.status_code, answer.headers["location"]) == (303, "runs/1")
+    page = running.client.post("/runs", data=form, headers=headers, follow_redirects=True)
+    assert "<h1>Run" in page.text
+    stopped = running.client.post("/runs/1/nonsense", headers=headers)
+    assert (stopped.status_code, "That did not work" in stopped.text) == (404, True)
+    back = running.client.post("/runs/2/cancel", headers=headers)
+    assert back.status_code in (303, 404, 409)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "SELF"}, 403),
+        ({"Origin": "SELF"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_only_our_own_page_may_send_forms(running: Backend, headers: dict[str, str], status: int) -> None:
+    base = str(running.client.base_url).rstrip("/")
+    sent = {name: base if value == "SELF" else value for name, value in headers.items()}
+    body = {"project": 1, "dry_run": True}
+    assert running.client.post("/runs", json=body, headers=sent).status_code == status
+    assert running.client.post("/runs/9/cancel", headers=sent).status_code == (404 if status == 200 else 403)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "said"),
+    [
+        ("POST", "/runs", {"project": 0}, 400, "project"),
+        ("POST", "/runs", {}, 400, "project"),
+        ("POST", "/runs", [], 400, "the body"),
+        ("POST", "/runs", {"project": 1, "colour": "red"}, 400, "colour"),
+        ("POST", "/runs", {"project": 7}, 502, "not found (404)"),
+        ("GET", "/runs/99", None, 404, "there is no run"),
+        ("GET", "/runs/../etc", None, 404, ""),
+        ("GET", "/runs/x'y", None, 404, "there is no run"),
+        ("GET", "/runs?limit=many", None, 400, "limit"),
+        ("GET", "/runs/1/tasks?state=odd", None, 400, "state"),
+        ("POST", "/runs/1/explode", {}, 404, "actions are"),
+    ],
+)
+def test_errors_say_what_is_wrong(running: Backend, method: str, path: str, body: Any, status: int, said: str) -> None:
+    running.client.post("/runs", json={"project": 1})
+    answer = running.client.request(method, path, json=body)
+    assert answer.status_code == status, answer.text
+    assert said in answer.text
+    assert {"id", "error", "cure"} == answer.json().keys()
+    shown = running.client.request(method, path, json=body, headers=PAGE)
+    assert (shown.status_code, shown.headers["content-type"][:9]) in ((status, "text/html"), (404, "applicati"))
+
+
+def test_names_from_outside_cannot_become_markup(running: Backend) -> None:
+    nasty = "<script>alert(1)</script>"
+    run_id = running.client.post("/runs", json={"project": 1, "prompt": nasty}).json()["run"]["id"]
+    for path in ("/runs", f"/runs/{run_id}", "/runs/<script>", f"/runs/{run_id}?state=<script>"):
+        answer = running.client.get(path, headers=PAGE)
+        assert "<script" not in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_runs_ask_for_the_same_password(tmp_path: Path, fake: SmallLabelStudio) -> None:
+    with connected(tmp_path / "data", fake, basic_auth_user="u", basic_auth_pass="p") as running:
+        for path in ("/runs", "/runs/1", "/runs/1/tasks", "/runs/1/tasks/1/picture"):
+            assert running.client.get(path).status_code == 401
+        assert running.client.post("/runs", json={"project": 1}).status_code == 401
+        assert running.client.get("/runs", auth=("u", "p")).status_code == 200
+
+
+def test_without_label_studio_runs_can_be_looked_at_only(tmp_path: Path) -> None:
+    with backend(tmp_path / "data") as running:
+        assert running.client.get("/runs").json() == {"runs": []}
+        refused = running.client.post("/runs", json={"project": 1})
+        assert (refused.status_code, "LABEL_STUDIO_URL" in refused.json()["cure"]) == (503, True)
+        assert "LABEL_STUDIO_URL" in running.client.get("/runs", headers=PAGE).text
+
+
+def test_with_redis_the_backend_leaves_the_work_to_workers(tmp_path: Path, fake: SmallLabelStudio) -> None:
+    with redis_server(tmp_path / "redis") as redis, connected(tmp_path / "data", fake, redis_url=redis.url) as running:
+        run_id = running.client.post("/runs", json={"project": 1}).json()["run"]["id"]
+        assert "int-backend worker" in running.client.get(f"/runs/{run_id}", headers=PAGE).text
+        time.sleep(0.5)
+        assert running.client.get(f"/runs/{run_id}").json()["left"] == 6
+        redis.kill()
+        assert "cannot be used" in running.client.get("/runs", headers=PAGE).text
+        assert running.client.post("/runs", json={"project": 1, "prompt": "other"}).status_code == 503
+        assert len(running.client.get("/runs").json()["runs"]) == 2  # it is kept, and woken by the first worker
+
+
+# --- /predict ---------------------------------------------------------------------------------------------------------
+
+
+def asked(running: Backend, fake: SmallLabelStudio, *ids: int) -> list[Any]:
+    entries = [{"id": task, "data": fake.tasks[task]} for task in ids]
+    body = {"tasks": entries, "project": "1.1", "label_config": POLYGONS, "params": {"context": None}}
+    answer: list[Any] = running.client.post("/predict", json=body).json()["results"]
+    return answer
+
+
+def test_what_is_late_becomes_a_run_and_is_pushed(tmp_path: Path, fake: SmallLabelStudio) -> None:
+    with connected(tmp_path / "data", fake, deadline=0.5) as running:
+        running.setup({"prompt": "animal"})
+        running.strategy.gate.clear()
+        assert asked(running, fake, 1, 4, 5) == [[], [], []]
+        (run,) = running.client.get("/runs").json()["runs"]
+        assert (run["total"], run["state"], run["prompt"]) == (3, "active", "animal")
+        assert asked(running, fake, 1, 4, 6) == [[], [], []]  # joins it
+        (run,) = running.client.get("/runs").json()["runs"]
+        assert run["total"] == 4
+        running.strategy.gate.set()
+        finished(running.client, run["id"])
+        assert {task: len(found) for task, found in fake.predictions.items()} == {1: 1, 4: 1, 5: 1, 6: 1}
+        versions = {entry["model_version"] for found in fake.predictions.values() for entry in found}
+        assert versions == {run["model_version"], running.setup({"prompt": "animal"})}
+        assert all(entry["result"] for entry in asked(running, fake, 1, 4))  # nothing under way: answered
+
+
+def test_while_a_run_is_under_way_it_pushes_and_predict_does_not(tmp_path: Path, fake: SmallLabelStudio) -> None:
+    with connected(tmp_path / "data", fake, run_batch=1, deadline=3.0) as running:
+        version = running.setup(None)
+        ledger = Ledger(Store.in_folder(tmp_path / "data").database)
+        running.strategy.gate.clear()
+        run_id = running.client.post("/runs", json={"project": 1}).json()["run"]["id"]
+        until(lambda: ledger.progress(run_id).counts[TaskState.LEASED] == 2, "two are at work")
+        began = time.monotonic()
+        assert asked(running, fake, 1, 2, 4, 5, 6) == [[]] * 5
+        assert asked(running, fake, 1) == [[]]  # at work: it will be pushed in a moment
+        assert time.monotonic() - began < 3.0  # no waiting for what others do
+        running.strategy.gate.set()
+        finished(running.client, run_id)
+        assert {entry["model_version"] for found in fake.predictions.values() for entry in found} == {version}
+        assert all(len(found) == 1 for found in fake.predictions.values())
+
+
+def test_an_annotator_gets_an_answer_for_a_task_that_only_waits(tmp_path: Path, fake: SmallLabelStudio) -> None:
+    """The run then finds the prediction that Label Studio kept, and leaves the task alone."""
+    with connected(tmp_path / "data", fake, redis_url="redis://127.0.0.1:1/1") as running:  # nobody does runs
+        running.setup(None)
+        assert running.client.post("/runs", json={"project": 1}).status_code == 503
+        assert asked(running, fake, 1, 4) == [[], []]
+        (answer,) = asked(running, fake, 4)
+        assert answer["result"]
+
+
+@pytest.mark.parametrize("settings", [{"runs_from_predict": False}, {"label_studio_api_key": ""}])
+def test_without_token_or_on_request_predict_makes_no_runs(
+    tmp_path: Path, fake: SmallLabelStudio, settings: dict[str, Any]
+) -> None:
+    given = {"label_studio_url": fake.url, "label_studio_api_key": TOKEN, **settings}
+    with backend(tmp_path / "data", deadline=0.5, identity=IDENTITY, **given) as running:
+        running.setup(None)
+        running.strategy.gate.clear()
+        assert asked(running, fake, 1, 4) == [[], []]
+        assert running.client.get("/runs").json() == {"runs": []}
+        running.strategy.gate.set()
+        until(lambda: all(asked(running, fake, 1, 4)), "the background has finished them")
