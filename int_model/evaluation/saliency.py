@@ -67,7 +67,8 @@ def correction_efforts(mask: Mask, truth: Mask) -> float:
     """Human correction efforts (HCE, Qin et al. 2022): clicks and polygon points that turn ``mask`` into ``truth``.
 
     With the paper's tolerances (``relax`` 5 pixels, ``epsilon`` 2 pixels); 0 is nothing to do. It grows with the
-    image's size, so compare it between masks of the same images only.
+    image's size, so compare it between masks of the same images only. Equal to the paper's released code, except that
+    a whole image to clear or to fill counts 1 (0 there).
     """
     measure = py_sod_metrics.HumanCorrectionEffortMeasure()
     measure.step(mask.astype(np.uint8) * 255, truth.astype(np.uint8) * 255)
