@@ -66,12 +66,13 @@ class Database:
 
     Args:
         url: ``sqlite:///FILE`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
+        migrated: bring the tables to this version; otherwise nothing is touched until the first transaction.
 
     Raises:
         StoreError: the address is wrong, the database cannot be reached or written, or a newer version made it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, migrated: bool = True) -> None:
         address = _address(url)
         self.is_sqlite = address.drivername == "sqlite"
         self._cure = (
@@ -82,14 +83,8 @@ class Database:
         with self.guard():
             self._engine = _sqlite(address) if self.is_sqlite else _postgresql(address)
             self._writing = self._engine.execution_options(int_writes=True)
-        try:
-            with self.write() as connection:
-                migrate(connection)
-        except MigrationError as error:
-            raise StoreError(str(error)) from error
-        except StoreError:
-            self._engine.dispose()
-            raise
+        if migrated:
+            self._migrate()
 
     @classmethod
     def in_folder(cls, folder: Path) -> Database:
@@ -137,6 +132,17 @@ class Database:
         key = [column.name for column in table.primary_key]
         new = changes or {name: value for name, value in values.items() if name not in key}
         return make(table).values(dict(values)).on_conflict_do_update(index_elements=key, set_=new)
+
+    def _migrate(self) -> None:
+        try:
+            with self.write() as connection:
+                migrate(connection)
+        except MigrationError as error:
+            self._engine.dispose()
+            raise StoreError(str(error)) from error
+        except StoreError:
+            self._engine.dispose()
+            raise
 
     def close(self) -> None:
         """Close all connections."""

@@ -60,6 +60,7 @@ def examine(
     """
     place = around or Surroundings.real()
     yield from own.examine_settings(settings)
+    yield from own.examine_database(settings)
     service, running = own.examine_service(settings)
     yield service
     yield from examine_tickets(settings)

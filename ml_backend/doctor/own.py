@@ -12,13 +12,15 @@ from typing import Any
 
 import httpx
 from huggingface_hub import constants, try_to_load_from_cache
+from sqlalchemy import literal, select
 
 from int_model.models.identity import folder_of, is_bundled
 from int_model.models.profile import ROLES, Profile, Weights
+from ml_backend.database import Database, StoreError
 from ml_backend.doctor.findings import Finding, Level, ok, problem, split_cure, warning
 from ml_backend.settings import Settings
 
-SETTINGS, SERVICE, WEIGHTS, MEMORY = "settings", "backend", "weights", "memory"
+SETTINGS, DATABASE, SERVICE, WEIGHTS, MEMORY = "settings", "database", "backend", "weights", "memory"
 Probe = Callable[[], Mapping[str, Any]]
 """What `int_model.models.memory` reports; raises ``RuntimeError`` with the reason if it cannot."""
 
@@ -42,6 +44,22 @@ def examine_settings(settings: Settings) -> list[Finding]:
     if not found:
         found.append(ok(SETTINGS, f"The settings make sense; data are kept in {folder}."))
     return found
+
+
+def examine_database(settings: Settings) -> list[Finding]:
+    """Whether the database of ``DATABASE_URL`` answers; its tables are left alone. Nothing is said of SQLite's file."""
+    address = settings.database_url.get_secret_value() if settings.database_url else ""
+    if not address:
+        return []
+    try:
+        database = Database(address, migrated=False)
+        with database.read() as connection:
+            connection.execute(select(literal(1)))
+        database.close()
+    except StoreError as error:
+        said, cure = split_cure(str(error), "check DATABASE_URL")
+        return [problem(DATABASE, f"{said[:1].upper()}{said[1:]}.", cure)]
+    return [ok(DATABASE, f"The database answers: {database.where}.")]
 
 
 def examine_service(settings: Settings, *, timeout: float = 3.0) -> tuple[Finding, bool]:

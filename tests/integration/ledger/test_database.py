@@ -7,12 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from pydantic import SecretStr
 from sqlalchemy import create_engine, inspect, text
 
 from ml_backend.database import Database, StoreError
+from ml_backend.doctor import own
+from ml_backend.doctor.findings import Level
 from ml_backend.migrations import config
 from ml_backend.settings import Settings
 from ml_backend.store import Project, ProjectRow, ResultRow, Store
@@ -137,3 +141,27 @@ def test_an_address_shows_without_its_password(postgres: Server) -> None:
     database = Database(postgres.new_database().replace("tester@", "tester:hunter2@"))
     assert "tester:***@" in database.where
     database.close()
+
+
+def test_the_doctor_asks_the_database_and_leaves_its_tables_alone(postgres: Server) -> None:
+    address = postgres.new_database()
+    assert own.examine_database(Settings(database_url=None)) == []
+    (finding,) = own.examine_database(Settings(database_url=SecretStr(address)))
+    assert (finding.level, finding.check) == (Level.OK, "database")
+    database = Database(address, migrated=False)
+    with database.read() as connection:
+        assert inspect(connection).get_table_names() == []
+    database.close()
+    (finding,) = own.examine_database(Settings(database_url=SecretStr("postgresql://u:hunter2@127.0.0.1:1/db")))
+    assert (finding.level, finding.cure) == (Level.PROBLEM, "check DATABASE_URL and that the PostgreSQL server runs")
+    assert "hunter2" not in finding.text
+
+
+def test_a_server_that_was_restarted_is_connected_again(postgres: Server) -> None:
+    database = Database(postgres.new_database())
+    store = Store(database)
+    store.put_result("sha", "p", "v", b"x")
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'int-%'")
+    assert store.get_result("sha", "p", "v") == b"x"
+    store.close()
