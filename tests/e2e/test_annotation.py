@@ -149,12 +149,16 @@ def test_the_browser_draws_the_polygons_on_the_object(world: World, polygons: An
     assert drawn.iou(polygons.truth) > 0.5
 
 
-def test_the_browser_draws_brush_masks_on_the_object(world: World, page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["BrushLabels", "BitmaskLabels"])
+def test_the_browser_draws_masks_on_the_object_of_a_phone_photo(
+    world: World, page: Page, tmp_path: Path, kind: str
+) -> None:
     sample = sample_of(BRUSH_TASK)
-    project = world.session.create_project("e2e brush", CONFIG.format(kind="BrushLabels"))
-    tasks = world.session.upload(project, [sample.image])
+    project = world.session.create_project(f"e2e {kind}", CONFIG.format(kind=kind))
+    scene = np.asarray(Image.open(sample.image).convert("RGB"))
+    tasks = world.session.upload(project, [pictures.phone_photo(scene, tmp_path / "phone.jpg")])
     world.session.connect(project, world.backend, extra_params=BRUSH_TASK)
     (task,) = tasks.values()
     annotate(world, project, {task})
-    drawn = look_at_task(page, world.server.url, project, 0, ARTIFACTS / "brush.png")
+    drawn = look_at_task(page, world.server.url, project, 0, ARTIFACTS / f"{kind.lower()}-phone.png")
     assert drawn.iou(read_mask(sample)) > 0.5
