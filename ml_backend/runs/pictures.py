@@ -137,7 +137,7 @@ def _tint(canvas: Image, mask: Mask, colour: Colour) -> None:
     tone = np.array(colour, np.float32)
     canvas[mask] = np.rint((1 - _OPACITY) * canvas[mask] + _OPACITY * tone).astype(np.uint8)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, contours, -1, (20, 20, 20), 3, cv2.LINE_AA)
+    cv2.drawContours(canvas, contours, -1, (20, 20, 20), 2, cv2.LINE_AA)
     cv2.drawContours(canvas, contours, -1, colour, 1, cv2.LINE_AA)
 
 

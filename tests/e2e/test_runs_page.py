@@ -1,0 +1,82 @@
+"""The page ``/runs`` in a browser: a run is begun with its form, and its pictures show what Label Studio got."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from ml_backend.demo.samples import load_samples, samples_folder
+from tests.e2e import pictures
+from tests.e2e.browser import find_chromium, open_page
+from tests.e2e.conftest import ARTIFACTS, World
+
+pytestmark = pytest.mark.e2e
+
+CONFIG = """
+<View>
+  <Image name="image" value="$image"/>
+  <PolygonLabels name="mask" toName="image"><Label value="Polyp" background="#ff00ff"/></PolygonLabels>
+</View>
+"""
+WAIT_MS = 300_000
+
+
+@pytest.fixture(scope="module")
+def runs_page(world: World) -> Iterator[Page]:
+    program = find_chromium()
+    if program is None:
+        message = "no Chromium found: install Debian's chromium or set CHROMIUM=/path/to/it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with open_page(program, world.backend) as opened:
+        yield opened
+
+
+def test_a_run_begun_on_the_page(world: World, runs_page: Page, tmp_path: Path) -> None:
+    scenes = [sample.image for sample in load_samples(samples_folder()) if sample.task == "polyp"]
+    broken = [pictures.truncated(scenes[0], tmp_path / "truncated.png"), pictures.text_file(tmp_path / "text.png")]
+    project = world.session.create_project("Runs", CONFIG)
+    ids = world.session.upload(project, [*scenes, *broken])
+
+    runs_page.goto(f"{world.backend}/runs")
+    summary = runs_page.get_by_text("New run")
+    if not runs_page.get_by_label("Project id").is_visible():
+        summary.click()
+    runs_page.get_by_label("Project id").fill(str(project))
+    runs_page.get_by_label("Prompt").fill("polyp")
+    runs_page.get_by_role("button", name="Begin").click()
+    heading = runs_page.get_by_role("heading", level=1)
+    expect(heading).to_contain_text("finished", timeout=WAIT_MS)  # the page renews itself
+
+    shown = runs_page.locator(".sheet img")
+    expect(shown).to_have_count(len(scenes))
+    for picture in shown.all():
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("async (it) => { await it.decode(); return it.naturalWidth }") > 64
+    runs_page.evaluate("scrollTo(0, 0)")
+    runs_page.screenshot(path=ARTIFACTS / "runs-run.png", full_page=True)
+    reasons = runs_page.locator("td.reason").all_inner_texts()
+    assert len(reasons) == len(broken)
+    assert all(reasons)
+    tasks = {task["id"]: task["predictions"] for task in world.session.tasks(project)}
+    assert {task: len(found) for task, found in tasks.items()} == {
+        task: int(name in {path.name for path in scenes}) for name, task in ids.items()
+    }
+
+    runs_page.get_by_role("button", name="Try the failed ones again").click()
+    expect(heading).to_contain_text("finished", timeout=WAIT_MS)
+    runs_page.goto(f"{world.backend}/runs")
+    expect(runs_page.locator("tbody tr").first).to_contain_text("polyp")
+    runs_page.screenshot(path=ARTIFACTS / "runs-list.png", full_page=True)
+    run_id = httpx.get(f"{world.backend}/runs", trust_env=False).json()["runs"][0]["id"]
+    runs_page.emulate_media(color_scheme="dark")
+    runs_page.set_viewport_size({"width": 420, "height": 900})
+    runs_page.goto(f"{world.backend}/runs/{run_id}?state=done")
+    assert runs_page.evaluate("document.documentElement.scrollWidth") <= 420
+    runs_page.screenshot(path=ARTIFACTS / "runs-phone.png")
