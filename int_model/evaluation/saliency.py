@@ -22,6 +22,16 @@ class Saliency:
     curves: dict[str, Floats]
 
 
+class _Structure(py_sod_metrics.Smeasure):  # type: ignore[misc]
+    """The S measure, also where the truth's centre lies in the last row or column.
+
+    Of the four parts around the centre some then have no pixel; the library's answer is NaN, here they count nothing.
+    """
+
+    def ssim(self, pred: Floats, gt: Mask) -> float:
+        return float(super().ssim(pred, gt)) if pred.size else 0.0
+
+
 def saliency(levels: NDArray[np.uint8], truth: Mask) -> Saliency:
     """MAE, S, E and F figures of a grey map ``uint8 [H, W]`` against a mask ``bool [H, W]``.
 
@@ -34,7 +44,7 @@ def saliency(levels: NDArray[np.uint8], truth: Mask) -> Saliency:
         raise ValueError(f"a map {list(levels.shape)} cannot be held against a truth {list(truth.shape)}")
     handlers = {name: py_sod_metrics.FmeasureHandler(True, True, beta=beta) for name, beta in BETAS.items()}
     f = py_sod_metrics.FmeasureV2(handlers)
-    mae, s, e = py_sod_metrics.MAE(), py_sod_metrics.Smeasure(), py_sod_metrics.Emeasure()
+    mae, s, e = py_sod_metrics.MAE(), _Structure(), py_sod_metrics.Emeasure()
     weighted = py_sod_metrics.WeightedFmeasure(beta=np.array(list(BETAS.values())))  # both at once: it is the slowest
     grey = truth.astype(np.uint8) * 255
     with np.errstate(invalid="ignore", divide="ignore"):

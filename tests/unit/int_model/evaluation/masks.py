@@ -24,9 +24,19 @@ def degenerate(height: int = 20, width: int = 30) -> dict[str, Mask]:
     empty = np.zeros((height, width), dtype=np.bool_)
     pixel, corner, line, frame = empty.copy(), empty.copy(), empty.copy(), empty.copy()
     pixel[7, 11] = corner[0, 0] = True
+    last = empty.copy()
+    last[-1, -1] = True
     line[5] = True
     frame[[0, -1]] = frame[:, [0, -1]] = True
-    return {"empty": empty, "full": ~empty, "pixel": pixel, "corner": corner, "line": line, "frame": frame}
+    return {
+        "empty": empty,
+        "full": ~empty,
+        "pixel": pixel,
+        "corner": corner,
+        "last": last,
+        "line": line,
+        "frame": frame,
+    }
 
 
 PAIRS = [(a, b) for a in degenerate() for b in degenerate()]

@@ -34,6 +34,14 @@ def stretched(levels: np.ndarray) -> np.ndarray:
     return grey if grey.max() == grey.min() else (grey - grey.min()) / (grey.max() - grey.min())
 
 
+def values_of_s_without_empty_parts(levels: np.ndarray, truth: np.ndarray) -> float:
+    """S of a truth whose centre is the last pixel: the one part that there is, is the whole."""
+    assert truth[-1, -1]
+    assert truth.sum() == 1
+    measure, map_ = py_sod_metrics.Smeasure(), stretched(levels)
+    return max(0.0, 0.5 * measure.object(map_, truth) + 0.5 * measure.ssim(map_, truth))
+
+
 @pytest.mark.parametrize(("levels", "truth"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
 def test_every_figure_is_the_library_s_own_mean_over_one_image(levels: np.ndarray, truth: np.ndarray) -> None:
     expected = {}
@@ -53,6 +61,8 @@ def test_every_figure_is_the_library_s_own_mean_over_one_image(levels: np.ndarra
         em = e.get_results()["em"]
         expected |= {"e_adaptive": em["adp"], "e_mean": em["curve"].mean(), "e_max": em["curve"].max()}
         expected |= {"s": s.get_results()["sm"], "mae": mae.get_results()["mae"]}
+        if math.isnan(expected["s"]):  # the library's, if the truth's centre lies in the last row or column
+            expected["s"] = values_of_s_without_empty_parts(levels, truth)
     values = saliency(levels, truth).values
     assert values.keys() == expected.keys()
     for name, value in expected.items():
