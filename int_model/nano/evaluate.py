@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from int_model.config import IntConfig
+from int_model.evaluation.regions import overlap
 from int_model.models.protocols import MaskPrompt
 from int_model.nano.scenes import Scene, SceneGenerator
 from int_model.nano.world import NAMES, TASKS, UNSEEN_BY_SEGMENTER
@@ -38,8 +39,7 @@ Rows = dict[str, list[float]]
 
 def mask_iou(a: Mask, b: Mask) -> float:
     """Intersection over union of two masks; 1 if both are empty."""
-    either = int((a | b).sum())
-    return 1.0 if either == 0 else int((a & b).sum()) / either
+    return overlap(a, b)["iou"]
 
 
 def bootstrap(values: Sequence[float], *, seed: int = 0, rounds: int = 10_000) -> tuple[float, float, float]:
