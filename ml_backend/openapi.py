@@ -132,7 +132,8 @@ def answers(model: type[BaseModel], errors: tuple[int, ...], **others: type[Base
 def text_answer(description: str, media_type: str) -> dict[int | str, Any]:
     """The ``responses`` of a page that is text."""
     page: dict[str, Any] = {"description": description, "content": {media_type: {"schema": {"type": "string"}}}}
-    return {200: page} | {status: {"model": ErrorOut, "description": _ERRORS[status]} for status in PAGE_ERRORS}
+    said: dict[int | str, Any] = {200: page}
+    return said | {status: {"model": ErrorOut, "description": _ERRORS[status]} for status in PAGE_ERRORS}
 
 
 def body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:

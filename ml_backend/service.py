@@ -7,15 +7,13 @@ import functools
 import hashlib
 import json
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from int_model.imaging import ImageError, decode_image, prepare
-from int_model.types import Image
+from int_model.imaging import ImageError, prepare
 from ml_backend.engine import BusyError, Engine, EngineError, Priority
 from ml_backend.findings import Findings
 from ml_backend.images import FetchError, ImageFetcher
@@ -25,6 +23,7 @@ from ml_backend.metrics import Metrics
 from ml_backend.output_options import OutputOptions, options_for
 from ml_backend.plan import Plan
 from ml_backend.predictions import Drawn, draw
+from ml_backend.results import Results
 from ml_backend.settings import Settings
 from ml_backend.store import Project, Store, StoreError
 from ml_backend.task_prompt import ConnectionParams, PromptError, PromptGroup, group_by_prompt, parse_extra_params
@@ -98,7 +97,16 @@ class Service:
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="service")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._runs: dict[str, _Run] = {}
-        self._models: dict[tuple[str, str, str], asyncio.Task[Findings]] = {}
+        self._results = Results(
+            engine,
+            store,
+            fetcher.fetch,
+            self._in_thread,
+            self._report,
+            self.metrics,
+            identity=identity,
+            max_pixels=settings.max_image_pixels,
+        )
         self._interactive = Interactive(
             engine,
             fetcher.fetch,
@@ -121,10 +129,11 @@ class Service:
 
     async def close(self) -> None:
         """Stop all work; what is at the models is finished, the rest is dropped (Label Studio asks again)."""
-        work = [run.work for run in self._runs.values()] + list(self._models.values())
+        work = [run.work for run in self._runs.values()]
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
+        await self._results.close()
         await self._interactive.close()
         await asyncio.to_thread(self.engine.close)
         await self._fetcher.close()
@@ -355,7 +364,7 @@ class Service:
             groups = self._groups(targets, plan, task)
             for index, address in enumerate(image.addresses(task.data)):
                 async with self._turnstile.pass_through(ticket):
-                    findings = await self._segment(address, task.id, groups, ticket)
+                    findings = await self._results.of_image(address, task.id, groups, ticket)
                 results = list(zip(groups, findings, strict=True))
                 reasons += [found.reason for found in findings if found.reason]
                 item_index = index if image.is_list else None
@@ -381,68 +390,6 @@ class Service:
 
         with self.metrics.stage.labels("draw").time():
             return await self._in_thread(work)
-
-    # --- images and models
-
-    async def _segment(
-        self, address: str, task_id: int | None, groups: list[PromptGroup], ticket: Ticket
-    ) -> list[Findings]:
-        """What each group finds in the image, from the store where it is known."""
-        with self.metrics.stage.labels("fetch").time():
-            data = await self._fetcher.fetch(address, task_id)
-        digest = await self._in_thread(lambda: hashlib.sha256(data).hexdigest())
-        found = [await self._stored(digest, group) for group in groups]
-        if any(entry is None for entry in found):
-            limit = self._settings.max_image_pixels
-            with self.metrics.stage.labels("decode").time():
-                image = await self._in_thread(lambda: decode_image(data, max_pixels=limit))
-            missing = {
-                index: self._share(digest, group, image, ticket)
-                for index, (group, entry) in enumerate(zip(groups, found, strict=True))
-                if entry is None
-            }
-            for index, finished in zip(missing, await asyncio.gather(*missing.values()), strict=True):
-                found[index] = finished
-        return [entry for entry in found if entry is not None]
-
-    async def _share(self, digest: str, group: PromptGroup, image: Image, ticket: Ticket) -> Findings:
-        """Run the models once for the same image, prompt and strategy, however many tasks ask at the same time."""
-        key = (digest, group.prompt.text, group.strategy)
-        if key not in self._models:
-            self._models[key] = asyncio.get_running_loop().create_task(self._infer(digest, group, image, ticket))
-            self._models[key].add_done_callback(lambda _: self._models.pop(key, None))
-        return await asyncio.shield(self._models[key])
-
-    async def _infer(self, digest: str, group: PromptGroup, image: Image, ticket: Ticket) -> Findings:
-        text, version = group.prompt.text, self._identity.cache_version_of(group.strategy)
-        started = time.monotonic()
-        work = self.engine.submit(image, group.prompt, ticket.priority, group.strategy)
-        segmentation = await asyncio.wrap_future(work)
-        self.metrics.images.inc()
-        self.metrics.stage.labels("models").observe(time.monotonic() - started)
-        findings = await self._in_thread(Findings.of, segmentation)
-        if not findings.objects:
-            _log.info("nothing found for %r: %s", text, findings.reason)
-        try:
-            payload = await self._in_thread(findings.pack)
-            await self._in_thread(self._store.put_result, digest, text, version, payload)
-        except StoreError as error:
-            self._report("the store of results", error)
-        return findings
-
-    async def _stored(self, digest: str, group: PromptGroup) -> Findings | None:
-        def look_up() -> Findings | None:
-            version = self._identity.cache_version_of(group.strategy)
-            payload = self._store.get_result(digest, group.prompt.text, version)
-            return None if payload is None else Findings.unpack(payload)
-
-        try:
-            found = await self._in_thread(look_up)
-        except (StoreError, ValueError) as error:
-            self._report("the store of results", error)
-            found = None
-        self.metrics.cache.labels("miss" if found is None else "hit").inc()
-        return found
 
     # --- helpers
 
