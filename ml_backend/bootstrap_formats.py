@@ -15,7 +15,7 @@ from int_model.datasets.lists import ImagesWriter, ListWriter
 from int_model.datasets.png import PngWriter
 from int_model.datasets.review import ReviewWriter
 from int_model.datasets.yolo import YoloWriter
-from int_model.models.profile import ROLES, Profile, Weights
+from int_model.models.profile import Profile, Weights
 from ml_backend.bootstrap_options import BootstrapOptions
 from ml_backend.label_studio_tasks import LabelStudioWriter, local_address, url_address
 
@@ -82,7 +82,7 @@ def writers(
             ("Profile", options.profile),
             *((f"Prompt of {plan.label}", plan.prompt) for plan in labels),
             ("Images", str(len(contents.entries))),
-            ("Made", str(made["date"])),
+            ("Made", str(made["date"])[:16].replace("T", " ")),
         ]
         identity = hashlib.sha256(f"{contents.root}\0{version}".encode("utf-8", "replace")).hexdigest()[:16]
         images = None if in_place else "../images"
@@ -120,7 +120,7 @@ def finish(
 def weights(profile: Profile) -> dict[str, str]:
     """Per role the checkpoint and its revision, or the kind of an adapter without weights."""
     told = {}
-    for role in ROLES:
+    for role in profile.roles:
         settings = getattr(profile, role)
         told[role] = f"{settings.id}@{settings.revision}" if isinstance(settings, Weights) else str(settings.kind)
         if isinstance(settings, Weights) and settings.id.startswith("bundled:"):

@@ -31,15 +31,14 @@ _FOLDERS = 500
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One picture of the sheet; paths are relative to ``review/``."""
+    """One picture of the sheet; paths are relative to ``review/``; ``found`` holds label, scores and mined names."""
 
     title: str
     split: str
     thumb: str
     original: str
     score: float
-    objects: tuple[tuple[str, str, float], ...]
-    more: int
+    found: tuple[tuple[str, str, str], ...]
     abstentions: tuple[tuple[str, str], ...]
 
 
@@ -99,15 +98,13 @@ class ReviewWriter:
         original = (
             entry.path.as_uri() if self._images is None else _url(f"{self._images}/{entry.split}/{entry.file_name}")
         )
-        best = item.objects[:_SHOWN_OBJECTS]
         shown = Shown(
             title=entry.relative,
             split=entry.split,
             thumb=_url(place) if drawn else "",
             original=original,
             score=item.doubt,
-            objects=tuple((found.label, found.name, found.score) for found in best),
-            more=len(item.objects) - len(best),
+            found=self._told(item),
             abstentions=tuple((told.label, told.reason) for told in item.abstentions),
         )
         (self._found if item.objects else self._nothing).append(shown)
@@ -145,6 +142,20 @@ class ReviewWriter:
             for number, part in enumerate(parts, 1)
         ]
 
+    def _told(self, item: Item) -> tuple[tuple[str, str, str], ...]:
+        """Per label what was found: the scores, and names where they say more than the label or its prompt."""
+        told = []
+        for plan in self._contents.labels:
+            own = [found for found in item.objects if found.label == plan.label]
+            scores = [f"{found.score:.2f}" for found in own[:_SHOWN_OBJECTS]]
+            if len(own) > _SHOWN_OBJECTS:
+                scores.append(f"and {len(own) - _SHOWN_OBJECTS} more")
+            known = {"", plan.label.casefold(), plan.prompt.casefold()}
+            names = dict.fromkeys(found.name for found in own if found.name.casefold() not in known)
+            if own:
+                told.append((plan.label, " ".join(scores), ", ".join(names)))
+        return tuple(told)
+
     def _draw(self, item: Item, place: Path) -> bool:
         """Whether the picture could be drawn: the file may be gone by now."""
         try:
@@ -159,7 +170,7 @@ class ReviewWriter:
             mask = shrink(item.mask(found).astype(np.float32), THUMB)
             inside = mask >= 0.5
             inside = inside if inside.any() else mask > 0  # an object smaller than a pixel still shows
-            instances.append(Instance.of_mask(inside, found.name or found.label, found.score))
+            instances.append(Instance.of_mask(inside, "", found.score))  # the sheet names it below the picture
         place.parent.mkdir(parents=True, exist_ok=True)
         PilImage.fromarray(overlay(small, instances)).save(place, "JPEG", quality=82, optimize=True)
         return True
