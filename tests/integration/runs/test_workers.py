@@ -1,0 +1,114 @@
+"""Worker processes over a real Redis and a real PostgreSQL, with clocks that are wrong by minutes."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ml_backend.demo.processes import Child
+from ml_backend.runs.redis_queue import RedisQueue
+from ml_backend.runs.types import RunState, TaskState
+from ml_backend.runs.workshop import Workshop
+from ml_backend.settings import Settings
+from tests.integration.ledger.postgres import find_binaries, postgres_server
+from tests.integration.runs.redis_server import redis_server
+from tests.integration.runs.small_label_studio import TOKEN, SmallLabelStudio, small_label_studio
+from tests.integration.runs.stub import CONFIG, IDENTITY, png
+
+ROOT = Path(__file__).resolve().parents[3]
+TASKS, BATCH, SECONDS = 120, 6, 0.1
+CLOCKS = (0.0, 600.0, -600.0)
+
+
+@contextmanager
+def worker(folder: Path, environment: dict[str, str], clock: float) -> Iterator[Child]:
+    child = Child.start(
+        "a worker",
+        [sys.executable, "-m", "tests.integration.runs.stub"],
+        log=folder / f"worker{clock:+.0f}.log",
+        env=os.environ | environment | {"STUB_SECONDS": str(SECONDS), "STUB_CLOCK": str(clock)},
+        cwd=ROOT,
+    )
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    limit = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < limit, f"waited in vain: {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    binaries = find_binaries()
+    if binaries is None:
+        message = "there is no PostgreSQL server; install Debian's package postgresql"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with postgres_server(binaries) as server:
+        yield server.new_database()
+
+
+def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_path: Path) -> None:
+    pictures = [png(number, dark=number % 10 == 9) for number in range(TASKS)]
+    urls = [f"data:image/png;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
+    tasks = {number: {"image": url} for number, url in enumerate(urls, 1)}
+    with (
+        small_label_studio(SmallLabelStudio(CONFIG, tasks)) as label_studio,
+        redis_server(tmp_path / "redis") as redis,
+        ExitStack() as stack,
+    ):
+        environment = {
+            "REDIS_URL": redis.url,
+            "DATABASE_URL": database,
+            "LABEL_STUDIO_URL": label_studio.url,
+            "LABEL_STUDIO_API_KEY": TOKEN,
+            "INT_DATA_DIR": str(tmp_path / "data"),
+            "INT_RUN_BATCH": str(BATCH),
+        }
+        settings = Settings(
+            label_studio_url=label_studio.url,
+            label_studio_api_key=TOKEN,
+            data_dir=tmp_path / "data",
+            database_url=database,
+            redis_url=redis.url,
+        )
+        shop = Workshop.open(settings, identity=IDENTITY)
+        queue = RedisQueue(redis.url)
+        stack.callback(queue.close)
+        stack.callback(shop.store.close)
+        children = [stack.enter_context(worker(tmp_path, environment, clock)) for clock in CLOCKS]
+        until(lambda: queue.workers() == len(CLOCKS), "the workers are there")
+        runs = shop.runs(queue)
+        run = runs.start(1).run
+        assert run is not None
+        until(lambda: len(label_studio.predictions) >= TASKS // 6, "some are pushed")
+        os.kill(children[1].process.pid, signal.SIGKILL)
+        children[1].process.wait()
+        until(lambda: len(label_studio.predictions) >= TASKS // 2, "half are pushed")
+        redis.kill()
+        time.sleep(0.5)
+        redis.start()
+        until(lambda: runs.get(run.id).state is RunState.FINISHED, "the run is finished")
+        records = runs.records(run.id, limit=1000)
+        rows = list(label_studio.predictions.values())
+    assert Counter(record.state for record in records) == {
+        TaskState.DONE: TASKS - TASKS // 10,
+        TaskState.ABSTAINED: TASKS // 10,
+    }
+    assert [len(found) for found in rows] == [1] * TASKS
+    assert sum(record.attempts > 1 for record in records) <= 2 * BATCH  # what the killed one can have held
