@@ -140,7 +140,7 @@ class BatchWorker:
             except LabelStudioError as error:
                 await self._stop_run(run_id, str(error))
                 return False
-            return True
+            return not self._stopping.is_set()
         finally:
             self._at_work -= 1
 

@@ -1,0 +1,448 @@
+"""A run against a Label Studio that is away, refuses, answers by halves, or is changed by people meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_backend.label_studio import LabelStudioError
+from ml_backend.runs.batch import BatchWorker
+from ml_backend.runs.listing import existing, list_tasks, look_at
+from ml_backend.runs.local import LocalQueue
+from ml_backend.runs.manager import RunsError
+from ml_backend.runs.owners import new_owner
+from ml_backend.runs.types import Run, RunState, TaskRecord, TaskResult, TaskState
+from ml_backend.runs.workshop import Workshop
+from ml_backend.settings import Settings
+from tests.integration.ml_backend.harness import IDENTITY, POLYGONS, RedThings
+from tests.integration.runs.fake_label_studio import FakeLabelStudio, Fault, served
+
+PROJECT = 7
+LIMIT = 60.0
+
+
+@dataclass
+class Clock:
+    """Waiting costs nothing, and is counted."""
+
+    now: float = 0.0
+    waits: list[float] = field(default_factory=list)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.waits.append(seconds)
+        await asyncio.sleep(0.001)
+
+
+@dataclass
+class Bench:
+    """One process's share in runs, in this test's event loop."""
+
+    shop: Workshop
+    fake: FakeLabelStudio
+    strategy: RedThings
+    clock: Clock
+
+    def worker(self, **options: Any) -> BatchWorker:
+        given = {"size": 6, "alone": True, "check_config": 0.0, "sleep": self.clock.sleep, **options}
+        return BatchWorker(self.shop.service, self.shop.ledger, self.shop.pushing, new_owner(), **given)
+
+    async def begin(self, **options: Any) -> Run:
+        queue = LocalQueue(self._nothing, self.shop.ledger)
+        started = await asyncio.to_thread(self.shop.runs(queue).start, PROJECT, **options)
+        assert started.run is not None
+        return started.run
+
+    @staticmethod
+    async def _nothing(run_id: str) -> bool:
+        return False
+
+    async def finish(self, run: Run, **options: Any) -> Run:
+        """Use tickets, two at a time, until the run ends."""
+        worker = self.worker(**options)
+        queue = LocalQueue(worker.work, self.shop.ledger, every=0.05)
+        queue.start()
+        try:
+            return await self.until(lambda: self.run(run).state not in (RunState.ACTIVE, RunState.PREPARING), run)
+        finally:
+            await worker.close()
+            await queue.aclose()
+
+    async def until(self, condition: Callable[[], bool], run: Run) -> Run:
+        limit = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < limit, self.counts(run)
+            await asyncio.sleep(0.01)
+        return self.run(run)
+
+    def run(self, run: Run) -> Run:
+        return self.shop.ledger.get(run.id)
+
+    def counts(self, run: Run) -> dict[str, int]:
+        return {state.value: n for state, n in self.shop.ledger.progress(run.id).counts.items() if n}
+
+    def records(self, run: Run, state: TaskState) -> list[TaskRecord]:
+        return self.shop.ledger.records(run.id, state)
+
+    def all_once(self, run: Run) -> bool:
+        return self.fake.versions() == {task: [run.spec.model_version] for task in self.fake.tasks}
+
+
+def bench(folder: Path, fake: FakeLabelStudio, test: Callable[[Bench], Any], **settings: Any) -> None:
+    with served(fake):
+        asyncio.run(_main(folder, fake, test, settings))
+
+
+async def _main(folder: Path, fake: FakeLabelStudio, test: Callable[[Bench], Any], settings: dict[str, Any]) -> None:
+    strategy = RedThings()
+    options = {"data_dir": folder, "label_studio_url": fake.url, "label_studio_api_key": "legacy", **settings}
+    shop = Workshop.open(Settings(**options), load=lambda: strategy, identity=IDENTITY)
+    await shop.service.start()
+    try:
+        await test(Bench(shop, fake, strategy, Clock()))
+    finally:
+        strategy.gate.set()
+        await shop.close()
+
+
+FAULTS: list[tuple[str, list[Fault]]] = [
+    *[(kind, ["429", "500"]) for kind in ("GET project", "GET tasks", "POST push")],
+    *[(kind, ["half"]) for kind in ("GET project", "GET tasks", "POST push", "GET image")],
+    ("POST push", ["500 after"]),
+    ("POST push", ["lost"]),
+    ("POST push", ["garbage"]),
+    ("POST push", ["down"]),
+    ("POST push", ["429", "500", "down", "429", "500", "half"]),
+    ("GET tasks", ["429", "500", "half", "garbage", "down"]),
+    ("GET image", ["500"] * 8),
+]
+
+
+@pytest.mark.parametrize(("kind", "faults"), FAULTS, ids=lambda value: str(value))
+def test_every_fault_is_waited_for_and_nothing_is_lost_or_doubled(
+    tmp_path: Path, kind: str, faults: list[Fault]
+) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        it.fake.faults[kind] = list(faults)
+        run = await it.finish(run)
+        assert it.fake.faults[kind] == []
+        assert run.state is RunState.FINISHED, run.why
+        assert it.counts(run) == {"done": 12}, it.records(run, TaskState.FAILED)
+        assert it.all_once(run)
+        records = it.records(run, TaskState.DONE)
+        assert len({record.prediction for record in records}) == 12
+        if "429" in faults:
+            assert 7.0 in it.clock.waits  # as Label Studio asked
+
+    bench(tmp_path, FakeLabelStudio(12), check)
+
+
+def test_label_studio_is_down_for_half_a_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        pushes = 0
+
+        def down() -> bool:
+            nonlocal pushes
+            pushes = sum(1 for kind in it.fake.requests if kind == "POST push")
+            return pushes >= 2 and it.clock.now < 30.0
+
+        it.fake.down = down
+        run = await it.finish(run)
+        assert it.clock.now >= 30.0
+        assert it.counts(run) == {"done": 40}
+        assert it.all_once(run)
+
+    bench(tmp_path, FakeLabelStudio(40), check)
+    said = [record.getMessage() for record in caplog.records if "waiting" in record.getMessage()]
+    assert 1 <= len(said) <= 4, said  # not one for every attempt
+    assert any("is back" in record.getMessage() for record in caplog.records)
+
+
+def test_invalid_predictions_fail_alone_and_deleted_tasks_are_skipped(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        it.fake.refuse = {3, 4}
+        push = it.fake._push
+
+        def and_one_is_deleted(items: list[dict[str, Any]]) -> tuple[int, bytes]:
+            it.fake.tasks.pop(9, None)
+            return push(items)
+
+        it.fake._push = and_one_is_deleted  # type: ignore[method-assign]
+        run = await it.finish(run, size=20)
+        assert it.counts(run) == {"done": 17, "failed": 2, "skipped": 1}
+        assert [r.task for r in it.records(run, TaskState.FAILED)] == [3, 4]
+        assert all("did not take" in r.reason for r in it.records(run, TaskState.FAILED))
+        assert [(r.task, r.reason) for r in it.records(run, TaskState.SKIPPED)] == [(9, "the task was deleted")]
+        assert Counter(p["task"] for p in it.fake.predictions) == Counter(set(range(1, 21)) - {3, 4, 9})
+
+        it.fake.refuse = set()
+        assert await asyncio.to_thread(it.shop.ledger.retry, run.id) == 2
+        run = await it.finish(run)
+        assert it.counts(run) == {"done": 19, "skipped": 1}
+        assert it.all_once(run)
+
+    bench(tmp_path, FakeLabelStudio(20), check)
+
+
+def test_a_predecessor_that_died_after_its_push_is_believed(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        run, ledger = await it.begin(), it.shop.ledger
+        version = run.spec.model_version
+        dead = ledger.lease(run.id, "elsewhere:1:dead", 5)
+        assert dead is not None
+        full = {"task": 1, "result": [{"id": "x"}], "score": 0.4, "model_version": version}
+        it.fake.predictions = [
+            {**full, "id": 50},
+            {**full, "task": 2, "result": [], "score": 0.0, "id": 51},
+            {**full, "id": 52, "task": 8},  # by somebody else altogether
+        ]
+        assert ledger.release_dead("elsewhere", lambda _: False) == 1
+        run = await it.finish(run)
+        assert it.counts(run) == {"done": 8, "abstained": 1, "skipped": 1}
+        by_task = {r.task: r for r in ledger.records(run.id)}
+        assert (by_task[1].score, by_task[1].prediction, by_task[2].prediction) == (0.4, 50, 51)
+        assert by_task[8].reason == "it has a prediction of this version already"
+        assert it.all_once(run)
+
+    bench(tmp_path, FakeLabelStudio(10), check)
+
+
+def test_what_was_taken_over_is_not_pushed(tmp_path: Path) -> None:
+    """The first worker is held up so long that its lease goes; the second one does the work."""
+
+    async def check(it: Bench) -> None:
+        it.shop.ledger.lease_seconds = 0.2
+        run = await it.begin()
+        it.strategy.gate.clear()
+        slow = it.worker(size=10, heartbeat=60.0)
+        late = asyncio.create_task(slow.work(run.id))
+        await asyncio.to_thread(it.strategy.started.wait, 30)
+        await asyncio.sleep(0.3)
+        it.shop.ledger.lease_seconds = 60
+        taken = it.shop.ledger.lease(run.id, "elsewhere:1:quick", 10)
+        assert taken is not None
+        assert len(taken.tasks) == 10
+        it.strategy.gate.set()
+        await late
+        assert it.fake.predictions == []
+        results = [TaskResult(task, TaskState.DONE) for task in taken.tasks]
+        assert it.shop.ledger.finish(taken, results) == frozenset(taken.tasks)
+        await slow.close()
+
+    bench(tmp_path, FakeLabelStudio(10), check)
+
+
+def test_a_second_prediction_that_came_late_is_removed(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        push = it.fake._push
+
+        def twice(items: list[dict[str, Any]]) -> tuple[int, bytes]:
+            it.fake._push = push  # type: ignore[method-assign]
+            push(items)
+            return push(items)
+
+        it.fake._push = twice  # type: ignore[method-assign]
+        run = await it.finish(run)
+        assert it.counts(run) == {"done": 10}
+        assert it.all_once(run)
+
+    bench(tmp_path, FakeLabelStudio(10), check)
+
+
+def test_what_people_did_meanwhile_is_respected(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        it.fake.tasks[1].annotations = 1
+        run = await it.begin()
+        assert it.counts(run) == {"pending": 9}  # an annotated task is not even listed
+        it.fake.tasks[2].annotations = 1
+        it.fake.tasks[3].draft = True
+        del it.fake.tasks[4]
+        run = await it.finish(run)
+        assert it.counts(run) == {"done": 6, "skipped": 3}
+        reasons = {r.task: r.reason for r in it.records(run, TaskState.SKIPPED)}
+        assert reasons == {
+            2: "a person annotated it",
+            3: "a person has begun to annotate it",
+            4: "the task was deleted",
+        }
+        again = await it.begin(include_annotated=True, set_model_version=True)
+        again = await it.finish(again)
+        assert it.counts(again) == {"done": 3, "skipped": 6}
+        assert it.all_once(again)
+        assert it.fake.changes == [{"model_version": again.spec.model_version}]
+
+    bench(tmp_path, FakeLabelStudio(10), check)
+
+
+def test_a_changed_config_stops_the_run_and_forbids_to_resume(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        assert await it.worker().work(run.id)
+        other = POLYGONS.replace('value="Animal"', 'value="Beast"')
+        it.fake.label_config = other
+        assert not await it.worker().work(run.id)
+        run = it.run(run)
+        assert run.state is RunState.STOPPED
+        assert "labeling config was changed" in run.why
+        assert it.counts(run) == {"done": 6, "pending": 4}
+        runs = it.shop.runs(LocalQueue(it._nothing, it.shop.ledger))
+        with pytest.raises(RunsError, match="no longer that of run"):
+            await asyncio.to_thread(runs.resume, run.id)
+        second = await it.finish(await it.begin())
+        assert it.counts(second) == {"done": 10}
+        it.fake.label_config = POLYGONS
+        await asyncio.to_thread(runs.resume, run.id)
+        run = await it.finish(run)
+        assert it.counts(run) == {"done": 10}
+        both = sorted([run.spec.model_version, second.spec.model_version])
+        assert {tuple(sorted(v)) for v in it.fake.versions().values()} == {tuple(both)}
+
+    bench(tmp_path, FakeLabelStudio(10), check)
+
+
+def test_a_config_that_changes_during_the_work_stops_before_anything_is_called_refused(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        push = it.fake._push
+
+        def changed(items: list[dict[str, Any]]) -> tuple[int, bytes]:
+            it.fake.label_config = POLYGONS.replace('value="Animal"', 'value="Beast"')
+            it.fake.refuse = set(it.fake.tasks)
+            return push(items)
+
+        it.fake._push = changed  # type: ignore[method-assign]
+        assert not await it.worker(check_config=60.0).work(run.id)
+        assert it.run(run).state is RunState.STOPPED
+        assert it.counts(run) == {"pending": 10}
+
+    bench(tmp_path, FakeLabelStudio(10), check)
+
+
+def test_the_same_run_twice_is_joined(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        runs = it.shop.runs(LocalQueue(it._nothing, it.shop.ledger))
+        both = await asyncio.gather(*[asyncio.to_thread(runs.start, PROJECT) for _ in range(2)])
+        assert sorted(started.joined for started in both) == [False, True]
+        assert len({started.run.id for started in both if started.run}) == 1
+        other = await asyncio.to_thread(runs.start, PROJECT, limit=3)
+        assert any("another limit" in warning for warning in other.warnings)
+        others = await asyncio.to_thread(runs.start, PROJECT, prompt="scarlet")
+        assert not others.joined  # another prompt is another version
+        assert others.version != both[0].version
+
+    bench(tmp_path, FakeLabelStudio(10), check)
+
+
+def test_cancelling_stops_at_once_and_resuming_goes_on(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        it.strategy.gate.clear()
+        worker = it.worker()
+        ticket = asyncio.create_task(worker.work(run.id))
+        await asyncio.to_thread(it.strategy.started.wait, 30)
+        it.shop.ledger.cancel(run.id)
+        await ticket
+        assert it.counts(run) == {"pending": 10}
+        it.strategy.gate.set()
+        await worker.close()
+        it.shop.ledger.resume(run.id)
+        run = await it.finish(run)
+        assert it.counts(run) == {"done": 10}
+        assert it.all_once(run)
+
+    bench(tmp_path, FakeLabelStudio(10), check)
+
+
+def test_a_worker_that_is_told_to_stop_gives_everything_back(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        it.strategy.gate.clear()
+        worker = it.worker()
+        ticket = asyncio.create_task(worker.work(run.id))
+        await asyncio.to_thread(it.strategy.started.wait, 30)
+        await worker.close()
+        assert not await ticket
+        assert it.counts(run) == {"pending": 10}
+        assert it.shop.ledger.progress(run.id).workers == 0
+
+    bench(tmp_path, FakeLabelStudio(10), check)
+
+
+@pytest.mark.parametrize(("alone", "state"), [(True, RunState.STOPPED), (False, RunState.ACTIVE)])
+def test_a_run_of_other_models_is_left_alone(tmp_path: Path, alone: bool, state: RunState) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        object.__setattr__(it.shop.service._identity, "fingerprint", "1" * 64)
+        try:
+            worker = it.worker(alone=alone)
+            assert not worker.suits(run.id)
+            assert not await worker.work(run.id)
+        finally:
+            object.__setattr__(it.shop.service._identity, "fingerprint", "0" * 64)
+        assert it.run(run).state is state
+        assert ("make int-fake" in it.run(run).why) is alone
+        assert it.counts(run) == {"pending": 4}
+
+    bench(tmp_path, FakeLabelStudio(4), check)
+
+
+def test_a_token_that_is_refused_stops_the_run(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        do = it.fake._do
+        it.fake._do = lambda *a: (401, b"{}") if "import" in a[1] else do(*a)  # type: ignore[method-assign]
+        assert not await it.worker().work(run.id)
+        assert it.run(run).state is RunState.STOPPED
+        assert "LABEL_STUDIO_API_KEY" in it.run(run).why
+        assert it.counts(run) == {"pending": 4}
+
+    bench(tmp_path, FakeLabelStudio(4), check)
+
+
+def test_broken_images_and_failing_models_fail_alone_with_the_reason(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        it.fake.tasks[2].image = b"no image"
+        del it.fake.tasks[5]
+        run = await it.begin()
+        it.fake.tasks[5] = it.fake.tasks[6]
+        run = await it.finish(run)
+        assert it.counts(run) == {"done": 6, "failed": 1}
+        (record,) = it.records(run, TaskState.FAILED)
+        assert record.task == 2
+        assert "image" in record.reason
+
+    bench(tmp_path, FakeLabelStudio(8), check)
+
+
+def test_listing_takes_pages_limits_and_only_what_is_missing(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        client, fake = it.shop.client, it.fake
+        fake.predictions = [
+            {"id": n, "task": n, "model_version": "v", "score": 0.5, "result": [1]} for n in range(1, 251, 2)
+        ]
+        fake.tasks[2].annotations = 1
+        everything = list(list_tasks(client, PROJECT, "v", include_annotated=True))
+        assert everything == list(range(1, 251))
+        assert list(list_tasks(client, PROJECT, "v")) == [1, *range(3, 251)]
+        assert list(list_tasks(client, PROJECT, "v", only_missing=True)) == list(range(4, 251, 2))
+        assert list(list_tasks(client, PROJECT, "v", only_missing=True, limit=3)) == [4, 6, 8]
+        assert list(list_tasks(client, PROJECT, "v", stopping=lambda: True)) == []
+        assert {n for n, view in look_at(client, PROJECT, range(1, 300), "v").items() if view.predicted} == set(
+            range(1, 251, 2)
+        )
+        assert set(existing(client, PROJECT, [1, 2, 3], "v")) == {1, 3}
+        with pytest.raises(LabelStudioError, match="404"):
+            list(list_tasks(client, 8, "v", limit=1)) and client.project(8)
+
+    bench(tmp_path, FakeLabelStudio(250), check)

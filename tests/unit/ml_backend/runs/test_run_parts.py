@@ -1,0 +1,200 @@
+"""The parts of runs that need neither a database nor a server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ml_backend.label_studio import LabelStudioError
+from ml_backend.runs.listing import Existing, TaskView
+from ml_backend.runs.manager import our_connection, toggle_warnings, with_prompt
+from ml_backend.runs.patience import Patience, WorkEndedError
+from ml_backend.runs.triage import pushed_before, triage
+from ml_backend.runs.types import Lease, Progress, Run, RunSpec, RunState, TaskRecord, TaskState
+from ml_backend.runs.watch import counts, duration, pace, summary
+from ml_backend.wire import TaskIn
+
+SPEC = RunSpec(7, "<View/>", None, "int-v-1", "a cat", "int", "hash")
+
+
+def view(task: int, *, annotated: bool = False, drafted: bool = False, predicted: bool = False) -> TaskView:
+    return TaskView(TaskIn(id=task, data={}), annotated, drafted, predicted)
+
+
+flags = st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.integers(1, 3))
+
+
+@given(tasks=st.lists(flags, max_size=12), include=st.booleans(), empty=st.booleans())
+def test_triage_decides_about_every_task_once_and_never_touches_what_people_did(
+    tasks: list[tuple[bool, bool, bool, bool, int]], include: bool, empty: bool
+) -> None:
+    spec = RunSpec(7, "", None, "v", "", "int", "", include_annotated=include)
+    attempts = {number: entry[4] for number, entry in enumerate(tasks, 1)}
+    views = {
+        number: view(number, annotated=a, drafted=d, predicted=p)
+        for number, (there, a, d, p, _) in enumerate(tasks, 1)
+        if there
+    }
+    lease = Lease("1", "1", "host:1:x", attempts)
+    before = pushed_before(lease, views)
+    wanted, results = triage(spec, lease, views, {task: [Existing(task + 100, 0.5, empty)] for task in before})
+    assert sorted([*(w.task.id or 0 for w in wanted), *(r.task for r in results)]) == list(lease.tasks)
+    for one in wanted:
+        assert not one.predicted
+        assert include or not (one.annotated or one.drafted)
+    for result in results:
+        if result.task in before:
+            assert result.state is (TaskState.ABSTAINED if empty else TaskState.DONE)
+            assert result.prediction == result.task + 100
+        else:
+            assert result.state is TaskState.SKIPPED
+            assert result.reason
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (None, {"prompt": "a cat"}),
+        ("a dog", {"prompt": "a cat"}),
+        ('{"prompt": "a dog", "epsilon": 2}', {"prompt": "a cat", "epsilon": 2}),
+        ({"prompts": {"Dog": "a dog"}}, {"prompt": "a cat", "prompts": {"Dog": "a dog"}}),
+        ("[1, 2]", {"prompt": "a cat"}),
+        ("{broken", {"prompt": "a cat"}),
+    ],
+)
+def test_a_prompt_replaces_the_connections_and_nothing_else(params: Any, expected: dict[str, Any]) -> None:
+    assert with_prompt(params, "a cat") == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "title"),
+    [
+        ([], None),
+        ([{"title": "any", "model_version": "sam"}], "any"),
+        ([{"title": "other", "model_version": "sam"}, {"title": "ours", "model_version": "int-nano-int-1"}], "ours"),
+        ([{"title": "one", "model_version": None}, {"title": "two"}], None),
+    ],
+)
+def test_our_connection_is_found_by_its_version(rows: list[dict[str, Any]], title: str | None) -> None:
+    found = our_connection(rows)
+    assert (found or {}).get("title") == title
+
+
+@pytest.mark.parametrize(
+    ("project", "set_it", "said"),
+    [
+        ({"show_collab_predictions": True, "model_version": "v"}, False, []),
+        ({"show_collab_predictions": True, "model_version": "INT"}, True, []),
+        ({"show_collab_predictions": True, "model_version": "INT"}, False, ["predictions of 'INT'"]),
+        ({"show_collab_predictions": False, "model_version": ""}, False, ["does not show", "no version"]),
+        ({"model_version": "v", "evaluate_predictions_automatically": True}, False, ["whenever tasks are listed"]),
+    ],
+)
+def test_the_toggle_that_is_off_is_named(project: dict[str, Any], set_it: bool, said: list[str]) -> None:
+    found = toggle_warnings(project, "v", set_model_version=set_it)
+    assert len(found) == len(said)
+    assert all(part in text for part, text in zip(said, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("status", "passing"),
+    [
+        (0, True),
+        (400, False),
+        (401, False),
+        (404, False),
+        (408, True),
+        (413, False),
+        (429, True),
+        (500, True),
+        (503, True),
+    ],
+)
+def test_what_may_pass(status: int, passing: bool) -> None:
+    assert LabelStudioError("x", status).passing is passing
+
+
+class Away:
+    """Fails so many times."""
+
+    def __init__(self, times: int, error: LabelStudioError) -> None:
+        self.left = times
+        self.error = error
+
+    def __call__(self) -> str:
+        if self.left:
+            self.left -= 1
+            raise self.error
+        return "there"
+
+
+def patiently(function: Away, *, ended_after: int = 10**9) -> tuple[str, list[float]]:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def ended() -> bool:
+        return len(waits) >= ended_after
+
+    async def main() -> str:
+        with ThreadPoolExecutor(1) as threads:
+            return await Patience(threads, ended, sleep).call(function)
+
+    return asyncio.run(main()), waits
+
+
+def test_patience_waits_longer_and_longer_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert patiently(Away(8, LabelStudioError("gone", 0))) == ("there", [1, 2, 4, 8, 16, 30, 30, 30])
+    assert next(r.getMessage() for r in caplog.records) == "gone; waiting for it"
+    assert len(caplog.records) == 2  # and that it is back
+
+
+def test_patience_does_as_label_studio_asks() -> None:
+    assert patiently(Away(2, LabelStudioError("slow down", 429, retry_after=7.5))) == ("there", [7.5, 7.5])
+
+
+def test_patience_ends_with_the_run_and_has_none_with_refusals() -> None:
+    with pytest.raises(WorkEndedError):
+        patiently(Away(9, LabelStudioError("gone", 502)), ended_after=3)
+    with pytest.raises(LabelStudioError, match="no"):
+        patiently(Away(1, LabelStudioError("no", 403)))
+
+
+def test_numbers_for_people() -> None:
+    progress = Progress({TaskState.PENDING: 100, TaskState.DONE: 20, TaskState.FAILED: 2}, rate=0.5)
+    assert pace(progress) == "0.5 images/s, 0:03:20 left, 2 failed"
+    assert counts(progress) == "100 pending, 20 done, 2 failed"
+    assert pace(Progress({TaskState.DONE: 5}, rate=22.4)) == "22 images/s"
+    assert duration(3723.4) == "1:02:03"
+    assert counts(Progress()) == "no tasks"
+
+
+def run(state: RunState, why: str = "") -> Run:
+    return Run("4", SPEC, state, why, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_a_summary_names_the_failed_and_the_next_command() -> None:
+    failed = [TaskRecord(n, TaskState.FAILED, 1, None, "no image", 0.1, None) for n in range(30)]
+    ended = Progress({TaskState.DONE: 5, TaskState.FAILED: 30})
+    lines = summary(run(RunState.FINISHED), ended, failed)
+    assert lines[0] == "run 4 finished: 5 done, 30 failed"
+    assert lines[1] == "  task 0: no image"
+    assert lines[-2:] == [
+        "  and 10 more: int-backend runs show 4 --state failed",
+        "try the failed ones again: int-backend runs retry 4",
+    ]
+    half = Progress({TaskState.DONE: 5, TaskState.PENDING: 5})
+    stopped = summary(run(RunState.STOPPED, "interrupted"), half, [])
+    assert stopped == [
+        "run 4 stopped: 5 pending, 5 done (interrupted)",
+        "go on with it: int-backend runs resume 4",
+    ]
