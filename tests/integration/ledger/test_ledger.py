@@ -368,3 +368,16 @@ def test_the_rate_looks_at_the_last_minutes_only(ledger: Ledger, database: Datab
     ledger.finish(lease, done(*lease.tasks))
     with database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(PaceRow)) == 1, "old slots are removed"
+
+
+def test_where_to_look_first_is_a_hint_and_no_more(ledger: Ledger, database: Database) -> None:
+    run = ledger.create(SPEC, range(1, 9))
+    with database.write() as connection:
+        connection.execute(update(RunRow).values(next_task=6))
+    first = ledger.lease(run.id, LIVE, 4)
+    assert first
+    assert first.tasks == (1, 6, 7, 8)
+    rest = ledger.lease(run.id, LIVE, 9)
+    assert rest
+    assert rest.tasks == (2, 3, 4, 5)
+    check(database, run.id)
