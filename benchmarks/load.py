@@ -4,8 +4,9 @@
     python -m benchmarks.load --soak 600
 
 The backend is a process of its own with the bundled miniature models. Clients keep their connections; most pause
-between requests, those that ask for predictions or clicks never do, so the models are never idle. Every predicted
-image is new to the backend, so that no result comes from its store.
+between requests, those that ask for predictions never do, so the models are never idle. Every predicted image is new to
+the backend, so that no result comes from its store. Two further clients ask an empty server in another process (row
+"control"): where its waiting times are long, the machine is busy, not the backend.
 """
 
 from __future__ import annotations
@@ -46,7 +47,25 @@ CONFIG = (
 ROLES = {"/health": 16, "/setup": 12, "/webhook": 12, "/predict": 10, "click": 6, "/versions": 4, "/metrics": 4}
 """Clients of 64 by what they ask for."""
 
-ALWAYS_ON = ("/predict", "click")
+PAUSES = {"/predict": 0.0, "click": 4.0}
+"""Where the pause between requests is not --pause, but so many times that: people look before they click again."""
+
+CONTROL = "control"
+_EMPTY_SERVER = """
+import asyncio
+async def talk(reader, writer):
+    while await reader.readline():
+        while (await reader.readline()).strip():
+            pass
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 15\\r\\n\\r\\n" + b'{"status":"UP"}')
+async def main():
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+"""A server that does nothing else: what the machine itself, busy with models and all else, takes to answer."""
+
 TARGETS = {"/health": 50.0, "/setup": 200.0, "/webhook": 200.0}
 """Milliseconds that the 99th percentile is to stay below."""
 
@@ -126,8 +145,8 @@ class Questions:
 
     def of(self, role: str, client: int) -> tuple[str, str, bytes]:
         """Method, path and body for a role."""
-        if role in ("/health", "/versions", "/metrics"):
-            return "GET", role, b""
+        if role in ("/health", "/versions", "/metrics", CONTROL):
+            return "GET", "/health" if role == CONTROL else role, b""
         if role == "/setup":
             return "POST", role, _json({"project": f"{client}.1", "schema": CONFIG, "extra_params": f"thing {client}"})
         if role == "/webhook":
@@ -163,7 +182,7 @@ def judge(role: str, status: int, body: bytes, tally: Tally) -> str:
     if role == "/metrics":
         return "" if b"int_tasks_total" in body else "no metrics"
     answer = json.loads(body)
-    if role == "/health":
+    if role in ("/health", CONTROL):
         return "" if answer["status"] == "UP" else "not up"
     if role in ("/predict", "click"):
         if len(answer["results"]) != 1:
@@ -178,6 +197,7 @@ def judge(role: str, status: int, body: bytes, tally: Tally) -> str:
 async def client(number: int, role: str, port: int, until: float, pause: float, ask: Questions, tally: Tally) -> None:
     """One client until the time is up."""
     wire, rng = Wire(port), random.Random(number)  # noqa: S311
+    pause *= PAUSES.get(role, 1.0)
     await asyncio.sleep(rng.uniform(0, 1))
     while time.monotonic() < until:
         method, path, body = ask.of(role, number)
@@ -192,7 +212,7 @@ async def client(number: int, role: str, port: int, until: float, pause: float, 
         tally.waits[role].append(waited)
         if wrong:
             tally.failed[role].append(wrong)
-        if role not in ALWAYS_ON and pause:
+        if pause:
             await asyncio.sleep(rng.expovariate(1 / pause))
     wire.close()
 
@@ -209,7 +229,8 @@ async def load(port: int, pid: int, options: argparse.Namespace, seconds: float)
     """All clients at once, and samples of the backend's memory."""
     tally, ask = Tally(), Questions()
     begin, cpu, loop = time.monotonic(), _cpu_seconds(pid), _scheduled(pid)
-    roles = [role for role, share in ROLES.items() for _ in range(share)]
+    left_out = ("/predict", "click") if options.idle else ()
+    roles = [role for role, share in ROLES.items() for _ in range(share) if role not in left_out]
     roles = [roles[index * len(roles) // options.clients] for index in range(options.clients)]
 
     async def watch() -> None:
@@ -220,9 +241,11 @@ async def load(port: int, pid: int, options: argparse.Namespace, seconds: float)
 
     watching = asyncio.create_task(watch())
     until = begin + seconds
-    await asyncio.gather(
-        *(client(i, role, port, until, options.pause, ask, tally) for i, role in enumerate(roles, start=1))
-    )
+    with empty_server() as other:
+        await asyncio.gather(
+            *(client(i, role, port, until, options.pause, ask, tally) for i, role in enumerate(roles, start=1)),
+            *(client(i, CONTROL, other, until, options.pause, ask, tally) for i in (-1, -2)),
+        )
     watching.cancel()
     took = time.monotonic() - begin
     tally.cores = (_cpu_seconds(pid) - cpu) / took
@@ -244,6 +267,17 @@ def _scheduled(pid: int) -> tuple[float, float]:
     """Seconds that a process' first thread, where the event loop is, was on a core, and waited for one."""
     ran, queued, _ = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
     return int(ran) / 1e9, int(queued) / 1e9
+
+
+@contextmanager
+def empty_server() -> Iterator[int]:
+    """The port of the control."""
+    process = subprocess.Popen([sys.executable, "-c", _EMPTY_SERVER], stdout=subprocess.PIPE)  # noqa: S603
+    try:
+        yield int(process.stdout.readline() if process.stdout else b"0")
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
@@ -305,7 +339,7 @@ def report(console: Console, tally: Tally, options: argparse.Namespace, seconds:
     title = f"{options.clients} clients, {seconds:g} s, pause {options.pause:g} s"
     table = Table("what", "answers", "p50 ms", "p99 ms", "slowest ms", "failed", "target p99", title=title)
     good = True
-    for role in ROLES:
+    for role in (*ROLES, CONTROL):
         waits = sorted(tally.waits[role])
         if not waits:
             continue
@@ -316,7 +350,7 @@ def report(console: Console, tally: Tally, options: argparse.Namespace, seconds:
         numbers = [f"{value:.1f}" for value in (statistics.median(waits), p99, waits[-1])]
         table.add_row(role, str(len(waits)), *numbers, str(len(tally.failed[role])), told)
     console.print(table)
-    for role in [role for role in ROLES if tally.failed[role]]:
+    for role in [role for role in (*ROLES, CONTROL) if tally.failed[role]]:
         console.print(f"failed {role}: {tally.failed[role][:3]}")
     lag = sorted(tally.own_lag)
     console.print(f"images: {tally.images}; CPU of the backend: {tally.cores:.2f} cores")
@@ -339,6 +373,7 @@ def main() -> None:
     parser.add_argument("--soak", type=float, default=0.0, help="seconds; the same for longer, with memory over time")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--pause", type=float, default=0.25, help="mean pause between a client's requests, seconds")
+    parser.add_argument("--idle", action="store_true", help="no predictions and clicks: the service without its models")
     parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args()
     console, seconds, busy = Console(width=110), options.soak or options.seconds, [os.getloadavg()[0]]
