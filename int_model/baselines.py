@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ONE_PASS = {"switches": {"hcg": False, "psnm": False, "smg": False}, "iterations": {"count": 1}}
 
 
-class _OnePass(ABC):
+class OnePass(ABC):
     """Boxes from one call, the segmenter's best mask in each, no loop."""
 
     name = ""
@@ -44,7 +44,7 @@ class _OnePass(ABC):
         self._place_boxes(calls, works, task)
         self._tell(1, "boxes")
         found = [work for work in works if work.active]
-        decode(calls, found, self._config)
+        self._decode(calls, found)
         combine(calls, found, self._config)
         for work in found:
             work.iterations.append(work.record())
@@ -56,12 +56,16 @@ class _OnePass(ABC):
     def _place_boxes(self, calls: ModelCalls, works: Sequence[Work], task: TaskPrompt) -> None:
         """Give every work its boxes, or a reason why it has none."""
 
+    def _decode(self, calls: ModelCalls, works: Sequence[Work]) -> None:
+        """The segmenter's masks in the boxes."""
+        decode(calls, works, self._config)
+
     def _tell(self, done: int, stage: str) -> None:
         if self._progress is not None:
             self._progress(done, 2, stage)
 
 
-class VlmBox(_OnePass):
+class VlmBox(OnePass):
     """One question to the VLM for a box, then the segmenter; the whole image if the answer holds no box."""
 
     name = "vlm_box"
@@ -76,12 +80,12 @@ class VlmBox(_OnePass):
         for work, (answer,) in zip(works, answers, strict=True):
             boxes = parse_boxes(answer, self._suite.vlm.frame, *work.size)
             found = FoundBoxes(tuple(Detection(box, VLM_BOX_SCORE) for box in boxes), "vlm_box")
-            _name_by_task(work, task, (answer,), found if boxes else fallback_boxes(None, work.size))
+            name_by_task(work, task, (answer,), found if boxes else fallback_boxes(None, work.size))
             if not boxes:
                 work.notes.append("the vision-language model's answer holds no box; the whole image was taken")
 
 
-class GroundedSam(_OnePass):
+class GroundedSam(OnePass):
     """The detector asked for the task prompt, then the segmenter."""
 
     name = "grounded_sam"
@@ -93,10 +97,10 @@ class GroundedSam(_OnePass):
             if found is None:
                 work.reason = f"the detector found no {task.text}"
             else:
-                _name_by_task(work, task, (), found)
+                name_by_task(work, task, (), found)
 
 
-def _name_by_task(work: Work, task: TaskPrompt, answers: tuple[str, ...], boxes: FoundBoxes) -> None:
+def name_by_task(work: Work, task: TaskPrompt, answers: tuple[str, ...], boxes: FoundBoxes) -> None:
     """Fill in what the loop would have found out: the task prompt is the name."""
     name, nothing = task.text.lower(), np.zeros((1, 1))
     first = boxes.boxes[0].box if answers and boxes.source == "vlm_box" else None

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from int_model.models.protocols import ContrastiveVisionLanguage, Embedding, MaskPrompt, MaskProposal, Reduce
+from int_model.models.protocols import (
+    ConceptMask,
+    ContrastiveVisionLanguage,
+    Embedding,
+    MaskPrompt,
+    MaskProposal,
+    Reduce,
+)
 from int_model.types import Detection, Floats, Image, Mask
 
 if TYPE_CHECKING:
@@ -143,6 +150,16 @@ class ModelCalls:
                 else []
             )
         return _complete(found, images, "detector")
+
+    def find(
+        self, owners: Sequence[int], images: Sequence[Image], names: Sequence[str], *, threshold: float
+    ) -> list[list[ConceptMask]]:
+        """Raises ``ValueError`` if the suite has no model for it."""
+        if self._suite.concepts is None:
+            raise ValueError(f"the profile '{self._suite.profile}' has no model for the role 'concepts'")
+        with self._role("concepts", owners):
+            found = self._suite.concepts.find(images, names, threshold=threshold) if images else []
+        return _complete(found, images, "concept segmenter")
 
     def encode(self, owners: Sequence[int], images: Sequence[Image]) -> list[Embedding]:
         with self._role("segmenter_encode", owners):

@@ -316,6 +316,15 @@ class PromacConfig(_Section):
         return value
 
 
+class Sam3Config(_Section):
+    """The strategy ``sam3``: SAM 3 asked for the task prompt."""
+
+    threshold: float = Field(
+        0.3, ge=0, le=1, description="Stand-in: the library's default; instances below this score are left out."
+    )
+    max_instances: int = Field(50, ge=1, description="Stand-in: at most so many instances, by score.")
+
+
 class IntConfig(_Section):
     """The whole configuration of the method; the defaults are the paper's setting as far as it is known."""
 
@@ -339,6 +348,7 @@ class IntConfig(_Section):
     limits: LimitsConfig = LimitsConfig()
     tiling: TilingConfig = TilingConfig()
     promac: PromacConfig = PromacConfig()
+    sam3: Sam3Config = Sam3Config()
 
     def merged(self, overrides: Mapping[str, Any]) -> IntConfig:
         """This configuration with nested ``overrides``, e.g. ``{"pnm": {"key": "name"}}``; raises ``ConfigError``."""

@@ -10,13 +10,14 @@ from int_model.config import IntConfig
 from int_model.pipeline import IntPipeline
 from int_model.promac import ProMaC
 from int_model.prompts import TaskPrompt
+from int_model.sam3 import Sam3Text
 from int_model.tiling import Tiled
 from int_model.types import Image, Progress, Segmentation
 
 if TYPE_CHECKING:
     from int_model.models.suite import ModelSuite
 
-STRATEGIES: tuple[str, ...] = ("int", "vlm_box", "grounded_sam", "promac")
+STRATEGIES: tuple[str, ...] = ("int", "vlm_box", "grounded_sam", "promac", "sam3")
 
 
 class Strategy(Protocol):
@@ -41,7 +42,7 @@ def make_strategy(
     """The strategy of that name over a suite of models; without ``config`` the defaults with the suite's overrides.
 
     A given ``config`` is used as it is. With ``tiling.over_pixels`` set, larger images are worked on in tiles. Raises
-    ``ValueError`` for an unknown name.
+    ``ValueError`` for an unknown name, and for ``sam3`` if the suite has no such model.
     """
     if config is None:
         config = IntConfig().merged(suite.int_overrides)
@@ -58,4 +59,6 @@ def _make(name: str, suite: ModelSuite, config: IntConfig, progress: Progress | 
         return GroundedSam(suite, config, progress)
     if name == "promac":
         return ProMaC(suite, config, progress)
+    if name == "sam3":
+        return Sam3Text(suite, config, progress)
     raise ValueError(f"there is no strategy '{name}'; choose one of: {', '.join(STRATEGIES)}")

@@ -20,6 +20,7 @@ class StrategyName(StrEnum):
     vlm_box = "vlm_box"
     grounded_sam = "grounded_sam"
     promac = "promac"
+    sam3 = "sam3"
 
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from int_model.models.bounded import BoundedCache
 from int_model.models.imaging import content_key
 from int_model.models.protocols import (
+    ConceptMask,
+    Concepts,
     ContrastiveVisionLanguage,
     Detector,
     Embedding,
@@ -91,13 +93,16 @@ class SharedCalls:
             detector=_Detector(suite.detector, self),
             segmenter=_Segmenter(suite.segmenter, self),
             text_image=_TextImage(suite.text_image, self),
+            concepts=None if suite.concepts is None else _Concepts(suite.concepts, self),
         )
 
 
 def _size(answer: Any) -> int:
     if isinstance(answer, MaskProposal):
         return answer.logits.nbytes + answer.low_res.nbytes + 64
-    return 256 + int(getattr(answer, "nbytes", 0))
+    if isinstance(answer, list):
+        return 256 + sum(_size(item) for item in answer)
+    return 256 + int(getattr(getattr(answer, "soft", answer), "nbytes", 0))
 
 
 def _pick(values: Sequence[_T], positions: Sequence[int]) -> list[_T]:
@@ -240,6 +245,17 @@ class _Segmenter:
 def _described(prompt: MaskPrompt) -> Key:
     mask = None if prompt.mask_input is None else prompt.mask_input.tobytes()
     return (prompt.box, prompt.points.tobytes(), prompt.labels.tobytes(), mask)
+
+
+class _Concepts:
+    def __init__(self, model: Concepts, shared: SharedCalls) -> None:
+        self._model, self._shared = model, shared
+
+    def find(self, images: Sequence[Image], names: Sequence[str], *, threshold: float) -> list[list[ConceptMask]]:
+        keys = [("find", content_key(i), n, threshold) for i, n in zip(images, names, strict=True)]
+        return self._shared.ask(
+            keys, lambda new: self._model.find(_pick(images, new), _pick(names, new), threshold=threshold)
+        )
 
 
 class _TextImage:

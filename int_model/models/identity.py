@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 import int_model
-from int_model.models.profile import ROLES, Profile, ProfileError, Weights
+from int_model.models.profile import Profile, ProfileError, Weights
 
 _BUNDLED = "bundled:"
 _SAMPLE = 1 << 20
@@ -61,7 +61,7 @@ def weights_identity(weights: Weights) -> str:
 
 def profile_fingerprint(profile: Profile) -> str:
     """16 hex digits that change when any checkpoint or option changes that affects the models' answers."""
-    described = {role: _described(getattr(profile, role)) for role in ROLES}
+    described = {role: _described(getattr(profile, role)) for role in profile.roles}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 

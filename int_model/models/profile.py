@@ -1,7 +1,8 @@
 """Profiles: which checkpoint fills which role, as checked data. No torch here.
 
-A profile is a TOML file with one table per role (``vlm``, ``inpainter``, ``detector``, ``segmenter``, ``text_image``),
-a table ``int`` with overrides of the method's configuration, and a table ``meta`` for people.
+A profile is a TOML file with one table per role (``vlm``, ``inpainter``, ``detector``, ``segmenter``, ``text_image``
+and, if wanted, ``concepts``), a table ``int`` with overrides of the method's configuration, and a table ``meta`` for
+people.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 ROLES = ("vlm", "inpainter", "detector", "segmenter", "text_image")
+OPTIONAL_ROLES = ("concepts",)
+"""Roles that a profile may leave out; only the strategy ``sam3`` asks for this one."""
 
 
 class ProfileError(ValueError):
@@ -115,6 +118,17 @@ class TextImageRole(Weights):
     text_cache: int = Field(default=4096, ge=0)
 
 
+class ConceptsRole(Weights):
+    """SAM 3 of transformers, asked with a text.
+
+    Attributes:
+        max_batch: most images in one pass.
+    """
+
+    kind: Literal["hf"] = "hf"
+    max_batch: int = Field(default=1, ge=1)
+
+
 class OpenCVRole(_Table):
     """Classical inpainting: no weights, no prompts.
 
@@ -168,7 +182,7 @@ class Meta(_Table):
 
 
 class Profile(_Table):
-    """The five roles of a suite. Raises ``pydantic.ValidationError`` on unknown keys or values."""
+    """The roles of a suite. Raises ``pydantic.ValidationError`` on unknown keys or values."""
 
     name: str
     vlm: VisionLanguageRole
@@ -176,8 +190,14 @@ class Profile(_Table):
     detector: DetectorRole
     segmenter: SegmenterRole
     text_image: TextImageRole
+    concepts: ConceptsRole | None = None
     int_overrides: Mapping[str, Any] = Field(default={}, alias="int")
     meta: Meta = Meta()
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that this profile fills."""
+        return (*ROLES, *(role for role in OPTIONAL_ROLES if getattr(self, role) is not None))
 
 
 def profile_names() -> list[str]:
@@ -246,7 +266,7 @@ def _kinds_first(key: str) -> tuple[bool, str]:
 
 def _override(table: dict[str, Any], key: str, value: Any, overrides: Mapping[str, Any]) -> None:
     role, _, option = key.partition(".")
-    if role not in (*ROLES, "int") or not option:
+    if role not in (*ROLES, *OPTIONAL_ROLES, "int") or not option:
         raise ProfileError(f"'{key}' overrides nothing; keys look like segmenter.id, with a role of {', '.join(ROLES)}")
     if role == "int":
         _set_nested(table.setdefault("int", {}), option.split("."), value)

@@ -1,4 +1,4 @@
-"""The five roles that models play. Everything above this package talks to these Protocols only.
+"""The five roles that models play, and an optional one. Everything above this package talks to these Protocols only.
 
 All methods take lists and batch inside; the i-th output belongs to the i-th input. Images are ``uint8 [H, W, 3]``
 RGB of any size (sizes may differ in one call). Adapters keep no reference to what they are given, and are called
@@ -14,7 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from int_model.types import Box, Detection, Floats, Image, Mask
+from int_model.types import Box, Detection, Floats, Image, Mask, SoftMask
 
 Reduce = Literal["mean", "prod", "first", "max"]
 
@@ -186,4 +186,22 @@ class TextImage(Protocol):
 
     def embed_patches(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """Spatial CLIP features (CLIP Surgery, k-k attention, dual path): ``[N, gh, gw, D]``, class token dropped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConceptMask:
+    """One instance of a concept: its score in ``[0, 1]``, its box in image pixels, its soft mask ``float32 [H, W]``."""
+
+    score: float
+    box: Box
+    soft: SoftMask
+
+
+@runtime_checkable
+class Concepts(Protocol):
+    """A segmenter that takes a noun (SAM 3); the optional role of the strategy ``sam3``."""
+
+    def find(self, images: Sequence[Image], names: Sequence[str], *, threshold: float) -> list[list[ConceptMask]]:
+        """All instances of ``names[i]`` in ``images[i]`` with scores above ``threshold``, best first."""
         ...

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from int_model.models.identity import profile_fingerprint
-from int_model.models.profile import ROLES, Profile, ProfileError, Weights, profile_names, read_profile
-from int_model.models.protocols import Detector, Inpainter, Segmenter, TextImage, VisionLanguage
+from int_model.models.profile import Profile, ProfileError, Weights, profile_names, read_profile
+from int_model.models.protocols import Concepts, Detector, Inpainter, Segmenter, TextImage, VisionLanguage
 
 __all__ = [
     "ModelSuite",
@@ -30,6 +30,7 @@ _LOADERS = {
     ("detector", "hf"): "detector:load",
     ("segmenter", "hf"): "segmenter:load",
     ("text_image", "hf"): "text_image:load",
+    ("concepts", "hf"): "concepts:load",
 }
 
 Progress = Callable[[str, int, int], None]
@@ -37,13 +38,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelSuite:
-    """Five models that work together.
+    """The models of a profile, which work together.
 
     Attributes:
         profile: the profile's name.
         device: where the models run, e.g. ``cpu`` or ``cuda``.
         fingerprint: see ``profile_fingerprint``.
         int_overrides: the profile's overrides of the method's configuration, nested as in ``IntConfig``.
+        concepts: only where the profile names it.
     """
 
     vlm: VisionLanguage
@@ -55,6 +57,7 @@ class ModelSuite:
     device: str
     fingerprint: str
     int_overrides: Mapping[str, Any]
+    concepts: Concepts | None = None
 
 
 def load_suite(
@@ -92,16 +95,16 @@ def load_suite(
     place = choose_device(device)
     local_only = _hub_is_offline() if offline is None else offline
     models: dict[str, Any] = {}
-    for done, role in enumerate(ROLES):
+    for done, role in enumerate(profile.roles):
         if progress is not None:
-            progress(role, done, len(ROLES))
+            progress(role, done, len(profile.roles))
         settings = getattr(profile, role)
         source = None
         if isinstance(settings, Weights):
             source = Source.of(role, settings, device=place, offline=local_only)
         models[role] = _loader(role, settings.kind)(settings, source)
     if progress is not None:
-        progress("ready", len(ROLES), len(ROLES))
+        progress("ready", len(profile.roles), len(profile.roles))
     return ModelSuite(
         **models,
         profile=profile.name,

@@ -133,8 +133,8 @@ class HFVisionLanguage:
         processors = LogitsProcessorList()
         if against is not None:
             other = self._inputs(against.images, texts)
-            options = {"skip": skip, "alpha": against.alpha, "plausible": against.plausible}
-            processors.append(ContrastBranch(self._model, other, **options))
+            alpha, plausible = against.alpha, against.plausible
+            processors.append(ContrastBranch(self._model, other, skip=skip, alpha=alpha, plausible=plausible))
         ids = self._model.generate(**inputs.tensors, generation_config=config, logits_processor=processors)[:, skip:]
         return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
 

@@ -15,7 +15,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from sqlalchemy import literal, select
 
 from int_model.models.identity import folder_of, is_bundled
-from int_model.models.profile import ROLES, Profile, Weights
+from int_model.models.profile import Profile, Weights
 from ml_backend.database import Database, StoreError
 from ml_backend.doctor.findings import Finding, Level, ok, problem, split_cure, warning
 from ml_backend.settings import Settings
@@ -93,7 +93,7 @@ def examine_service(settings: Settings, *, timeout: float = 3.0) -> tuple[Findin
 def examine_weights(profile: Profile) -> list[Finding]:
     """What the profile names and whether it is on the disk, role by role."""
     found = []
-    for role in ROLES:
+    for role in profile.roles:
         weights = getattr(profile, role)
         if isinstance(weights, Weights):
             found.append(_weights(role, weights))

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from int_model.models.protocols import CoordinateFrame, MaskPrompt, MaskProposal, Reduce
+from int_model.models.protocols import ConceptMask, CoordinateFrame, MaskPrompt, MaskProposal, Reduce
 from int_model.models.suite import ModelSuite
 from int_model.patches import to_square
 from int_model.types import Box, Detection, Floats, Image, Mask
@@ -273,6 +273,24 @@ class FakeSegmenter:
 
 
 @dataclass
+class FakeConcepts:
+    """A soft mask of each connected shape; the task prompt finds every object."""
+
+    asked: list[tuple[str, float]] = field(default_factory=list)
+
+    def find(self, images: Sequence[Image], names: Sequence[str], *, threshold: float) -> list[list[ConceptMask]]:
+        self.asked += [(name, threshold) for name in names]
+        found = []
+        for image, boxes in zip(
+            images, FakeDetector().detect(images, names, box_threshold=threshold, text_threshold=0.0), strict=True
+        ):
+            own = [d.box.to_mask(*image.shape[:2]) & colour_mask(image, d.phrase) for d in boxes]
+            softs = [np.where(mask, 0.9, 0.1).astype(np.float32) for mask in own]
+            found.append([ConceptMask(d.score, d.box, soft) for d, soft in zip(boxes, softs, strict=True)])
+        return found
+
+
+@dataclass
 class FakeTextImage:
     """One dimension per known word, and one that all texts and images share."""
 
@@ -317,5 +335,6 @@ def fake_suite(**roles: Any) -> ModelSuite:
         "detector": FakeDetector(),
         "segmenter": FakeSegmenter(),
         "text_image": FakeTextImage(),
+        "concepts": FakeConcepts(),
     }
     return ModelSuite(**{**models, **roles}, profile="fake", device="cpu", fingerprint="0" * 16, int_overrides={})

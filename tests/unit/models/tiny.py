@@ -366,6 +366,35 @@ iterations = 2
 """
 
 
+def save_sam3(folder: Path) -> None:
+    """As SAM 3 is published: the image options are nested in the processor's configuration."""
+    from transformers.models.sam3.configuration_sam3 import Sam3Config
+    from transformers.models.sam3.modeling_sam3 import Sam3Model
+
+    tokenizer = clip_tokenizer(16)
+    small = {"hidden_size": 32, "num_attention_heads": 2}
+    layered = {**small, "num_layers": 2, "intermediate_size": 64}
+    vit = {**small, "intermediate_size": 64, "num_hidden_layers": 2, "image_size": 112, "patch_size": 14}
+    vision = {
+        "backbone_config": {"model_type": "sam3_vit_model", **vit, "window_size": 4, "global_attn_indexes": [1]},
+        "fpn_hidden_size": 32,
+        "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+    }
+    vision["backbone_config"]["pretrain_image_size"] = 56
+    config = Sam3Config(
+        vision_config=vision,
+        text_config={"model_type": "clip_text_model", **text_tower(tokenizer, 16)},
+        geometry_encoder_config={**layered, "num_layers": 1},
+        detr_encoder_config=layered,
+        detr_decoder_config={**layered, "num_queries": 6},
+        mask_decoder_config=small,
+    )
+    enliven(Sam3Model(config), 7, scale=0.1).save_pretrained(folder)
+    options = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 2}
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": options}))
+    tokenizer.save_pretrained(folder)
+
+
 def save_all(root: Path) -> Path:
     """Every checkpoint in a folder of its own under ``root``, and a profile; returns the profile's path."""
     save_llava(root / "vlm")

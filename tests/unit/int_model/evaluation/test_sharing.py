@@ -33,10 +33,11 @@ def asked_for(suite: Any) -> dict[str, int]:
         "encode": suite.segmenter.encoded,
         "decode": len(suite.segmenter.prompts),
         "clip": suite.text_image.images + suite.text_image.spatial,
+        "concepts": len(suite.concepts.asked),
     }
 
 
-@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "sam3"])
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_results_are_the_same_and_the_second_time_nothing_is_asked(name: str) -> None:
     config = IntConfig().merged({"iterations": {"count": 3}, "promac": {"iterations": 2}})
     plain = make_strategy(name, fake_suite(), config).segment(IMAGES, TaskPrompt(TASK))
