@@ -45,7 +45,8 @@ def assign_splits(groups: Sequence[int], names: Sequence[str], shares: Mapping[s
         for group in taken:
             for index in members[group]:
                 out[index] = name
-        waiting = [group for group in waiting if group not in set(taken)]
+        gone = set(taken)
+        waiting = [group for group in waiting if group not in gone]
     return out
 
 

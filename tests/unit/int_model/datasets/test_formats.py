@@ -166,10 +166,16 @@ def blobs(draw: st.DrawFn) -> np.ndarray:
 
 @given(blobs())
 def test_one_ring_holds_all_parts_and_holes(mask: np.ndarray) -> None:
-    ring = join_rings(part_rings(mask))
+    ring = join_rings(part_rings(mask, min_area=0))
     assert iou(rasterise([ring], *mask.shape), mask) >= 0.95
-    exact = join_rings(part_rings(mask, epsilon=0.0))
+    exact = join_rings(part_rings(mask, epsilon=0.0, min_area=0))
     np.testing.assert_array_equal(rasterise([exact], *mask.shape), mask)
+
+
+def test_hundreds_of_parts_are_joined_too() -> None:
+    mask = np.random.default_rng(0).random((60, 60)) > 0.93
+    ring = join_rings(part_rings(mask, epsilon=0.0, min_area=0))
+    np.testing.assert_array_equal(rasterise([ring], 60, 60), mask)
 
 
 def test_png_masks_hold_classes_and_objects(tmp_path: Path) -> None:
