@@ -322,7 +322,10 @@ def toggle_warnings(project: Mapping[str, Any], version: str, *, set_model_versi
     chosen = str(project.get("model_version") or "")
     if chosen != version and not set_model_version:
         shown = f"shows the predictions of '{chosen}'" if chosen else "has no version of predictions chosen"
-        found.append(f"the project {shown}: choose '{version}' under {_TOGGLE}, or give --set-model-version")
+        found.append(
+            f"the project {shown}; people see the run's, and its scores, once '{version}' is chosen under {_TOGGLE}, or "
+            "with --set-model-version"
+        )
     if project.get("evaluate_predictions_automatically"):
         found.append(
             "the project asks its ML backend whenever tasks are listed (evaluate_predictions_automatically), which "
