@@ -161,7 +161,7 @@ def _whole(options: EvaluateOptions, protocol: Protocol) -> tuple[Examples, str]
         if options.images is not None or options.task is not None:
             raise ValueError("--nano brings its own images and task prompts; leave IMAGES and --task out")
         seeds = options.seeds or NanoScenes(1).seeds
-        return NanoScenes(options.nano, seeds), f"{options.nano} scenes of each seed {', '.join(map(str, seeds))}"
+        return NanoScenes(options.nano, seeds), f"{options.nano} scenes of seed {', '.join(map(str, seeds))}"
     if options.images is None:
         raise ValueError("give the folder of the images, IMAGES")
     if options.task is None:

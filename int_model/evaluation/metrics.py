@@ -56,7 +56,13 @@ _ALL = (
     Metric("empty", "Empty", "neither", "part of the images without any mask; their maps are scored as all zero"),
     Metric("seconds", "s / image", "lower", "seconds per image (a micro-batch's time over its images)", digits=2),
     Metric("calls", "calls / image", "lower", "model passes per image, all roles", digits=1),
-    Metric("peak_rss_mb", "RSS MB", "lower", "highest resident memory of the process, MB (1e6 bytes)", digits=0),
+    Metric(
+        "peak_rss_mb",
+        "RSS MB",
+        "neither",
+        "highest memory of the process meanwhile, with all it keeps; 1e6 bytes",
+        digits=0,
+    ),
     Metric("peak_cuda_mb", "CUDA MB", "lower", "highest memory allocated on the accelerator, MB (1e6 bytes)", digits=0),
 )
 

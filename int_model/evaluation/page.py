@@ -106,7 +106,7 @@ def render_page(evaluation: Evaluation, store: Path | None = None, link: str = "
         extremes=view.extremes(),
         every=view.every(),
         colours={"right": pictures.RIGHT, "extra": pictures.EXTRA, "missed": pictures.MISSED},
-        row=plots.ROW,
+        numbered=len(names) > plots.MOST_NAMED,
         width=plots.WIDTH,
     )
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -13,6 +13,9 @@ from int_model.evaluation.result import Difference, Summary
 ROW = 24
 WIDTH = 380
 
+MOST_NAMED = 6
+"""With more variants the points of a drawing bear numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tick:
@@ -70,6 +73,8 @@ class Dot:
     low: float
     high: float
     anchor: str
+    text: str
+    text_y: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,22 +169,41 @@ def cost_chart(rows: Sequence[Summary], metric: str) -> Chart | None:
     def y(value: float) -> float:
         return bottom - (value - y_low) / span * (bottom - top)
 
-    dots = tuple(
-        Dot(
-            i,
-            row.variant,
-            x(math.log10(seconds)),
-            y(f.value),
-            y(f.low if math.isfinite(f.low) else f.value),
-            y(f.high if math.isfinite(f.high) else f.value),
-            "end" if x(math.log10(seconds)) > (left + right) / 2 else "start",
+    dots: list[Dot] = []
+    for i, row, seconds, f in known:
+        at, middle = x(math.log10(seconds)), y(f.value)
+        low, high = (y(v) if math.isfinite(v) else middle for v in (f.low, f.high))
+        text = row.variant if len(known) <= MOST_NAMED else str(i + 1)
+        anchor = "end" if at > (left + right) / 2 else "start"
+        dots.append(
+            Dot(i, row.variant, at, middle, low, high, anchor, text, _free_height(dots, at, middle, anchor, text))
         )
-        for i, row, seconds, f in known
-    )
     digits = METRICS[metric].digits - 1
     x_ticks = tuple(Tick(x(math.log10(v)), f"{v:g}") for v in _log_ticks(10**x_low, 10**x_high))
     y_ticks = tuple(Tick(y(v), f"{v:.{max(1, digits)}f}") for v in y_steps)
-    return Chart(600, 320, left, right, top, bottom, x_ticks, y_ticks, dots=dots)
+    return Chart(600, 320, left, right, top, bottom, x_ticks, y_ticks, dots=tuple(dots))
+
+
+def _free_height(others: Sequence[Dot], x: float, y: float, anchor: str, text: str) -> float:
+    """Where a point's text covers none of those before it nor their points: at its height, or a line or more off."""
+
+    def span(at: float, side: str, words: str) -> tuple[float, float]:
+        wide = 11 + 7.0 * len(words)
+        return (at - wide, at - 9) if side == "end" else (at + 9, at + wide)
+
+    low, high = span(x, anchor, text)
+    for shift in (0, -15, 15, -30, 30, -45, 45):
+        height = y + shift
+        if not any(
+            abs(height - line) < 14 and a < high and b > low
+            for other in others
+            for line, (a, b) in (
+                (other.text_y, span(other.x, other.anchor, other.text)),
+                (other.y, (other.x - 7, other.x + 7)),
+            )
+        ):
+            return height
+    return y
 
 
 def share_chart(records: Sequence[Record], order: Sequence[str], metric: str = "iou") -> Chart:
@@ -238,15 +262,22 @@ def label_space(names: Mapping[str, object] | Sequence[str]) -> float:
 def _scale(ends: Sequence[float], label_width: float) -> tuple[Callable[[float], float], list[Tick], float, float]:
     left, right = label_width, WIDTH - 14.0
     steps = nice_ticks(min(ends), max(ends))
+    for about in (3, 2, 1):
+        if len(steps) * (_digits(steps) + 3) * 7.5 > right - left:
+            steps = nice_ticks(min(ends), max(ends), about)
     low, high = min(min(ends), steps[0]), max(max(ends), steps[-1])
     span = (high - low) or 1.0
 
     def place(value: float) -> float:
         return left + (value - low) / span * (right - left)
 
-    step = steps[1] - steps[0] if len(steps) > 1 else 1.0
-    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    digits = _digits(steps)
     return place, [Tick(place(v), f"{v:.{digits}f}".replace("-", "−")) for v in steps], left, right
+
+
+def _digits(steps: Sequence[float]) -> int:
+    step = steps[1] - steps[0] if len(steps) > 1 else 1.0
+    return max(0, -math.floor(math.log10(step) + 1e-9))
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
