@@ -121,7 +121,7 @@ class ImageFetcher:
         try:
             async with asyncio.timeout(self._limits.timeout):
                 if scheme == "data":
-                    return self._inline(address)
+                    return await asyncio.to_thread(self._inline, address)
                 if not scheme:
                     return await self._from_label_studio(address.strip())
                 if scheme in _CLOUD:
