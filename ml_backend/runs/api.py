@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ml_backend.database import StoreError
-from ml_backend.http_guard import JsonResponse, error_response, read_json
+from ml_backend.http_guard import JsonResponse, error_response
 from ml_backend.label_studio import LabelStudioError
 from ml_backend.runs.errors import LedgerError, UnknownRunError
 from ml_backend.runs.pages import (
@@ -29,10 +28,10 @@ from ml_backend.runs.pages import (
 )
 from ml_backend.runs.pictures import PictureError, Pictures
 from ml_backend.runs.queue import QueueError
+from ml_backend.runs.requests import ForeignOriginError, number_of, read_wish, same_origin, state_of, wants_page
 from ml_backend.runs.types import Progress, Run, RunState, TaskRecord, TaskState
 from ml_backend.wire import RequestError
 
-_MAX_BODY = 64 * 1024
 _MAX_LIMIT = 1000
 _FAILURES = 50
 _HEADERS = {
@@ -45,7 +44,9 @@ _NOT_CONNECTED = (
     "runs cannot be started: the backend does not know Label Studio",
     "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY (a personal access token) and start the backend again",
 )
-T = TypeVar("T")
+_LISTING_SECONDS = 10.0
+_listings: set[asyncio.Task[StartedLike]] = set()
+_log = logging.getLogger(__name__)
 
 
 class StartedLike(Protocol):
@@ -75,6 +76,7 @@ class RunsLike(Protocol):
         include_annotated: bool,
         set_model_version: bool,
         dry_run: bool,
+        stopping: Callable[[], bool],
     ) -> StartedLike: ...
     def list(self, project: int | None = None, limit: int = 50) -> Sequence[Run]: ...
     def get(self, run_id: str) -> Run: ...
@@ -97,27 +99,14 @@ class RunsAccess:
         workers: how many worker processes live, or None if the backend does the work itself. Blocking; raises
             ``QueueError``.
         suits: whether the backend's own models are those of a run, or None if it does no runs. Blocking.
+        stopping: whether the backend is about to end; the listing of a project's tasks ends then.
     """
 
     runs: RunsLike
     pictures: Pictures | None
     workers: Callable[[], int] | None = None
     suits: Callable[[str], bool] | None = None
-
-
-class RunIn(BaseModel):
-    """``POST /runs``. ``prompt`` "" is that of the project; ``dry_run`` only counts."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    project: int = Field(ge=1)
-    view: int | None = Field(None, ge=1)
-    prompt: str = Field("", max_length=2000)
-    limit: int | None = Field(None, ge=1)
-    only_missing: bool = False
-    include_annotated: bool = False
-    set_model_version: bool = False
-    dry_run: bool = False
+    stopping: Callable[[], bool] = lambda: False
 
 
 def add_runs(app: FastAPI, access: Callable[[Request], RunsAccess]) -> None:
@@ -155,21 +144,28 @@ def add_runs(app: FastAPI, access: Callable[[Request], RunsAccess]) -> None:
 
 
 async def _list(request: Request, access: RunsAccess) -> Response:
-    project, limit = _number(request, "project"), _number(request, "limit", 50)
+    project, limit = number_of(request, "project"), number_of(request, "limit", 50)
     seen = await asyncio.to_thread(_seen_all, access.runs, project, min(limit or 50, _MAX_LIMIT))
-    if not _wants_page(request):
+    if not wants_page(request):
         return JsonResponse({"runs": [run_json(one) for one in seen]})
     notices = await _notices(access, [one.run for one in seen])
     return _page(list_page(seen, notices, can_start=access.pictures is not None))
 
 
 async def _start(request: Request, access: RunsAccess) -> Response:
-    _same_origin(request)
+    same_origin(request)
     if access.pictures is None:
         return _refused(request, 503, *_NOT_CONNECTED)
-    wanted = await _body(request)
-    started = await asyncio.to_thread(lambda: access.runs.start(**wanted.model_dump()))
-    if _wants_page(request) and started.run is not None:
+    wanted = await read_wish(request)
+    work = asyncio.create_task(
+        asyncio.to_thread(lambda: access.runs.start(**wanted.model_dump(), stopping=access.stopping))
+    )
+    if not (await asyncio.wait([work], timeout=_LISTING_SECONDS))[0]:  # a large project; it goes on without us
+        _listings.add(work)
+        work.add_done_callback(_listed)
+        return await _still_listing(request, access, wanted.project)
+    started = work.result()
+    if wants_page(request) and started.run is not None:
         return RedirectResponse(f"runs/{started.run.id}", 303, headers=_HEADERS)
     seen = None if started.run is None else await asyncio.to_thread(_seen, access.runs, started.run)
     answer = {
@@ -181,11 +177,28 @@ async def _start(request: Request, access: RunsAccess) -> Response:
     return JsonResponse(answer, 200 if started.joined or started.run is None else 201)
 
 
+async def _still_listing(request: Request, access: RunsAccess, project: int) -> Response:
+    newest = await asyncio.to_thread(access.runs.list, project, 1)
+    run = next((run for run in newest if run.state is RunState.PREPARING), None)
+    if wants_page(request):
+        return RedirectResponse("runs" if run is None else f"runs/{run.id}", 303, headers=_HEADERS)
+    seen = None if run is None else await asyncio.to_thread(_seen, access.runs, run)
+    answer = {"run": None if seen is None else run_json(seen), "joined": False, "count": None}
+    return JsonResponse({**answer, "warnings": ["the project's tasks are still being listed; see GET /runs"]}, 202)
+
+
+def _listed(work: asyncio.Task[StartedLike]) -> None:
+    _listings.discard(work)
+    error = None if work.cancelled() else work.exception()
+    if error is not None:
+        _log.warning("a run could not be made: %s", error)
+
+
 async def _show(request: Request, access: RunsAccess, run_id: str) -> Response:
     seen = await asyncio.to_thread(lambda: _seen(access.runs, access.runs.get(run_id)))
-    if not _wants_page(request):
+    if not wants_page(request):
         return JsonResponse(run_json(seen))
-    state, after = _state(request), _number(request, "after", 0) or 0
+    state, after = state_of(request), number_of(request, "after", 0) or 0
     failures = await asyncio.to_thread(access.runs.records, run_id, TaskState.FAILED, 0, _FAILURES)
     shown = await asyncio.to_thread(access.runs.records, run_id, state, after, PAGE + 1)
     page = run_page(
@@ -201,8 +214,8 @@ async def _show(request: Request, access: RunsAccess, run_id: str) -> Response:
 
 
 async def _tasks(request: Request, access: RunsAccess, run_id: str) -> Response:
-    state, after = _state(request), _number(request, "after", 0) or 0
-    limit = min(_number(request, "limit", 100) or 100, _MAX_LIMIT)
+    state, after = state_of(request), number_of(request, "after", 0) or 0
+    limit = min(number_of(request, "limit", 100) or 100, _MAX_LIMIT)
     found = await asyncio.to_thread(access.runs.records, run_id, state, after, limit)
     following = found[-1].task if len(found) == limit else None
     return JsonResponse({"tasks": [record_json(record) for record in found], "next": following})
@@ -225,13 +238,13 @@ async def _picture(access: RunsAccess, run_id: str, task: int) -> Response:
 
 
 async def _steer(request: Request, access: RunsAccess, run_id: str, action: str) -> Response:
-    _same_origin(request)
+    same_origin(request)
     runs = access.runs
     steps: Mapping[str, Callable[[str], object]] = {"cancel": runs.cancel, "resume": runs.resume, "retry": runs.retry}
     if action not in steps:
         return _refused(request, 404, f"there is no action '{action[:40]}'", "the actions are cancel, resume and retry")
     await asyncio.to_thread(steps[action], run_id)
-    if _wants_page(request):
+    if wants_page(request):
         return RedirectResponse(f"../{run_id}", 303, headers=_HEADERS)
     seen = await asyncio.to_thread(lambda: _seen(runs, runs.get(run_id)))
     return JsonResponse(run_json(seen))
@@ -267,73 +280,6 @@ async def _notices(access: RunsAccess, runs: Sequence[Run]) -> list[Notice]:
     return notices
 
 
-# --- requests
-
-
-def _wants_page(request: Request) -> bool:
-    return "text/html" in request.headers.get("accept", "")
-
-
-def _same_origin(request: Request) -> None:
-    """Refuse what another site made a browser send: browsers add the password of Basic auth to that, too.
-
-    Raises:
-        ForeignOriginError: it comes from elsewhere.
-    """
-    site = request.headers.get("sec-fetch-site")
-    origin = request.headers.get("origin")
-    if site is not None:
-        fine = site in ("same-origin", "none")
-    else:
-        fine = origin is None or urlsplit(origin).netloc == request.headers.get("host")
-    if not fine:
-        raise ForeignOriginError
-
-
-class ForeignOriginError(Exception):
-    """A page of another site sent the request."""
-
-
-async def _body(request: Request) -> RunIn:
-    """The description of a run, from JSON or a form whose empty fields count as not given. Raises ``RequestError``."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded":
-        raw = bytearray()
-        async for chunk in request.stream():
-            raw += chunk
-            if len(raw) > _MAX_BODY:
-                raise RequestError("the form is too long")
-        try:
-            given: Any = {key: value.strip() for key, value in parse_qsl(raw.decode()) if value.strip()}
-        except (UnicodeDecodeError, ValueError):
-            raise RequestError("the form cannot be read") from None
-    else:
-        given = await read_json(request, _MAX_BODY)
-    try:
-        return RunIn.model_validate(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise RequestError(f"{where}: {first['msg']}") from None
-
-
-def _number(request: Request, name: str, default: int | None = None) -> int | None:
-    text = request.query_params.get(name)
-    if text is None or text == "":
-        return default
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise RequestError(f"{name} needs to be a whole number")
-    return int(text)
-
-
-def _state(request: Request) -> TaskState | None:
-    text = request.query_params.get("state")
-    if not text:
-        return None
-    if text not in tuple(TaskState):
-        raise RequestError(f"state needs to be one of {', '.join(TaskState)}")
-    return TaskState(text)
-
-
 # --- answers
 
 
@@ -344,9 +290,7 @@ def _page(text: str, status: int = 200) -> HTMLResponse:
 def _refused(request: Request, status: int, text: str, cure: str) -> Response:
     sentence = text[:1].upper() + text[1:]
     return (
-        _page(error_page(status, sentence, cure), status)
-        if _wants_page(request)
-        else error_response(status, text, cure)
+        _page(error_page(status, sentence, cure), status) if wants_page(request) else error_response(status, text, cure)
     )
 
 

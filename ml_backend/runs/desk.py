@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 from ml_backend.images import ImageFetcher
@@ -48,6 +49,7 @@ class RunsDesk:
         client: LabelStudioClient | None,
         fetcher: ImageFetcher,
     ) -> None:
+        self._stopping = threading.Event()
         ledger = Ledger(store.database)
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else ""
         self._redis = RedisQueue(redis_url) if redis_url else None
@@ -72,6 +74,7 @@ class RunsDesk:
             pictures,
             workers=self._redis.workers if self._redis else None,
             suits=self._worker.suits if self._worker else None,
+            stopping=self._stopping.is_set,
         )
 
     async def start(self) -> None:
@@ -90,6 +93,7 @@ class RunsDesk:
 
     async def close(self) -> None:
         """Give back what is not begun."""
+        self._stopping.set()
         self._local.close()
         if self._worker is not None:
             await self._worker.close()

@@ -23,6 +23,7 @@ class SmallLabelStudio:
     tasks: dict[int, dict[str, Any]]
     predictions: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     url: str = ""
+    slow: threading.Event | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -41,6 +42,8 @@ class SmallLabelStudio:
         return 404, {"detail": f"{method} {path}"}
 
     def page(self, query: Mapping[str, str]) -> list[dict[str, Any]]:
+        if self.slow is not None:
+            assert self.slow.wait(30)
         wanted = json.loads(query.get("query", "{}"))
         ids = wanted.get("selectedItems", {}).get("included", self.tasks)
         with self.lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -130,6 +131,34 @@ def test_two_press_the_button_at_once(running: Backend) -> None:
     assert second.json()["run"]["id"] == first.json()["run"]["id"]
     assert any("limit" in warning for warning in second.json()["warnings"])
     running.strategy.gate.set()
+
+
+@pytest.mark.parametrize("accept", [{}, PAGE])
+def test_a_large_project_is_listed_in_the_background(
+    running: Backend, fake: SmallLabelStudio, monkeypatch: pytest.MonkeyPatch, accept: dict[str, str]
+) -> None:
+    monkeypatch.setattr("ml_backend.runs.api._LISTING_SECONDS", 0.3)
+    fake.slow = threading.Event()
+    answer = running.client.post("/runs", json={"project": 1}, headers=accept)
+    assert answer.status_code == (303 if accept else 202), answer.text
+    (run,) = running.client.get("/runs").json()["runs"]
+    assert run["state"] == "preparing"
+    assert "listing its tasks" in running.client.get(f"/runs/{run['id']}", headers=PAGE).text
+    fake.slow.set()
+    assert finished(running.client, run["id"])["total"] == 6
+
+
+def test_the_backend_ends_while_a_project_is_listed(
+    tmp_path: Path, fake: SmallLabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_backend.runs.api._LISTING_SECONDS", 0.1)
+    monkeypatch.setattr("ml_backend.runs.listing.PAGE", 2)
+    fake.slow = threading.Event()
+    with connected(tmp_path / "data", fake) as running:
+        assert running.client.post("/runs", json={"project": 1}).status_code == 202
+        threading.Timer(0.5, fake.slow.set).start()
+    with connected(tmp_path / "data", fake) as running:
+        assert running.client.get("/runs").json() == {"runs": []}  # nothing half is left
 
 
 def test_cancel_resume_retry(running: Backend, fake: SmallLabelStudio) -> None:

@@ -80,8 +80,18 @@ def test_workers_can_be_scaled_and_run_an_existing_command(name: str) -> None:
 def test_a_backend_and_its_workers_are_set_up_alike(suffix: str) -> None:
     """Other settings would make another model version, and the worker would leave the backend's runs alone."""
     services = compose()["services"]
+    own = {"REDIS_URL": None, "INT_DEVICE": None}
     backend, worker = services[f"backend{suffix}"]["environment"], services[f"worker{suffix}"]["environment"]
-    assert worker | {"INT_DEVICE": None} == backend | {"INT_DEVICE": None}
+    assert backend | own == worker | own
+
+
+def test_who_does_the_runs() -> None:
+    services = compose()["services"]
+    with_tickets = {name for name, service in services.items() if "REDIS_URL" in service.get("environment", {})}
+    # One GPU holds the models once, so the backend there does runs itself; the ledger is the same for all.
+    assert with_tickets == {"backend", "worker", "worker-gpu"}
+    ledgers = {services[name]["environment"]["DATABASE_URL"] for name in (*with_tickets, "backend-gpu")}
+    assert len(ledgers) == 1
 
 
 def test_ledger_and_tickets_are_the_services_that_are_there() -> None:
