@@ -133,6 +133,28 @@ def test_wrong_usage_is_one_sentence_and_status_2(arguments: tuple[str, ...], se
     assert "Traceback" not in result.output
 
 
+def test_ablations_come_first_and_stand_alone_unless_strategies_are_named(tmp_path: Path) -> None:
+    rows = [v.name for v in chosen_variants(EvaluateOptions(out=tmp_path, ablations=("3c",)))]
+    assert rows == ["full", "w/o SMG", "w/o PNM", "w/o PSNM", "w/o HCG"]
+    more = EvaluateOptions(out=tmp_path, ablations=("3a", "3c"), strategies=("promac",), variants=("x:pnm.key=name",))
+    assert [v.name for v in chosen_variants(more)][-2:] == ["promac", "x"]
+    with pytest.raises(ValueError, match="there is no ablation '3d'"):
+        chosen_variants(EvaluateOptions(out=tmp_path, ablations=("3d",)))
+
+
+def test_an_ablation_with_shared_calls_on_the_command_line(run: Run, tmp_path: Path) -> None:
+    common = ("Imgs", "GT", "--task", TASK, "--limit", "1", "--ablation", "3a", "--no-pages")
+    plain, shared = run(*common, "--out", "plain"), run(*common, "--out", "shared", "--share-calls")
+    assert (plain.exit_code, shared.exit_code) == (0, 0), shared.output
+    one, two = (load_evaluation(tmp_path / out / "evaluation.json") for out in ("plain", "shared"))
+    assert [(r.variant, r.metrics["iou"], r.calls) for r in one.records] == [
+        (r.variant, r.metrics["iou"], r.calls) for r in two.records
+    ]
+    assert "charged to every variant" in two.setting.facts["Model calls"]
+    assert "Model calls" not in one.setting.facts
+    assert "S 0.842" in one.variants[0].note
+
+
 def test_variants_come_from_options_and_files(tmp_path: Path) -> None:
     file = tmp_path / "variants.toml"
     file.write_text(
