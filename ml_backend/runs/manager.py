@@ -323,8 +323,8 @@ def toggle_warnings(project: Mapping[str, Any], version: str, *, set_model_versi
     if chosen != version and not set_model_version:
         shown = f"shows the predictions of '{chosen}'" if chosen else "has no version of predictions chosen"
         found.append(
-            f"the project {shown}; people see the run's, and its scores, once '{version}' is chosen under {_TOGGLE}, or "
-            "with --set-model-version"
+            f"the project {shown}; people see the run's, and their scores, once '{version}' is chosen under {_TOGGLE}, "
+            "or with --set-model-version"
         )
     if project.get("evaluate_predictions_automatically"):
         found.append(
