@@ -130,8 +130,11 @@ def _settled(page: Page) -> NDArray[np.uint8]:
 
 
 def _picture_place(page: Page) -> Any:
-    """Where the picture lies on the page: the drawing layers start where it starts, and are at least as large."""
-    place = page.locator("canvas").last.bounding_box()
+    """Where the picture lies on the page: the drawing layers start where it starts, and are at least as large.
+
+    A bitmask region brings a canvas of its own, which is not shown: the stage that holds the layers is asked.
+    """
+    place = page.locator(".konvajs-content").last.bounding_box()
     assert place is not None
     return place
 

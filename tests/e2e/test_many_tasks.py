@@ -77,8 +77,8 @@ def run(world: World, backend: str, folder: Path) -> Outcome:
     row = world.session.connect(project, backend)
     assert row["state"] == "CO", row
     found = annotate(world, project, {tasks[name] for name in tasks if name not in BROKEN})
-    status = httpx.get(f"{backend}/status", trust_env=False).json()
-    metrics = httpx.get(f"{backend}/metrics", trust_env=False).text
+    status = httpx.get(f"{backend}/status", trust_env=False, timeout=60.0).json()
+    metrics = httpx.get(f"{backend}/metrics", trust_env=False, timeout=60.0).text
     return Outcome(tasks, {name: found[task] for name, task in tasks.items()}, status, metrics)
 
 

@@ -34,7 +34,7 @@ class Events:
     backend: str
 
     def counted(self) -> Counter[str]:
-        page = httpx.get(f"{self.backend}/metrics", trust_env=False).text
+        page = httpx.get(f"{self.backend}/metrics", trust_env=False, timeout=60.0).text
         return Counter({action: int(float(number)) for action, number in _COUNT.findall(page)})
 
     def after(self, before: Counter[str], wanted: str) -> Counter[str]:
@@ -107,8 +107,8 @@ def test_a_changed_labeling_config_is_used_before_the_next_setup(world: World) -
     events = Events(world.backend)
 
     def versions() -> list[str]:
-        found: list[str] = httpx.get(f"{world.backend}/versions?project={project}", trust_env=False).json()["versions"]
-        return found
+        address = f"{world.backend}/versions?project={project}"
+        return list(httpx.get(address, trust_env=False, timeout=60.0).json()["versions"])
 
     before, old = events.counted(), versions()
     new_config = CONFIG.format(label="new")
