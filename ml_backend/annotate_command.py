@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -231,7 +231,7 @@ def _introduction(started: Started, options: AnnotateOptions) -> list[str]:
     return [f"run {started.run.id} {verb}: {started.count} tasks of project {options.project}", what]
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _signals(stop: asyncio.Event, bar: Console) -> AsyncIterator[None]:
     """Ctrl-C and SIGTERM set ``stop``; the second one ends the process at once."""
     loop = asyncio.get_running_loop()
@@ -243,13 +243,15 @@ async def _signals(stop: asyncio.Event, bar: Console) -> AsyncIterator[None]:
             loop.remove_signal_handler(number)
         bar.print("stopping; once more to stop at once", markup=False)
 
-    for number in numbers:
-        loop.add_signal_handler(number, asked)
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends the process, and the run can be resumed
+        for number in numbers:
+            loop.add_signal_handler(number, asked)
     try:
         yield
     finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        with contextlib.suppress(NotImplementedError):
+            for number in numbers:
+                loop.remove_signal_handler(number)
 
 
 def _log_to(bar: Console, *, debug: bool) -> None:

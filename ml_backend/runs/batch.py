@@ -70,7 +70,7 @@ class BatchWorker:
         size: most tasks of one lease.
         alone: whether no other worker could do what this one cannot; a run that does not suit it is then stopped with
             the reason, rather than left to others.
-        heartbeat: seconds between renewals of a lease; well below the time that the ledger gives.
+        heartbeat: seconds between renewals of a lease; None for a quarter of the time that the ledger gives.
         check_config: seconds for which the project's labeling config counts as unchanged.
         sleep: waits; for tests.
     """
@@ -84,7 +84,7 @@ class BatchWorker:
         *,
         size: int = 16,
         alone: bool = False,
-        heartbeat: float = 30.0,
+        heartbeat: float | None = None,
         check_config: float = 5.0,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
@@ -94,7 +94,7 @@ class BatchWorker:
         self._client = client
         self._size = size
         self._alone = alone
-        self._heartbeat = heartbeat
+        self._heartbeat = ledger.lease_seconds / 4 if heartbeat is None else heartbeat
         self._check_every = check_config
         self._sleep = sleep or self._sleep_or_stop
         self._jobs: dict[str, _Job] = {}

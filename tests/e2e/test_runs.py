@@ -150,12 +150,15 @@ def make(label_studio: LabelStudioServer, login: Login, tmp_path: Path) -> Make:
         pytest.param(300, ("annotate",), marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_run_goes_on_and_loses_nothing(make: Make, size: int, again: tuple[str, ...]) -> None:
+def test_a_killed_run_goes_on_and_loses_nothing(
+    make: Make, size: int, again: tuple[str, ...], record_property: Callable[[str, object], None]
+) -> None:
     project = make(size, broken=5)
     first = project.annotate(INT_TEST_SECONDS="0.03")
     project.wait_for(size // 2, first)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
+    before = len(project.images_seen())
     len(project.images_seen())
     at_crash = project.show()
     assert at_crash["state"] == "active"
@@ -181,6 +184,9 @@ def test_a_killed_run_goes_on_and_loses_nothing(make: Make, size: int, again: tu
     times = Counter(project.images_seen())
     assert len(times) == size - 5
     twice = sum(times.values()) - (size - 5)
+    record_property("images_before_the_crash", before)
+    record_property("done_before_the_crash", at_crash["counts"]["done"])
+    record_property("images_at_the_models_twice", twice)
     assert twice <= RUN_BATCH
 
 
