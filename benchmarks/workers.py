@@ -1,7 +1,7 @@
 """Throughput of 1, 2, 3 worker processes on models that only sleep: ``python -m benchmarks.workers``.
 
-A real Redis, real workers (`int-backend worker` with other models), the ledger in SQLite or in a real PostgreSQL, and
-a small stand-in for Label Studio. Since the models sleep, a few cores show what the queue and the ledger cost.
+A real Redis, real workers (`int-backend worker` with other models), the ledger in SQLite or in a real PostgreSQL, a
+small stand-in for Label Studio or the real one. Since the models sleep, a few cores show what queue and ledger cost.
 """
 
 from __future__ import annotations
@@ -9,13 +9,19 @@ from __future__ import annotations
 import argparse
 import base64
 import os
+import secrets
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from ml_backend.demo.processes import Child
+from ml_backend.demo.client import LabelStudioSession
+from ml_backend.demo.processes import Child, free_port
+from ml_backend.demo.server import LabelStudioServer, ensure_environment
 from ml_backend.runs.redis_queue import RedisQueue
 from ml_backend.runs.types import RunState, TaskState
 from ml_backend.runs.workshop import Workshop
@@ -28,23 +34,78 @@ from tests.integration.runs.stub import CONFIG, IDENTITY, png
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def measure(workers: int, images: int, seconds: float, database: str, folder: Path, batch: int) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Place:
+    """A Label Studio: its address, a token, and a new project of so many tasks; what each task got."""
+
+    url: str
+    token: str
+    project: Callable[[int], int]
+    predictions: Callable[[int], list[int]]
+
+
+@contextmanager
+def stand_in() -> Iterator[Place]:
+    """A stand-in that answers at once."""
+    small = SmallLabelStudio(CONFIG, {})
+
+    def project(count: int) -> int:
+        small.predictions.clear()
+        small.tasks = dict(enumerate(_tasks(count), 1))
+        return 1
+
+    with small_label_studio(small) as running:
+        yield Place(
+            running.url, TOKEN, project, lambda _: [len(small.predictions.get(task, [])) for task in small.tasks]
+        )
+
+
+@contextmanager
+def real(folder: Path) -> Iterator[Place]:
+    """The real Label Studio of the end-to-end tests, on SQLite."""
+    log = folder / "label-studio.log"
+    program = ensure_environment(ROOT / ".venv-label-studio", log=log, tell=lambda _: None)
+    password = secrets.token_urlsafe(12)
+    server = LabelStudioServer.start(
+        program, folder=folder / "ls", log=log, port=free_port(), email="b@example.com", password=password
+    )
+    try:
+        session = LabelStudioSession(server.url, server.email, password)
+
+        def project(count: int) -> int:
+            made = session.create_project("Workers", CONFIG)
+            session.call("POST", f"/api/projects/{made}/import", json=_tasks(count))
+            return made
+
+        yield Place(
+            server.url,
+            session.create_token(),
+            project,
+            lambda made: [len(task["predictions"]) for task in session.tasks(made)],
+        )
+    finally:
+        server.child.stop()
+
+
+def _tasks(count: int) -> list[dict[str, str]]:
+    return [{"image": f"data:image/png;base64,{base64.b64encode(png(n)).decode()}"} for n in range(count)]
+
+
+def measure(
+    place: Place, workers: int, images: int, seconds: float, database: str, folder: Path, batch: int
+) -> tuple[float, float]:
     """Images per second of so many workers on ``images`` each, and the mean seconds that a model waited per image.
 
     Timed from the moment when the run is made, with the workers there already, to its end in the ledger.
     """
     count = workers * images
-    address = "data:image/png;base64,{}"
-    tasks = {
-        number: {"image": address.format(base64.b64encode(png(number)).decode())} for number in range(1, count + 1)
-    }
+    project = place.project(count)
     with ExitStack() as stack:
-        label_studio = stack.enter_context(small_label_studio(SmallLabelStudio(CONFIG, tasks)))
         redis = stack.enter_context(redis_server(folder / "redis"))
         environment = {
             "REDIS_URL": redis.url,
-            "LABEL_STUDIO_URL": label_studio.url,
-            "LABEL_STUDIO_API_KEY": TOKEN,
+            "LABEL_STUDIO_URL": place.url,
+            "LABEL_STUDIO_API_KEY": place.token,
             "INT_DATA_DIR": str(folder / "data"),
             "INT_RUN_BATCH": str(batch),
             "INT_LOG_LEVEL": "WARNING",
@@ -66,8 +127,8 @@ def measure(workers: int, images: int, seconds: float, database: str, folder: Pa
         while queue.workers() < workers:
             time.sleep(0.1)
         settings = Settings(
-            label_studio_url=label_studio.url,
-            label_studio_api_key=TOKEN,
+            label_studio_url=place.url,
+            label_studio_api_key=place.token,
             data_dir=folder / "data",
             database_url=database or None,
             redis_url=redis.url,
@@ -76,13 +137,13 @@ def measure(workers: int, images: int, seconds: float, database: str, folder: Pa
         stack.callback(shop.store.close)
         runs = shop.runs(queue)
         began = time.monotonic()
-        run_id = str(runs.start(1).run.id)  # type: ignore[union-attr] # there is one but after a dry run
+        run_id = str(runs.start(project).run.id)  # type: ignore[union-attr] # there is one but after a dry run
         while runs.get(run_id).state is not RunState.FINISHED:
             time.sleep(0.1)
         took = time.monotonic() - began
-        done, once = runs.progress(run_id).counts[TaskState.DONE], list(label_studio.predictions.values())
-        if done != count or len(once) != count or any(len(found) != 1 for found in once):
-            raise RuntimeError(f"{done} of {count} tasks are done, {len(once)} have predictions")
+        done, found = runs.progress(run_id).counts[TaskState.DONE], place.predictions(project)
+        if done != count or found != [1] * count:
+            raise RuntimeError(f"{done} of {count} tasks are done; predictions per task: {Counter(found)}")
     return count / took, took * workers / count - seconds
 
 
@@ -94,6 +155,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--batch", type=int, default=16, help="INT_RUN_BATCH")
     parser.add_argument("--postgresql", action="store_true", help="the ledger in a PostgreSQL of its own")
+    parser.add_argument("--label-studio", action="store_true", help="a real one instead of a stand-in")
     given = parser.parse_args()
     say = sys.stdout.write
     say("| workers | images/s | of linear | overhead per image | load average |\n| --- | --- | --- | --- | --- |\n")
@@ -104,11 +166,13 @@ def main() -> None:
             if binaries is None:
                 raise RuntimeError("there is no PostgreSQL server; install Debian's package postgresql")
             server = stack.enter_context(postgres_server(binaries, durable=True))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        place = stack.enter_context(real(scratch) if given.label_studio else stand_in())
         first = 0.0
         for workers in given.workers:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             database = server.new_database() if server else ""
-            rate, overhead = measure(workers, given.images, given.seconds, database, folder, given.batch)
+            rate, overhead = measure(place, workers, given.images, given.seconds, database, folder, given.batch)
             first = first or rate / workers
             load = os.getloadavg()[0]
             share = rate / workers / first
