@@ -35,7 +35,10 @@ def load_settings(given: Mapping[str, Any]) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        names = " / ".join(str(part) for part in first["loc"])
+        parts = [str(part) for part in first["loc"]]
+        if parts and parts[0] in Settings.model_fields and given.get(parts[0]) is None:  # not from the command line
+            parts[0] = f"INT_{parts[0].upper()}"
+        names = " / ".join(parts)
         reason = first["msg"].removeprefix("Value error, ")
         raise ValueError(f"the setting {names} is wrong: {reason}" if names else reason) from None
 

@@ -14,6 +14,7 @@ from ml_backend.settings import Settings
 SERVER, TOKEN = "label studio", "token"
 _KINDS = {"legacy": "a legacy token", "personal": "a personal access token", "access": "a short-lived access token"}
 _MAKE_TOKEN = "make a personal access token under Account & Settings > Personal Access Token, set LABEL_STUDIO_API_KEY"  # noqa: S105
+_LEGACY_KEY = re.compile(r"[0-9a-fA-F]{40}")
 _CHECK_URL = "set LABEL_STUDIO_URL to the address at which this machine opens Label Studio, sub-path included"
 _GUARDED_SINCE = (1, 23, 1)
 
@@ -66,13 +67,18 @@ def examine_token(client: LabelStudioClient, settings: Settings) -> tuple[Findin
     if kind == "none":
         return (problem(TOKEN, "No token is set.", _MAKE_TOKEN),)
     name = _KINDS[kind]
-    key = settings.label_studio_api_key
-    expires = (jwt_claims(key.get_secret_value()) or {}).get("exp") if key else None
+    key = settings.label_studio_api_key.get_secret_value().strip() if settings.label_studio_api_key else ""
+    expires = (jwt_claims(key) or {}).get("exp")
     if isinstance(expires, int | float) and expires < time.time():
         return (problem(TOKEN, f"LABEL_STUDIO_API_KEY is {name} that has expired.", _MAKE_TOKEN),)
     try:
         user = client.whoami()
     except LabelStudioError as error:
+        if error.status == 401 and kind == "legacy" and not _LEGACY_KEY.fullmatch(key):
+            looks = "a personal access token of which a part is missing" if key.startswith("eyJ") else "no token at all"
+            form = "a personal one has three parts with dots, a legacy one 40 hexadecimal digits"
+            text = f"LABEL_STUDIO_API_KEY is refused (401) and looks like {looks}: {form}."
+            return (problem(TOKEN, text, f"copy it whole, or {_MAKE_TOKEN}"),)
         text, cure = split_cure(str(error), _MAKE_TOKEN)
         return (problem(TOKEN, f"LABEL_STUDIO_API_KEY is {name}, and it does not work: {text}.", cure),)
     if kind == "access":

@@ -55,7 +55,11 @@ def task(address: Any, **data: Any) -> Break:
 
 
 def legacy(world: World) -> None:
-    world.settings["label_studio_api_key"] = "6746ca316cca1452"
+    world.settings["label_studio_api_key"] = "6746ca316cca1452" * 2 + "6746ca31"
+
+
+def half_a_token(world: World) -> None:
+    world.settings["label_studio_api_key"] = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJ0b2tl"
 
 
 def two(*breaks: Break) -> Break:
@@ -97,6 +101,7 @@ SITUATIONS: dict[str, tuple[Break, str, Level, str, str]] = {
         "label studio", P, "https://ls.example.com/api/version,", "LABEL_STUDIO_URL",
     ),
     "no token": (setting(label_studio_api_key=None), "token", P, "No token", "Personal Access Token"),
+    "token copied by half": (half_a_token, "token", P, "of which a part is missing", "copy it whole"),
     "legacy token refused": (legacy, "token", P, "legacy token (401)", "set LABEL_STUDIO_API_KEY to a personal access"),
     "revoked token": (
         lambda w: setattr(w, "refresh", "another"), "token", P, "revoked or has expired", "make a new one",

@@ -46,6 +46,12 @@ def test_wrong_settings_are_one_sentence(given: dict[str, Any], sentence: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_a_wrong_setting_of_the_environment_is_named_as_it_is_written_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INT_DEADLINE", "-1")
+    with pytest.raises(ValueError, match="the setting INT_DEADLINE is wrong"):
+        load_settings({"port": None})
+
+
 def test_secrets_are_never_shown() -> None:
     settings = load_settings(
         {
