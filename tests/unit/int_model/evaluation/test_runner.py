@@ -127,7 +127,7 @@ def test_damaged_results_are_made_anew(tmp_path: Path) -> None:
     for damage in (file.read_bytes()[:200], b"", b"[]", b'{"key": "other"}'):
         file.write_bytes(damage)
         again = evaluate([example(0)], VARIANTS[2:], fake_suite(), cache_dir=tmp_path)
-        assert again.summary()[0]["iou"] == first.summary()[0]["iou"]
+        assert again.summary()[0]["iou"].value == first.summary()[0]["iou"].value
 
 
 SCRIPT = """
