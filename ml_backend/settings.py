@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None,
         validation_alias=_names("REDIS_URL"),
-        description="Batch runs are left to `int-backend worker`, e.g. redis://redis:6379/1; none: done by the backend.",
+        description="Batch runs are left to `int-backend worker`: redis://redis:6379/1; none: the backend does them.",
     )
     runs_from_predict: bool = Field(
         True, description="What /predict cannot answer in time becomes a batch run, if Label Studio's token is set."
