@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,10 @@ from ml_backend.runs.types import RunState, TaskState
 from ml_backend.runs.workshop import Workshop
 from ml_backend.settings import Settings
 from tests.integration.ledger.postgres import find_binaries, postgres_server
+from tests.integration.ml_backend.harness import backend
 from tests.integration.runs.redis_server import redis_server
 from tests.integration.runs.small_label_studio import TOKEN, SmallLabelStudio, small_label_studio
-from tests.integration.runs.stub import CONFIG, IDENTITY, png
+from tests.integration.runs.stub import CONFIG, IDENTITY, Sleeper, png
 
 ROOT = Path(__file__).resolve().parents[3]
 TASKS, BATCH, SECONDS = 120, 6, 0.1
@@ -63,12 +65,15 @@ def database() -> Iterator[str]:
         yield server.new_database()
 
 
+def pictures(count: int) -> dict[int, dict[str, str]]:
+    """Tasks from 1 on; every tenth shows nothing."""
+    made = [png(number, dark=number % 10 == 9) for number in range(count)]
+    return {n: {"image": f"data:image/png;base64,{base64.b64encode(one).decode()}"} for n, one in enumerate(made, 1)}
+
+
 def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_path: Path) -> None:
-    pictures = [png(number, dark=number % 10 == 9) for number in range(TASKS)]
-    urls = [f"data:image/png;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
-    tasks = {number: {"image": url} for number, url in enumerate(urls, 1)}
     with (
-        small_label_studio(SmallLabelStudio(CONFIG, tasks)) as label_studio,
+        small_label_studio(SmallLabelStudio(CONFIG, pictures(TASKS))) as label_studio,
         redis_server(tmp_path / "redis") as redis,
         ExitStack() as stack,
     ):
@@ -112,3 +117,42 @@ def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_
     }
     assert [len(found) for found in rows] == [1] * TASKS
     assert sum(record.attempts > 1 for record in records) <= 2 * BATCH  # what the killed one can have held
+
+
+def test_a_backend_without_redis_and_a_worker_with_it_share_a_run_and_sigterm_gives_back(tmp_path: Path) -> None:
+    with (
+        small_label_studio(SmallLabelStudio(CONFIG, pictures(60))) as label_studio,
+        redis_server(tmp_path / "redis") as redis,
+        backend(
+            tmp_path / "data",
+            load=lambda: Sleeper(0.15),
+            identity=IDENTITY,
+            label_studio_url=label_studio.url,
+            label_studio_api_key=TOKEN,
+            run_batch=BATCH,
+        ) as running,
+        ExitStack() as stack,
+    ):
+        environment = {
+            "REDIS_URL": redis.url,
+            "LABEL_STUDIO_URL": label_studio.url,
+            "LABEL_STUDIO_API_KEY": TOKEN,
+            "INT_DATA_DIR": str(tmp_path / "data"),
+            "INT_RUN_BATCH": str(BATCH),
+        }
+        child = stack.enter_context(worker(tmp_path, environment, 0.0))
+        queue = RedisQueue(redis.url)
+        stack.callback(queue.close)
+        until(lambda: queue.workers() == 1, "the worker is there")
+
+        run_id = running.client.post("/runs", json={"project": 1}).json()["run"]["id"]
+        progress: Callable[[], dict[str, Any]] = lambda: running.client.get(f"/runs/{run_id}").json()  # noqa: E731
+        until(lambda: progress()["workers"] == 2, "both are at work")
+        child.process.send_signal(signal.SIGTERM)
+        assert child.process.wait(60) == 0
+        assert queue.workers() == 0
+        assert progress()["workers"] <= 1
+        until(lambda: progress()["state"] == "finished", "the backend alone finishes it")
+        records = running.client.get(f"/runs/{run_id}/tasks", params={"limit": 1000}).json()["tasks"]
+    assert {record["attempts"] for record in records} == {1}  # what was given back does not count
+    assert [len(found) for found in label_studio.predictions.values()] == [1] * 60
