@@ -113,8 +113,8 @@ class Runs:
         client = self._label_studio()
         facts = client.project(project)
         text = str(facts.get("label_config") or "")
-        params = self._params(client, project)
-        own = None if not prompt.strip() else self._plan(text, params).version
+        params, connected = self._params(client, project)
+        own = self._plan(text, params).version if connected and prompt.strip() else None
         if prompt.strip():
             params = with_prompt(params, prompt.strip())
         plan = self._plan(text, params)
@@ -258,8 +258,8 @@ class Runs:
             raise RunsError("no Label Studio is configured; set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         return self._client
 
-    def _params(self, client: LabelStudioClient, project: int) -> Any:
-        """The extra params of our connection; those that ``/setup`` brought, if Label Studio does not tell."""
+    def _params(self, client: LabelStudioClient, project: int) -> tuple[Any, bool]:
+        """The extra params of our connection, or those that ``/setup`` brought; and whether there is any such."""
         try:
             rows = client.connections(project)
         except LabelStudioError as error:
@@ -268,8 +268,9 @@ class Runs:
             rows = []
         row = our_connection(rows)
         if row is not None:
-            return row.get("extra_params")
-        return next((known.extra_params for known in self._known_projects() if known.id == str(project)), None)
+            return row.get("extra_params"), True
+        known = [one for one in self._known_projects() if one.id == str(project)]
+        return (known[0].extra_params, True) if known else (None, False)
 
     def _prompts(self, plan: Plan, wanted: str) -> tuple[str, list[str]]:
         """The prompts in words, and the labels for which the one that was asked for does not count."""
