@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ml_backend.bootstrap_cli import bootstrap
-from ml_backend.command_tools import Debug, Device, Overrides, Profile, StrategyName, complain, plain_errors
+from ml_backend.command_tools import Debug, Device, Overrides, Profile, StrategyName, plain_errors
 from ml_backend.medical_cli import medical as medical_app
 from ml_backend.runs_command import app as runs_app
 
