@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from ml_backend.cli import app
 from ml_backend.demo.server import LabelStudioServer
+from tests.e2e.bad_line import bad_line
 from tests.e2e.conftest import ROOT, Login
 
 pytestmark = pytest.mark.e2e
@@ -284,3 +285,25 @@ def test_what_people_did_is_left_alone(make: Make) -> None:
     assert project.show("2")["counts"] == {**dict.fromkeys(shown["counts"], 0), "done": 3, "skipped": 4}
     assert project.versions() == {task: [version] for task in (annotated, skipped, drafted, *rest)}
     assert len(call("GET", f"/api/tasks/{annotated}/annotations/")) == 1
+
+
+@pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_label_studio_goes_away_and_answers_by_halves(make: Make, seconds: int) -> None:
+    project = make(40)
+    with bad_line(project.server.url) as line:
+        line.faults = ["429", "500", "half", "lost", "502"]
+        process = project.annotate(INT_TEST_SECONDS="0.1", LABEL_STUDIO_URL=line.url)
+        project.wait_for(20, process)
+        line.down = True
+        time.sleep(seconds)
+        line.down = False
+        code, _, err = ended(process)
+        refused = line.refused
+    assert code == 0, err
+    assert refused > 0
+    assert line.faults == []
+    assert err.count("waiting for it") >= 2
+    assert "is back" in err
+    shown = project.show()
+    assert shown["counts"]["done"] == 40
+    assert project.versions() == {task: [shown["model_version"]] for task in project.good}
