@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -143,7 +146,10 @@ async def _main(
                 run = await _watch(shop, started.run, stop, bar)
             else:
                 run = await _do(shop, started.run, stop, bar)
-            return await asyncio.to_thread(_report, shop, run, stop.is_set(), bool(address), tell)
+            status = await asyncio.to_thread(_report, shop, run, stop.is_set(), bool(address), tell)
+            if stop.is_set():
+                _end_now(status)  # the models may be busy for minutes, with what nobody waits for any more
+            return status
     finally:
         await shop.close()
         queue.close()
@@ -238,9 +244,9 @@ async def _signals(stop: asyncio.Event, bar: Console) -> AsyncIterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def asked() -> None:
+        if stop.is_set():
+            _end_now(INTERRUPTED)
         stop.set()
-        for number in numbers:
-            loop.remove_signal_handler(number)
         bar.print("stopping; once more to stop at once", markup=False)
 
     with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends the process, and the run can be resumed
@@ -252,6 +258,13 @@ async def _signals(stop: asyncio.Event, bar: Console) -> AsyncIterator[None]:
         with contextlib.suppress(NotImplementedError):
             for number in numbers:
                 loop.remove_signal_handler(number)
+
+
+def _end_now(status: int) -> NoReturn:
+    """End the process without waiting for its threads. The ledger has all that counts."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _log_to(bar: Console, *, debug: bool) -> None:
