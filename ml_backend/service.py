@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 _EXPECTED = (ConfigError, EngineError, FetchError, ImageError, PromptError)
 _SETUP_WRITE_SECONDS = 1.0
+_TAKE_SECONDS = 5.0
 _MAX_PENDING = 50_000
 
 
@@ -278,7 +279,9 @@ class Service:
         project = self._projects.get(request.project, Project(request.project))
         text = request.label_config or project.label_config
         ids = [task for task, _ in late]
-        if await self._in_thread(late_tasks.take, request.project, text, project.extra_params, ids):
+        taking = asyncio.create_task(self._in_thread(late_tasks.take, request.project, text, project.extra_params, ids))
+        done, _ = await asyncio.wait([taking], timeout=_TAKE_SECONDS)  # Label Studio waits no longer either
+        if done and taking.result():
             for _, run in late:
                 if run is not None and run.ticket.priority == Priority.BATCH:
                     run.work.cancel()
