@@ -132,7 +132,13 @@ async def _main(
         async with _signals(stop, bar):
             if known and not address:
                 await asyncio.to_thread(_must_suit, shop, known)
-            started = await asyncio.to_thread(begin, shop.runs(queue), stop.is_set)
+            try:
+                started = await asyncio.to_thread(begin, shop.runs(queue), stop.is_set)
+            except RunsError as error:
+                if not stop.is_set():
+                    raise
+                bar.print(str(error), markup=False, highlight=False, soft_wrap=True)
+                return INTERRUPTED
             for line in _introduction(started, options):
                 tell.print(line, markup=False, highlight=False, soft_wrap=True)
             for text in started.warnings:

@@ -280,6 +280,11 @@ def test_what_people_did_is_left_alone(make: Make) -> None:
 
     code, out, err = project.to_the_end("annotate", "--project", str(project.id), "--only-missing", "--dry-run")
     assert (code, out.splitlines()[0]) == (0, "1 tasks would be annotated")  # the draft: only known when looked at
+    items = [{"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": rest[0]}]
+    data = {"title": "late ones", "filters": {"conjunction": "and", "items": items}}
+    view = call("POST", "/api/dm/views/", json={"project": project.id, "data": data})["id"]
+    code, out, err = project.to_the_end("annotate", "--project", str(project.id), "--view", str(view), "--dry-run")
+    assert (code, out.splitlines()[0]) == (0, f"{len(rest) - 1} tasks would be annotated")
     code, out, err = project.to_the_end("annotate", "--project", str(project.id), "--include-annotated")
     assert code == 0, err
     assert project.show("2")["counts"] == {**dict.fromkeys(shown["counts"], 0), "done": 3, "skipped": 4}
