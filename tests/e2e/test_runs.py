@@ -24,6 +24,7 @@ from ml_backend.cli import app
 from ml_backend.demo.server import LabelStudioServer
 from tests.e2e.bad_line import bad_line
 from tests.e2e.conftest import ROOT, Login
+from tests.integration.runs.redis_server import redis_server
 
 pytestmark = pytest.mark.e2e
 
@@ -312,3 +313,25 @@ def test_label_studio_goes_away_and_answers_by_halves(make: Make, seconds: int) 
     shown = project.show()
     assert shown["counts"]["done"] == 40
     assert project.versions() == {task: [shown["model_version"]] for task in project.good}
+
+
+def test_with_redis_the_command_only_watches_and_workers_do_the_work(make: Make, tmp_path: Path) -> None:
+    project = make(24, broken=1)
+    with redis_server(tmp_path / "redis") as redis:
+        code, out, err = ended(project.annotate("--detach", REDIS_URL=redis.url))
+        assert code == 0, err
+        assert "int-backend runs show 1" in out
+        assert project.show()["counts"]["pending"] == 24
+        watching = project.annotate(REDIS_URL=redis.url)
+        worker = project.start("worker", REDIS_URL=redis.url)
+        try:
+            code, out, err = ended(watching)
+        finally:
+            os.kill(worker.pid, signal.SIGTERM)
+            ended(worker)
+    assert code == 1, err  # one failed
+    assert "joined it" in out
+    assert "run 1 finished: 23 done, 1 failed" in out
+    version = project.show()["model_version"]
+    assert project.versions() == {t: [version] for t in project.good} | {t: [] for t in project.broken}
+    assert {line.split()[0] for line in project.seen.read_text().splitlines()} == {str(worker.pid)}
