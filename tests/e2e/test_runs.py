@@ -233,9 +233,9 @@ def test_two_prompts_at_once_are_two_runs(make: Make) -> None:
 
 
 def test_a_changed_labeling_config_stops_the_run(make: Make) -> None:
-    project = make(40)
+    project = make(20)
     call = project.login.session.call
-    first = project.annotate(INT_TEST_SECONDS="0.3")
+    first = project.annotate(INT_TEST_SECONDS="0.3", INT_RUN_BATCH="4")
     project.wait_for(4, first)
     call("PATCH", f"/api/projects/{project.id}", json={"label_config": OTHER_CONFIG})
     code, _out, err = ended(first)
@@ -244,7 +244,7 @@ def test_a_changed_labeling_config_stops_the_run(make: Make) -> None:
     assert shown["state"] == "stopped"
     assert "labeling config was changed" in shown["why"]
     done = {t for t, versions in project.versions().items() if versions == [shown["model_version"]]}
-    assert 4 <= len(done) == shown["counts"]["done"] < 40
+    assert 4 <= len(done) == shown["counts"]["done"] < 20
 
     code, _, err = project.to_the_end("runs", "resume", "1")
     assert code == 2
