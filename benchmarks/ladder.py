@@ -1,6 +1,6 @@
 """The tables of docs/evaluation.md out of an ``evaluation.json`` of the miniature world with all ablations.
 
-    int-backend evaluate --nano 60 --seeds 2501,2502,2503 --ablation all --share-calls \
+    int-backend evaluate --nano 80 --seeds 2501,2502,2503 --ablation all --share-calls \
         --strategies vlm_box,grounded_sam,promac --out ladder
     python -m benchmarks.ladder ladder/evaluation.json
 
@@ -82,12 +82,12 @@ def head(cells: Sequence[str]) -> list[str]:
 
 def strategies(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
     """Accuracy and cost of whole strategies, and their differences to the full method."""
-    lines = head(["variant", "IoU", f"minus {FULL}", "M", "F", "E", "S", "object F1", "empty", "named", "s", "calls"])
+    lines = head(["variant", "IoU", f"minus {FULL}", "M", "F", "E", "S", "object F1", "named", "calls"])
     for name in names:
         cells = [shown(figure(evaluation, name, "iou"))]
         cells.append("" if name == FULL else shown(gap(evaluation, name, FULL, "iou"), signed=True))
         cells += [mean(figure(evaluation, name, m)) for m in ("mae", "wf_b03", "e_mean", "s", "instance_f1_50")]
-        cells += [mean(figure(evaluation, name, m), 2) for m in ("empty", "named", "seconds")]
+        cells += [mean(figure(evaluation, name, m), 2) for m in ("named",)]
         lines.append(row([f"`{name}`", *cells, mean(figure(evaluation, name, "calls"), 0)]))
     return lines
 
@@ -116,12 +116,14 @@ def ablation(evaluation: Evaluation, table: str) -> list[str]:
     """One table of the paper: ours, and what is printed there."""
     order = [v.name for v in ablation_variants([table])]
     order = [*order[1:5], FULL, *order[5:]] if table == "3a" else [*order[1:], FULL]
-    lines = head([TABLES[table], "IoU", f"minus {FULL}", "M", "F", "E", "S", "s", "calls", "paper: M", "F", "E", "S"])
+    lines = head(
+        [TABLES[table], "IoU", f"minus {FULL}", "M", "F", "E", "S", "named", "calls", "paper: M", "F", "E", "S"]
+    )
     for name in order:
         cells = [shown(figure(evaluation, name, "iou"))]
         cells.append("" if name == FULL else shown(gap(evaluation, name, FULL, "iou"), signed=True))
         cells += [mean(figure(evaluation, name, m)) for m in ("mae", "wf_b03", "e_mean", "s")]
-        cells += [mean(figure(evaluation, name, "seconds"), 2), mean(figure(evaluation, name, "calls"), 0)]
+        cells += [mean(figure(evaluation, name, "named"), 2), mean(figure(evaluation, name, "calls"), 0)]
         lines.append(row([name, *cells, *(f"{value:.3f}" for value in printed(name) or ())]))
     return lines
 
