@@ -115,6 +115,8 @@ def test_the_shipped_profile_says_whose_licence_it_needs() -> None:
     assert profile.concepts is not None
     assert profile.concepts.id == "facebook/sam3"
     assert "gated" in profile.meta.licences["concepts"]
+    beside = read_profile("llava-16gb")
+    assert all(getattr(profile, role) == getattr(beside, role) for role in beside.roles)
 
 
 def test_absent_gated_weights_say_how_they_are_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
