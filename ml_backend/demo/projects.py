@@ -28,8 +28,7 @@ def _config(kind: str, label: str, prompt: str | None) -> str:
     """The mask control first, then the tools that prompt for a mask while Auto-Annotation is on."""
     attribute = "" if prompt is None else f" model_prompt={quoteattr(prompt)}"
     tools = "".join(
-        f'<{tag} name="{name}" toName="image" smart="true" smartOnly="true">'
-        f"<Label value={quoteattr(label)}/></{tag}>"
+        f'<{tag} name="{name}" toName="image" smart="true" smartOnly="true"><Label value={quoteattr(label)}/></{tag}>'
         for tag, name in _SMART_TOOLS
     )
     return (
