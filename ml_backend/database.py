@@ -6,6 +6,8 @@ database's clock (`epoch_now`), so that the clocks of workers on other machines 
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,6 +177,25 @@ def _postgresql(address: URL) -> Engine:
     return create_engine(address.update_query_dict({**options, **address.query}), pool_pre_ping=True)
 
 
+def _use_wal(cursor: Any) -> None:
+    """WAL lets readers read while one writes. The file keeps it, so only the first to open a new file switches.
+
+    SQLite does not wait for a lock when it switches, whatever the busy timeout: two who open a new file at once would
+    fail, so we wait ourselves.
+    """
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
 def _sqlite(address: URL) -> Engine:
     engine = create_engine(address)
 
@@ -183,8 +204,7 @@ def _sqlite(address: URL) -> Engine:
         connection.isolation_level = None  # the driver begins nothing by itself: `_begin` does
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}")
-        # WAL lets readers read while one writes.
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _use_wal(cursor)
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.close()
 

@@ -77,6 +77,15 @@ def test_label_studio_imports_every_task_with_its_prediction(
         session.close()
 
 
+def _wait_for_pictures(page: Page) -> None:
+    """The page's own policy forbids what ``wait_for_function`` does."""
+    for _ in range(100):
+        if page.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth > 0)"):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("the pictures of the contact sheet did not load within ten seconds")
+
+
 def _use(page: Page, folder: Path, shots: Path) -> dict[str, object]:
     """Walk through the sheet as a reviewer does; what was seen."""
     seen: dict[str, object] = {}
@@ -84,7 +93,7 @@ def _use(page: Page, folder: Path, shots: Path) -> dict[str, object]:
     page.screenshot(path=shots / "review-index.png")
     page.click(".bar a >> nth=0")
     seen["first"] = page.url.rpartition("/")[2]
-    page.wait_for_function("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
+    _wait_for_pictures(page)
     seen["pictures"] = page.evaluate("[...document.images].map((i) => [i.naturalWidth, i.naturalHeight])")
     seen["order"] = page.evaluate("[...document.querySelectorAll('[data-image]')].map((i) => i.dataset.image)")
     page.check("[data-image] >> nth=1")

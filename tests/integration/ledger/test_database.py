@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +166,24 @@ def test_a_server_that_was_restarted_is_connected_again(postgres: Server) -> Non
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'int-%'")
     assert store.get_result("sha", "p", "v") == b"x"
     store.close()
+
+
+def test_many_who_open_a_new_file_at_the_same_moment_wait_for_each_other(tmp_path: Path) -> None:
+    """Switching a new file to WAL fails at once, without any waiting by SQLite, while another looks at it."""
+    errors: list[str] = []
+
+    def open_it(address: str, start: threading.Barrier) -> None:
+        start.wait()
+        try:
+            Database(address).close()
+        except StoreError as error:
+            errors.append(str(error))
+
+    for turn in range(10):
+        given = (f"sqlite:///{tmp_path / str(turn)}", threading.Barrier(6))
+        threads = [threading.Thread(target=open_it, args=given) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
