@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from int_model.imaging import MAX_BYTES, MAX_PIXELS, ImageError, decode_image
 from int_model.medical.dicom import decode_dicom, has_burned_in_text, looks_like_dicom, read_dataset
@@ -20,6 +21,8 @@ from int_model.types import Image
 _log = logging.getLogger(__name__)
 _FORMAT = 1
 Kind = Literal["dicom", "nifti", "tiff", "picture"]
+_ID = re.compile(r"[A-Za-z0-9-]{1,100}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 AXES = ("sagittal", "coronal", "axial")
 
 
@@ -44,6 +47,13 @@ class Source:
     width: int
     axis: int | None = None
     index: int | None = None
+
+    def __post_init__(self) -> None:
+        # Ids and sums become names of files, and a mapping is a file that somebody hands over.
+        if not _ID.fullmatch(self.id) or not _SHA256.fullmatch(self.sha256) or self.kind not in get_args(Kind):
+            raise ValueError("a mapping's pictures have an id of letters, digits, hyphens, a SHA-256, a known kind")
+        if min(self.height, self.width) < 1 or self.axis not in (None, 0, 1, 2):
+            raise ValueError("a mapping's pictures have a height and a width of at least 1, and an axis from 0 to 2")
 
 
 @dataclass(frozen=True, slots=True)

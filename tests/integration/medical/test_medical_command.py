@@ -264,3 +264,14 @@ def test_mappings_survive_a_file(sources: list[Source]) -> None:
 def test_other_files_are_no_mappings(text: str) -> None:
     with pytest.raises(ValueError, match="mapping"):
         mapping_from_json(text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"id": "../../x"}, {"id": ""}, {"id": "a/b"}, {"sha256": "../x"}, {"kind": "exe"}, {"height": 0}, {"axis": 7}],
+)
+def test_a_mapping_that_would_write_elsewhere_is_refused(change: dict[str, Any]) -> None:
+    row = {"id": "abc", "sha256": "0" * 64, "kind": "dicom", "height": 3, "width": 4}
+    assert list(mapping_from_json(json.dumps({"format": 1, "pictures": [row]}))) == ["abc"]
+    with pytest.raises(ValueError, match="mapping"):
+        mapping_from_json(json.dumps({"format": 1, "pictures": [row | change]}))
