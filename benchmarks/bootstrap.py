@@ -30,13 +30,13 @@ from pycocotools.coco import COCO
 from rich.console import Console
 from rich.table import Table
 
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Image, Instance, Mask, Segmentation, Trace
 from int_model.datasets.collect import collect, make_plan
 from int_model.datasets.contents import LabelPlan, Selection, survey
 from int_model.datasets.store import Store
 from int_model.nano.evaluate import bootstrap, held_out, mask_iou
-from int_model.prompts import TaskPrompt
-from int_model.types import Image, Instance, Mask, Segmentation, Trace
-from ml_backend.regions.decode import decode_region
+from ml_backend.labelstudio.regions.decode import decode_region
 
 LABELS = {"Animal": "camouflaged animal", "Polyp": "polyp", "Lesion": "skin lesion"}
 
@@ -75,7 +75,7 @@ def command(scenes: Path, out: Path, strategy: str) -> list[str]:
     """The command line under test."""
     tasks = [part for label, prompt in LABELS.items() for part in ("--task", f"{label}={prompt}")]
     return [
-        *(sys.executable, "-m", "ml_backend.cli", "bootstrap", str(scenes), *tasks),
+        *(sys.executable, "-m", "ml_backend.cli.main", "bootstrap", str(scenes), *tasks),
         *("--out", str(out), "--strategy", strategy, "--device", "cpu", "--review"),
     ]
 
@@ -223,10 +223,10 @@ class _Discs:
 
 def at_scale(count: int, console: Console) -> None:
     """Many small images through store, groups and all writers; seconds and peak memory of each step."""
-    from ml_backend import bootstrap_formats
-    from ml_backend.bootstrap_command import export, prepare_output
-    from ml_backend.bootstrap_formats import Statistics
-    from ml_backend.bootstrap_options import FORMATS, BootstrapOptions
+    from ml_backend.cli.bootstrap import export, prepare_output
+    from ml_backend.cli.bootstrap_formats import Statistics
+    from ml_backend.cli.bootstrap_options import FORMATS, BootstrapOptions
+    from ml_backend.cli.main import bootstrap_formats
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:

@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 import int_model
-from int_model.config import IntConfig
-from int_model.interactive import ClickPrompt
-from int_model.types import Image
-from ml_backend.app import create_app
+from int_model.core.config import IntConfig
+from int_model.core.types import Image
+from int_model.interactive.clicks import ClickPrompt
+from ml_backend.api.app import create_app
 from ml_backend.demo.samples import load_samples, samples_folder
+from ml_backend.serving.model_loading import ModelIdentity, Models, load_strategy
 from ml_backend.settings import Settings
-from ml_backend.wiring import ModelIdentity, Models, load_strategy
 
 CHECKPOINTS = Path(int_model.__file__).parent / "nano" / "checkpoints"
 CONFIG = (

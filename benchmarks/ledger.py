@@ -25,11 +25,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import update
 
-from ml_backend.database import Database
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.rows import Counts, settle
-from ml_backend.runs.tables import LeaseRow, TaskRow
 from ml_backend.runs.types import Lease, RunSpec, TaskResult, TaskState
+from ml_backend.storage.database import Database
+from ml_backend.storage.run_tables import LeaseRow, TaskRow
 from tests.integration.ledger.postgres import find_binaries, postgres_server
 
 SPEC = RunSpec(1, "<View/>", None, "int-benchmark-00000000", "", "int", "")

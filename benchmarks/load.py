@@ -285,7 +285,7 @@ def backend(folder: Path) -> Iterator[tuple[int, int]]:
     """Port and process id of a running ``int-backend serve`` whose models are loaded."""
     chosen = {"INT_PROFILE": "nano", "INT_DATA_DIR": str(folder), "INT_LOG_LEVEL": "WARNING", "OMP_NUM_THREADS": "1"}
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("INT_", "LABEL_STUDIO", "BASIC_AUTH"))}
-    command = [sys.executable, "-m", "ml_backend.cli", "serve", "--host", "127.0.0.1", "--port", "0"]
+    command = [sys.executable, "-m", "ml_backend.cli.main", "serve", "--host", "127.0.0.1", "--port", "0"]
     log = (folder / "log").open("w+")
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**clean, **chosen})  # noqa: S603
     try:

@@ -19,12 +19,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ml_backend.context import Workshop
 from ml_backend.demo.client import LabelStudioSession
 from ml_backend.demo.processes import Child, free_port
 from ml_backend.demo.server import LabelStudioServer, ensure_environment
-from ml_backend.runs.redis_queue import RedisQueue
+from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunState, TaskState
-from ml_backend.runs.workshop import Workshop
 from ml_backend.settings import Settings
 from tests.integration.ledger.postgres import find_binaries, postgres_server
 from tests.integration.runs.redis_server import redis_server

@@ -17,12 +17,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from int_model.config import IntConfig, load_preset
+    from int_model.core.config import IntConfig, load_preset
+    from int_model.core.task_prompt import TaskPrompt
+    from int_model.core.types import Box, Instance, Segmentation, Trace
     from int_model.models.suite import ModelSuite, load_suite
-    from int_model.prompts import TaskPrompt
-    from int_model.strategies import STRATEGIES, Strategy, make_strategy
-    from int_model.trace import trace_to_dict
-    from int_model.types import Box, Instance, Segmentation, Trace
+    from int_model.report.trace import trace_to_dict
+    from int_model.strategies.base import Strategy
+    from int_model.strategies.registry import STRATEGIES, make_strategy
 
 __all__ = [
     "STRATEGIES",
@@ -41,19 +42,19 @@ __all__ = [
 ]
 
 _HOME = {
-    "STRATEGIES": "strategies",
-    "Box": "types",
-    "Instance": "types",
-    "IntConfig": "config",
+    "STRATEGIES": "strategies.registry",
+    "Box": "core.types",
+    "Instance": "core.types",
+    "IntConfig": "core.config",
     "ModelSuite": "models.suite",
-    "Segmentation": "types",
-    "Strategy": "strategies",
-    "TaskPrompt": "prompts",
-    "Trace": "types",
-    "load_preset": "config",
+    "Segmentation": "core.types",
+    "Strategy": "strategies.base",
+    "TaskPrompt": "core.task_prompt",
+    "Trace": "core.types",
+    "load_preset": "core.config",
     "load_suite": "models.suite",
-    "make_strategy": "strategies",
-    "trace_to_dict": "trace",
+    "make_strategy": "strategies.registry",
+    "trace_to_dict": "report.trace",
 }
 
 

@@ -16,8 +16,8 @@ from typing import Any
 if sys.path and sys.path[0] and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     del sys.path[0]  # run as a script: our modules must not stand in for others of the same name
 
+from ml_backend.cli.serve import set_up_logging
 from ml_backend.model import IntBackend
-from ml_backend.serve_command import set_up_logging
 
 
 def make_app(user: str | None = None, password: str | None = None) -> Any:

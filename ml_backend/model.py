@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ml_backend.labelstudio.wire import PredictIn, SetupIn, project_key
 from ml_backend.upstream import current, load_upstream
-from ml_backend.wire import PredictIn, SetupIn, project_key
 
 _upstream = load_upstream()
 LabelStudioMLBase: Any = _upstream.base

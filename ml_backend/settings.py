@@ -11,9 +11,9 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from int_model.strategies import STRATEGIES
-from ml_backend.output_options import OutputOptions
-from ml_backend.regions.polygon import Holes
+from int_model.strategies.registry import STRATEGIES
+from ml_backend.labelstudio.output_options import OutputOptions
+from ml_backend.labelstudio.regions.polygon import Holes
 
 _MEGABYTE = 1024 * 1024
 

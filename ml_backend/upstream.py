@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI
 
-from ml_backend.app import create_app
-from ml_backend.service import Service
+from ml_backend.api.app import create_app
+from ml_backend.serving.service import Service
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from int_model.datasets.contents import Contents, Item
-from int_model.outputs import to_json
+from int_model.io.outputs import to_json
 
 UNREVIEWED = (
     "The masks were made by models from a text prompt. No person has reviewed them. Use them as a start for "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from int_model.datasets.contents import DatasetObject, Item, LabelPlan
-from int_model.datasets.polygons import part_rings
+from int_model.masks.polygons import part_rings
 
 Shape = Literal["rle", "polygon"]
 

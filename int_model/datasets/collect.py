@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from int_model.core.task_prompt import TaskPrompt
 from int_model.datasets.records import Result
 from int_model.datasets.sources import FileState, KnownFile, Source, read_source
 from int_model.datasets.store import Store
-from int_model.files import Segments, explain_failure
-from int_model.outputs import display_name
-from int_model.prompts import TaskPrompt
+from int_model.io.files import Segments, explain_failure
+from int_model.io.outputs import display_name
 
 _log = logging.getLogger(__name__)
 

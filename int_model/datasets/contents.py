@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from int_model.core.types import Mask
 from int_model.datasets.collect import known_file
 from int_model.datasets.duplicates import near_duplicate_groups
 from int_model.datasets.names import flat_names, relative_name
@@ -13,7 +14,6 @@ from int_model.datasets.records import Result, decode_mask, measure
 from int_model.datasets.sources import KnownFile
 from int_model.datasets.splits import assign_splits
 from int_model.datasets.store import Store
-from int_model.types import Mask
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from int_model.types import Image
+from int_model.core.types import Image
 
 BITS = 64
 Hashes = NDArray[np.uint64]

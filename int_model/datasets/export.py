@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from int_model.datasets.contents import Item
-from int_model.outputs import display_name, to_json, write_atomic
+from int_model.io.outputs import display_name, to_json, write_atomic
 
 WORK = ".bootstrap"
 """The folder inside the output that holds the store and what is being written; it marks the output as ours."""

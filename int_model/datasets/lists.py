@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 from int_model.datasets.contents import Failure, Item
-from int_model.outputs import display_name
+from int_model.io.outputs import display_name
 
 ImagesMode = Literal["link", "copy", "none"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from int_model.types import Mask, Segmentation
+from int_model.core.types import Mask, Segmentation
 
 
 @dataclass(frozen=True, slots=True)

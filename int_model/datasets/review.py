@@ -16,11 +16,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image as PilImage
 
+from int_model.core.types import Image, Instance
 from int_model.datasets.contents import Contents, Item
-from int_model.imaging import ImageError, read_image
-from int_model.outputs import overlay
+from int_model.io.errors import ImageError
+from int_model.io.images import read_image
+from int_model.io.outputs import overlay
 from int_model.report.pictures import shrink
-from int_model.types import Image, Instance
 
 PAGE = 120
 THUMB = 320

@@ -6,9 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from int_model.core.types import Image
 from int_model.datasets.duplicates import perceptual_hash
-from int_model.imaging import MAX_BYTES, ImageError, decode_image
-from int_model.types import Image
+from int_model.io.errors import MAX_BYTES, ImageError
+from int_model.io.images import decode_image
 
 
 @dataclass(frozen=True, slots=True)

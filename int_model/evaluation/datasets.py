@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image as PilImage
 
+from int_model.core.types import Mask
 from int_model.evaluation.examples import BrokenExample, Example
-from int_model.files import find_images
-from int_model.imaging import ImageError, read_image
-from int_model.outputs import display_name
-from int_model.types import Mask
+from int_model.io.errors import ImageError
+from int_model.io.files import find_images
+from int_model.io.images import read_image
+from int_model.io.outputs import display_name
 
 MASK_ENDINGS = ("_segmentation", "_mask", "_gt", "_label", "_lesion")
 """What mask files add to their image's name: ISIC's ``ISIC_0012169_segmentation.png``, and other habits."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from int_model.config import IntConfig
-from int_model.options import nested
-from int_model.prompts import TaskPrompt
-from int_model.strategies import STRATEGIES
-from int_model.types import Image, Mask, check_image, union
+from int_model.core.config import IntConfig
+from int_model.core.options import nested
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Image, Mask, check_image, union
+from int_model.strategies.registry import STRATEGIES
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from int_model.core.types import Floats, Mask
 from int_model.evaluation.records import THRESHOLDS, Detections
-from int_model.types import Floats, Mask
 
 MAX_DETECTIONS = 100
 """The best so many predictions of an image count, as in COCO."""

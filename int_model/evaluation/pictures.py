@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image as PilImage
 
+from int_model.core.types import Image, Mask
 from int_model.report.pictures import shrink
-from int_model.types import Image, Mask
 
 RIGHT, EXTRA, MISSED = (46, 196, 122), (240, 80, 60), (38, 130, 237)
 """RGB of pixels that were found rightly, found wrongly, and missed."""

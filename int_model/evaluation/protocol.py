@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from int_model.core.types import Floats, Mask, Segmentation, SoftMask
 from int_model.evaluation.instances import match
 from int_model.evaluation.records import Detections
 from int_model.evaluation.regions import boundary_f, overlap
 from int_model.evaluation.saliency import correction_efforts, saliency
-from int_model.types import Floats, Mask, Segmentation, SoftMask
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from int_model.types import Floats
+from int_model.core.types import Floats
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 """IoU thresholds of instance metrics: .50, .55, ... .95."""

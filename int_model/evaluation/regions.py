@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from int_model.types import Mask
+from int_model.core.types import Mask
 
 BOUNDARY_TOLERANCE = 0.008
 """Part of the image's diagonal within which two outlines count as the same (the DAVIS benchmark's value)."""

@@ -13,7 +13,7 @@ from typing import Any
 from int_model.evaluation.metrics import METRICS
 from int_model.evaluation.records import Record, record_from_dict, record_to_dict
 from int_model.evaluation.statistics import Interval, Sample, draw, interval, sample
-from int_model.outputs import to_json, write_atomic
+from int_model.io.outputs import to_json, write_atomic
 
 FORMAT = "int-evaluation/1"
 EVERYTHING = "all"

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from int_model.config import IntConfig
+from int_model.core.config import IntConfig
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Segmentation
 from int_model.evaluation.examples import BrokenExample, Example, Variant
 from int_model.evaluation.memory import PeakMemory, peak_memory
 from int_model.evaluation.pictures import comparison
@@ -18,12 +20,11 @@ from int_model.evaluation.records import Record
 from int_model.evaluation.result import Evaluation, Setting, VariantInfo, conclude
 from int_model.evaluation.sharing import SharedCalls
 from int_model.evaluation.store import ResultStore, result_key
-from int_model.files import explain_failure
+from int_model.io.files import explain_failure
 from int_model.models.suite import ModelSuite
-from int_model.prompts import TaskPrompt
 from int_model.report import ReportBuilder
-from int_model.strategies import Strategy, make_strategy
-from int_model.types import Segmentation
+from int_model.strategies.base import Strategy
+from int_model.strategies.registry import make_strategy
 
 Progress = Callable[[int, int | None, str], None]
 """Called as ``progress(done, total, text)``: results so far, of how many (None: not known), and what was last done."""

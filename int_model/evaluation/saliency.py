@@ -8,7 +8,7 @@ import numpy as np
 import py_sod_metrics
 from numpy.typing import NDArray
 
-from int_model.types import Floats, Mask
+from int_model.core.types import Floats, Mask
 
 BETAS = {"b03": 0.3, "b1": 1.0}
 """The two conventions of beta squared: 0.3 (Achanta 2009, and ProMaC's released code), 1 (Margolin 2014)."""

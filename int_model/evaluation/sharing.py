@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from int_model.models.bounded import BoundedCache
-from int_model.models.imaging import content_key
+from int_model.core.types import Detection, Floats, Image, Mask
+from int_model.models.adapters.bounded import BoundedCache
+from int_model.models.adapters.imaging import content_key
 from int_model.models.protocols import (
     ConceptMask,
     Concepts,
@@ -32,7 +33,6 @@ from int_model.models.protocols import (
     VisionLanguage,
 )
 from int_model.models.suite import ModelSuite
-from int_model.types import Detection, Floats, Image, Mask
 
 _T = TypeVar("_T")
 Key = tuple[Hashable, ...]

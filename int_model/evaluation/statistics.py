@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from int_model.core.types import Floats
 from int_model.evaluation.instances import average_precision, pooled_f1
 from int_model.evaluation.metrics import Metric
 from int_model.evaluation.records import Record
-from int_model.types import Floats
 
 LEVEL = 0.95
 _CHUNK = 256  # resamplings at once: bounds the memory of large data sets

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from int_model.evaluation.records import Record, record_from_dict, record_to_dict
-from int_model.outputs import to_json, write_atomic
+from int_model.io.outputs import to_json, write_atomic
 
 FORMAT = 1
 """Raised whenever stored figures would mean something else; older results are then made anew."""

@@ -1,1 +1,5 @@
-"""Adapters: five small Protocols (`protocols`), the suite that holds one of each, and the profiles that name them."""
+"""The roles (`protocols`), the profiles that name a checkpoint for each role, and the suite that loads them.
+
+Belongs here: what a role promises, where weights come from, devices and memory. The classes that run a network are in
+`adapters`; what the answers mean is the strategies' business.
+"""

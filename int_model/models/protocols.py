@@ -14,7 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from int_model.types import Box, Detection, Floats, Image, Mask, SoftMask
+from int_model.core.types import Box, Detection, Floats, Image, Mask, SoftMask
 
 Reduce = Literal["mean", "prod", "first", "max"]
 

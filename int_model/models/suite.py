@@ -122,5 +122,7 @@ def _hub_is_offline() -> bool:
 
 def _loader(role: str, kind: str) -> Callable[[Any, Any], Any]:
     module, _, function = _LOADERS[role, kind].partition(":")
-    loader: Callable[[Any, Any], Any] = getattr(importlib.import_module(f"int_model.models.{module}"), function)
+    loader: Callable[[Any, Any], Any] = getattr(
+        importlib.import_module(f"int_model.models.adapters.{module}"), function
+    )
     return loader

@@ -22,14 +22,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from int_model.config import IntConfig
+from int_model.core.config import IntConfig
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Floats, Mask, Segmentation
 from int_model.evaluation.regions import overlap
 from int_model.models.protocols import MaskPrompt
 from int_model.nano.scenes import Scene, SceneGenerator
 from int_model.nano.world import NAMES, TASKS, UNSEEN_BY_SEGMENTER
-from int_model.prompts import TaskPrompt
-from int_model.strategies import make_strategy
-from int_model.types import Floats, Mask, Segmentation
+from int_model.strategies.registry import make_strategy
 
 TEST_SEED = 2501
 SCENES = 240

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
+from int_model.core.types import Box, Image, Mask
 from int_model.nano.textures import Split, TextureBank
 from int_model.nano.world import ANIMALS, ENVIRONMENTS, LESIONS, MEDICAL_DISTRACTOR, OBJECTS, POLYPS, TASKS
-from int_model.types import Box, Image, Mask
 
 SIDE = 192
 _FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from int_model.core.task_prompt import TaskPrompt
 from int_model.nano.world import ALL_ENVIRONMENTS, NAMES, TASKS
-from int_model.prompts import TaskPrompt
 
 TEMPLATES = (
     "{}",

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from int_model.core.types import Image
 from int_model.nano.world import ALL_ENVIRONMENTS
-from int_model.types import Image
 
 Split = Literal["train", "test"]
 TILE = 400

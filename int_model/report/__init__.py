@@ -11,9 +11,9 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from int_model.core.types import Image, Segmentation
 from int_model.report import chart, view
 from int_model.report.contrast import ScoreKey
-from int_model.types import Image, Segmentation
 
 MAX_BYTES = 30_000_000
 """Default size up to which images are shown in full; the pages of 50 images stay below it."""

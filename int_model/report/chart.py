@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from int_model.core.types import Trace
 from int_model.report.contrast import ScoreKey, shares
-from int_model.types import Trace
 
 WIDTH, HEIGHT = 640, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 190, 14, 30

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from int_model.types import Box, Floats, IterationTrace, Patch, Trace
+from int_model.core.types import Box, Floats, IterationTrace, Patch, Trace
 
 ScoreKey = Literal["patch", "name"]
 

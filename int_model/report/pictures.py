@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from int_model.outputs import Colour
-from int_model.types import Image, Mask
+from int_model.core.types import Image, Mask
+from int_model.io.outputs import Colour
 
 
 def shrink(array: NDArray[Any], max_side: int) -> NDArray[Any]:

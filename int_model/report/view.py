@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from int_model.outputs import PALETTE, Colour, colour_of, overlay
+from int_model.core.types import Box, Candidate, Image, Instance, IterationTrace, Patch, Segmentation, Trace
+from int_model.io.outputs import PALETTE, Colour, colour_of, overlay
 from int_model.report import contrast, pictures
 from int_model.report.chart import Chart, running_scores
-from int_model.types import Box, Candidate, Image, Instance, IterationTrace, Patch, Segmentation, Trace
 
 _THUMB, _PHOTO, _PATCH, _MASK, _MAP = 224, 640, 112, 256, 160
 _MASK_COLOUR: Colour = PALETTE[0]

@@ -30,7 +30,7 @@ def start_backend(
         DemoError: it did not come up.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    program = [sys.executable, "-m", "ml_backend.cli"]
+    program = [sys.executable, "-m", "ml_backend.cli.main"]
     command = [*program, "serve", "--host", "127.0.0.1", "--port", str(port), "--profile", profile]
     env = os.environ | {
         "LABEL_STUDIO_URL": label_studio_url,

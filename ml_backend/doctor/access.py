@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ml_backend.addresses import AddressPolicy
-from ml_backend.images import FetchLimits, ImageFetcher
-from ml_backend.label_studio import LabelStudioClient
+from ml_backend.fetching.addresses import AddressPolicy
+from ml_backend.fetching.images import FetchLimits, ImageFetcher
+from ml_backend.labelstudio.client import LabelStudioClient
 from ml_backend.settings import Settings
 
 

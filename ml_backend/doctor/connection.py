@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ml_backend.addresses import is_public
 from ml_backend.doctor.findings import Finding, ok, problem, warning
+from ml_backend.fetching.addresses import is_public
 from ml_backend.settings import Settings
 
 CONNECTION, ADDRESS = "connection", "address"

@@ -16,9 +16,9 @@ from ml_backend.doctor.project import apply, examine_clicks, examine_config, exa
 from ml_backend.doctor.sample import examine_sample
 from ml_backend.doctor.server import Server, examine_server, examine_token, not_configured
 from ml_backend.doctor.tickets import examine_tickets
-from ml_backend.label_studio import LabelStudioClient, LabelStudioError
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
+from ml_backend.serving.model_loading import identify
 from ml_backend.settings import Settings
-from ml_backend.wiring import identify
 
 PROJECT, PROFILE = "project", "profile"
 _QUICK = 10.0

@@ -16,9 +16,9 @@ from sqlalchemy import literal, select
 
 from int_model.models.identity import folder_of, is_bundled
 from int_model.models.profile import Profile, Weights
-from ml_backend.database import Database, StoreError
 from ml_backend.doctor.findings import Finding, Level, ok, problem, split_cure, warning
 from ml_backend.settings import Settings
+from ml_backend.storage.database import Database, StoreError
 
 SETTINGS, DATABASE, SERVICE, WEIGHTS, MEMORY = "settings", "database", "backend", "weights", "memory"
 Probe = Callable[[], Mapping[str, Any]]

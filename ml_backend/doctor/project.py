@@ -7,13 +7,13 @@ from typing import Any
 
 from defusedxml.ElementTree import fromstring
 
-from ml_backend.attributes import unknown_attributes
 from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
-from ml_backend.label_config import ConfigError, LabelingConfig, parse_label_config
-from ml_backend.label_studio import LabelStudioClient, LabelStudioError
-from ml_backend.output_options import options_for
+from ml_backend.labelstudio.attributes import unknown_attributes
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
+from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig, parse_label_config
+from ml_backend.labelstudio.output_options import options_for
+from ml_backend.labelstudio.task_prompt import ConnectionParams, PromptError, parse_extra_params, prompt_of
 from ml_backend.settings import Settings
-from ml_backend.task_prompt import ConnectionParams, PromptError, parse_extra_params, prompt_of
 
 CONFIG, PREDICTIONS, SAMPLING, CLICKS = "labeling config", "predictions", "sampling", "clicks"
 _ANNOTATION = "Settings > Annotation > Use predictions to prelabel tasks"

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from int_model.imaging import ImageError, decode_image
+from int_model.io.errors import ImageError
+from int_model.io.images import decode_image
 from ml_backend.doctor.findings import Finding, ok, problem, split_cure
-from ml_backend.images import FetchError, ImageFetcher
-from ml_backend.label_config import ConfigError, LabelingConfig
-from ml_backend.label_studio import LabelStudioClient, LabelStudioError
+from ml_backend.fetching.images import FetchError, ImageFetcher
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
+from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig
 
 IMAGE = "sample image"
 _CURES = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
-from ml_backend.label_studio import LabelStudioClient, LabelStudioError, jwt_claims
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError, jwt_claims
 from ml_backend.settings import Settings
 
 SERVER, TOKEN = "label studio", "token"

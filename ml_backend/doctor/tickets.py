@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ml_backend.doctor.findings import Finding, ok, problem, warning
-from ml_backend.runs.queue import QueueError
-from ml_backend.runs.redis_queue import RedisQueue, SharedDatabaseError
+from ml_backend.runs.queues.base import QueueError
+from ml_backend.runs.queues.redis_queue import RedisQueue, SharedDatabaseError
 from ml_backend.settings import Settings
 
 REDIS = "redis"

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ml_backend.engine import BusyError, EngineError
-from ml_backend.images import FetchError
-from ml_backend.plan import Plan
+from ml_backend.fetching.images import FetchError
+from ml_backend.labelstudio.wire import TaskIn
 from ml_backend.runs.patience import WorkEndedError
-from ml_backend.service import Answer, Service
-from ml_backend.wire import TaskIn
+from ml_backend.serving.engine import BusyError, EngineError
+from ml_backend.serving.plan import Plan
+from ml_backend.serving.service import Answer, Service
 
 _FETCHES = 4
 _AWAY = 1.0

@@ -12,13 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from int_model.imaging import ImageError
-from ml_backend.database import StoreError
-from ml_backend.engine import EngineError
-from ml_backend.images import FetchError
-from ml_backend.label_config import ConfigError
-from ml_backend.label_studio import LabelStudioClient, LabelStudioError
-from ml_backend.plan import Plan
+from int_model.io.errors import ImageError
+from ml_backend.fetching.images import FetchError
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
+from ml_backend.labelstudio.label_config import ConfigError
+from ml_backend.labelstudio.task_prompt import PromptError
 from ml_backend.runs.annotating import PatientService, RunStopError
 from ml_backend.runs.ledger import Ledger, LedgerError
 from ml_backend.runs.listing import Existing, TaskView, existing, look_at
@@ -27,8 +25,10 @@ from ml_backend.runs.push import Finished, Pusher
 from ml_backend.runs.records import Records
 from ml_backend.runs.triage import pushed_before, triage
 from ml_backend.runs.types import Lease, Run, RunSpec, RunState, TaskResult, TaskState
-from ml_backend.service import Answer, Service
-from ml_backend.task_prompt import PromptError
+from ml_backend.serving.engine import EngineError
+from ml_backend.serving.plan import Plan
+from ml_backend.serving.service import Answer, Service
+from ml_backend.storage.database import StoreError
 
 _log = logging.getLogger(__name__)
 _OF_THE_TASK = (ConfigError, EngineError, FetchError, ImageError, PromptError)

@@ -7,22 +7,22 @@ import logging
 import threading
 from typing import Any
 
-from ml_backend.images import ImageFetcher
-from ml_backend.label_studio import LabelStudioClient
-from ml_backend.runs.api import RunsAccess
+from ml_backend.api.run_pictures import Pictures
+from ml_backend.api.runs import RunsAccess
+from ml_backend.context import batch_client
+from ml_backend.fetching.images import ImageFetcher
+from ml_backend.labelstudio.client import LabelStudioClient
 from ml_backend.runs.batch import BatchWorker
 from ml_backend.runs.from_predict import PredictRuns
 from ml_backend.runs.ledger import Ledger
-from ml_backend.runs.local import LocalQueue
 from ml_backend.runs.manager import Runs
 from ml_backend.runs.owners import new_owner
-from ml_backend.runs.pictures import Pictures
-from ml_backend.runs.queue import QueueError
-from ml_backend.runs.redis_queue import RedisQueue
-from ml_backend.runs.workshop import batch_client
-from ml_backend.service import Service
+from ml_backend.runs.queues.base import QueueError
+from ml_backend.runs.queues.local import LocalQueue
+from ml_backend.runs.queues.redis_queue import RedisQueue
+from ml_backend.serving.service import Service
 from ml_backend.settings import Settings
-from ml_backend.store import Store
+from ml_backend.storage.store import Store
 
 _log = logging.getLogger(__name__)
 

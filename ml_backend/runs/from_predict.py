@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from ml_backend.database import Database, StoreError
 from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.manager import Runs, RunsError
-from ml_backend.runs.queue import QueueError
-from ml_backend.runs.tables import RunRow, TaskRow
+from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.types import RunState, TaskState
+from ml_backend.storage.database import Database, StoreError
+from ml_backend.storage.run_tables import RunRow, TaskRow
 
 _log = logging.getLogger(__name__)
 _PART = 500
@@ -23,7 +23,7 @@ _TAKEN = _PUSHED | {TaskState.PENDING}
 
 
 class PredictRuns:
-    """`ml_backend.service.LateTasks` over the ledger. Blocking.
+    """`ml_backend.serving.service.LateTasks` over the ledger. Blocking.
 
     Args:
         database: the ledger's.

@@ -15,13 +15,13 @@ from dataclasses import asdict
 from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ml_backend.database import Database, StoreError, epoch_now
 from ml_backend.runs import pace, rows
 from ml_backend.runs.errors import LedgerError, RunExistsError, UnknownRunError
 from ml_backend.runs.owners import pid_of
 from ml_backend.runs.rows import MOST_ATTEMPTS, Counts, key_of
-from ml_backend.runs.tables import LeaseRow, RunRow, TaskRow
 from ml_backend.runs.types import Lease, Progress, Run, RunSpec, RunState, TaskRecord, TaskResult, TaskState
+from ml_backend.storage.database import Database, StoreError, epoch_now
+from ml_backend.storage.run_tables import LeaseRow, RunRow, TaskRow
 
 __all__ = ["MOST_ATTEMPTS", "Ledger", "LedgerError", "RunExistsError", "UnknownRunError"]
 

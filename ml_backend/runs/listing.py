@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_backend.label_studio import LabelStudioClient
-from ml_backend.wire import TaskIn, parse_task
+from ml_backend.labelstudio.client import LabelStudioClient
+from ml_backend.labelstudio.wire import TaskIn, parse_task
 
 PAGE = 100
 """Tasks per request: a hundred ids fit into the address, which proxies cut at a few thousand characters."""

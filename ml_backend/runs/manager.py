@@ -7,15 +7,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ml_backend.label_studio import LabelStudioClient, LabelStudioError
-from ml_backend.plan import Plan
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
+from ml_backend.labelstudio.task_prompt import PromptError, prompt_of
 from ml_backend.runs.batch import config_hash
 from ml_backend.runs.ledger import Ledger, RunExistsError
 from ml_backend.runs.listing import list_tasks
-from ml_backend.runs.queue import RunQueue
+from ml_backend.runs.queues.base import RunQueue
 from ml_backend.runs.types import Progress, Run, RunSpec, RunState, TaskRecord, TaskState
-from ml_backend.store import Project
-from ml_backend.task_prompt import PromptError, prompt_of
+from ml_backend.serving.plan import Plan
+from ml_backend.storage.store import Project
 
 _TOGGLE = "Settings > Annotation > Use predictions to prelabel tasks"
 _VERSION_PREFIX = "int-"

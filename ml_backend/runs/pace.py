@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, func, select
 
-from ml_backend.database import Database, epoch_now
-from ml_backend.runs.tables import PaceRow
+from ml_backend.storage.database import Database, epoch_now
+from ml_backend.storage.run_tables import PaceRow
 
 SLOT = 5
 """Seconds of one slot."""

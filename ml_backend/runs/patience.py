@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from ml_backend.label_studio import LabelStudioError
+from ml_backend.labelstudio.client import LabelStudioError
 
 _log = logging.getLogger(__name__)
 _FIRST, _LONGEST = 1.0, 30.0

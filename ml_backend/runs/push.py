@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ml_backend.label_studio import LabelStudioClient, LabelStudioError
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.runs.listing import Existing, existing, look_at
 from ml_backend.runs.patience import Patience
 from ml_backend.runs.types import Lease, TaskResult, TaskState

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from ml_backend.database import StoreError
+from ml_backend.storage.database import StoreError
 
 _TRIES = 6
 T = TypeVar("T")

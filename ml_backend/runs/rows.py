@@ -25,10 +25,10 @@ from sqlalchemy import (
     update,
 )
 
-from ml_backend.database import epoch_now
 from ml_backend.runs.errors import UnknownRunError
-from ml_backend.runs.tables import LeaseRow, RunRow, TaskRow
 from ml_backend.runs.types import Lease, Run, RunSpec, RunState, TaskRecord, TaskResult, TaskState
+from ml_backend.storage.database import epoch_now
+from ml_backend.storage.run_tables import LeaseRow, RunRow, TaskRow
 
 Counts = Counter[TaskState]
 """By how much the number of tasks in each state changes."""

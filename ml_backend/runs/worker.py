@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 import dramatiq
 
 from ml_backend.runs.errors import UnknownRunError
-from ml_backend.runs.queue import QueueError, Work
-from ml_backend.runs.redis_queue import ACTOR, QUEUE, TICKETS_PER_WORKER, RedisQueue
+from ml_backend.runs.queues.base import QueueError, Work
+from ml_backend.runs.queues.redis_queue import ACTOR, QUEUE, TICKETS_PER_WORKER, RedisQueue
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 100

@@ -12,12 +12,12 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from int_model.prompts import TaskPrompt
-from int_model.types import Image, Segmentation
-from ml_backend.cli import app
-from ml_backend.runs import workshop
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Image, Segmentation
+from ml_backend import context as workshop
+from ml_backend.cli.main import app
+from ml_backend.serving.model_loading import ModelIdentity
 from ml_backend.settings import Settings
-from ml_backend.wiring import ModelIdentity
 from tests.integration.ml_backend.harness import RedThings
 
 

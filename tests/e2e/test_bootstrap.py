@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from int_model.datasets.contents import Selection
 from int_model.datasets.review import ReviewWriter
 from int_model.models import suite as suites
-from ml_backend import cli
+from ml_backend.cli import main as cli
 from ml_backend.demo.client import LabelStudioSession
 from ml_backend.demo.server import LabelStudioServer
-from ml_backend.regions.decode import decode_region
+from ml_backend.labelstudio.regions.decode import decode_region
 from tests.e2e.browser import find_chromium, open_page
 from tests.e2e.conftest import ARTIFACTS
 from tests.unit.fakes import fake_suite, scene

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ml_backend.demo.projects import plan_projects
 from ml_backend.demo.samples import by_task, load_samples, samples_folder
-from ml_backend.regions.decode import decode_region
+from ml_backend.labelstudio.regions.decode import decode_region
 from tests.e2e import pictures
 from tests.e2e.conftest import World
 

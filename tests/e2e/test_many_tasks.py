@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance
 from ml_backend.demo.backend import start_backend
 from ml_backend.demo.processes import free_port
 from ml_backend.demo.samples import load_samples, samples_folder
-from ml_backend.label_studio import jwt_claims
+from ml_backend.labelstudio.client import jwt_claims
 from tests.e2e import pictures
 from tests.e2e.conftest import LOGS, World
 from tests.e2e.test_annotation import annotate

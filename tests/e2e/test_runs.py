@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from ml_backend.cli import app
+from ml_backend.cli.main import app
 from ml_backend.demo.server import LabelStudioServer
 from tests.e2e.bad_line import bad_line
 from tests.e2e.conftest import ROOT, Login

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from ml_backend.demo.samples import Sample, load_samples, samples_folder
-from ml_backend.regions.decode import decode_region
+from ml_backend.labelstudio.regions.decode import decode_region
 from tests.e2e import pictures
 from tests.e2e.annotator import Annotator, Place
 from tests.e2e.conftest import ARTIFACTS, World

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from ml_backend.context import Workshop
 from ml_backend.demo.client import LabelStudioSession
 from ml_backend.demo.processes import Child
 from ml_backend.demo.server import LabelStudioServer
-from ml_backend.runs.redis_queue import RedisQueue
+from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunState, TaskState
-from ml_backend.runs.workshop import Workshop
 from ml_backend.settings import Settings
 from tests.e2e.conftest import LOGS, Login
 from tests.integration.runs.redis_server import redis_server

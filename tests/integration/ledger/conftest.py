@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.database import Database
+from ml_backend.storage.database import Database
 from tests.integration.ledger.postgres import Server, find_binaries, postgres_server
 
 

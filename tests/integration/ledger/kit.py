@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 
-from ml_backend.database import Database
 from ml_backend.runs.ledger import Ledger
-from ml_backend.runs.tables import LeaseRow, TaskRow
 from ml_backend.runs.types import RunSpec, TaskResult, TaskState
+from ml_backend.storage.database import Database
+from ml_backend.storage.run_tables import LeaseRow, TaskRow
 
 SPEC = RunSpec(
     project=7,

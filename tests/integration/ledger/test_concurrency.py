@@ -9,9 +9,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from ml_backend.database import Database
 from ml_backend.runs.ledger import Ledger, LedgerError
 from ml_backend.runs.types import RunState, TaskState
+from ml_backend.storage.database import Database
 from tests.integration.ledger.kit import SPEC, check, done
 
 WORKER = """
@@ -19,7 +19,7 @@ import json, os, sys, time
 address, run, manner, minutes = sys.argv[1:]
 real = time.time
 time.time = lambda: real() + 60 * float(minutes)
-from ml_backend.database import Database
+from ml_backend.storage.database import Database
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.owners import new_owner
 from ml_backend.runs.types import RunState, TaskResult, TaskState

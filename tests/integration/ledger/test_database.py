@@ -15,16 +15,16 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import create_engine, inspect, text
 
-from ml_backend.database import Database, StoreError
 from ml_backend.doctor import own
 from ml_backend.doctor.findings import Level
-from ml_backend.migrations import config
 from ml_backend.settings import Settings
-from ml_backend.store import Project, ProjectRow, ResultRow, Store
-from ml_backend.tables import metadata
+from ml_backend.storage.database import Database, StoreError
+from ml_backend.storage.migrations import config
+from ml_backend.storage.store import Project, ProjectRow, ResultRow, Store
+from ml_backend.storage.tables import metadata
 from tests.integration.ledger.postgres import Server
 
-OPEN = "import sys; from ml_backend.database import Database; Database(sys.argv[1]).close()"
+OPEN = "import sys; from ml_backend.storage.database import Database; Database(sys.argv[1]).close()"
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_code_uses(database: Database) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import func, select, update
 
-from ml_backend.database import Database
 from ml_backend.runs.ledger import MOST_ATTEMPTS, Ledger, LedgerError, RunExistsError, UnknownRunError
 from ml_backend.runs.owners import new_owner, pid_of, process_lives, this_host
-from ml_backend.runs.tables import PaceRow, RunRow, TaskRow
 from ml_backend.runs.types import RunState, TaskResult, TaskState
+from ml_backend.storage.database import Database
+from ml_backend.storage.run_tables import PaceRow, RunRow, TaskRow
 from tests.integration.ledger.kit import SPEC, check, done, let_expire, spec
 
 LIVE, OTHER = "here:1:a", "here:2:b"

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from PIL import Image as PilImage
 from typer.testing import CliRunner, Result
 
-from int_model.medical.dicom import decode_dicom
-from int_model.medical.sources import Source, mapping_from_json, mapping_to_json
-from ml_backend.cli import app
-from ml_backend.medical_command import masks_of_export
-from ml_backend.regions.bitmask import encode_bitmask
-from ml_backend.regions.rle import encode_mask
-from tests.unit.int_model.medical.files import SECRETS, ct, nifti
+from int_model.io.medical.dicom import decode_dicom
+from int_model.io.medical.sources import Source, mapping_from_json, mapping_to_json
+from ml_backend.cli.main import app
+from ml_backend.cli.medical import masks_of_export
+from ml_backend.labelstudio.regions.bitmask import encode_bitmask
+from ml_backend.labelstudio.regions.rle import encode_mask
+from tests.unit.int_model.io.medical.files import SECRETS, ct, nifti
 
 
 def run(*args: object) -> Result:
@@ -122,7 +122,7 @@ def test_nothing_about_patients_is_written(clinic: Path, tmp_path: Path) -> None
 def test_pictures_are_what_the_decoder_shows(clinic: Path, tmp_path: Path) -> None:
     assert run("prepare", clinic / "PID-4711", "--out", tmp_path / "out", "--window", "40,200").exit_code == 0
     (path,) = (tmp_path / "out" / "images").iterdir()
-    from int_model.medical.windows import Window
+    from int_model.io.medical.windows import Window
 
     expected = decode_dicom((clinic / "PID-4711" / "IM0001").read_bytes(), window=Window(40, 200))
     with PilImage.open(path) as picture:

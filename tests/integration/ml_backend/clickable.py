@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from int_model.interactive import ClickSegmenter, SharedSegmenter
+from int_model.core.types import Box, Image, Mask
+from int_model.interactive.clicks import ClickSegmenter, SharedSegmenter
 from int_model.models.protocols import MaskPrompt, MaskProposal
-from int_model.types import Box, Image, Mask
 from tests.integration.ml_backend.harness import RedThings
 
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ml_backend.images import ImageFetcher
-from ml_backend.label_studio import LabelStudioClient
+from ml_backend.fetching.images import ImageFetcher
+from ml_backend.labelstudio.client import LabelStudioClient
 from tests.integration.ml_backend.harness import (
     LabelStudioStub,
     fake_jwt,

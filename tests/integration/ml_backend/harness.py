@@ -20,13 +20,13 @@ import numpy as np
 import uvicorn
 from PIL import Image as PilImage
 
-from int_model.prompts import TaskPrompt
-from int_model.types import Image, Instance, Segmentation, Trace
-from ml_backend.addresses import Resolver, resolve
-from ml_backend.app import create_app
-from ml_backend.regions.decode import decode_region
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Image, Instance, Segmentation, Trace
+from ml_backend.api.app import create_app
+from ml_backend.fetching.addresses import Resolver, resolve
+from ml_backend.labelstudio.regions.decode import decode_region
+from ml_backend.serving.model_loading import ModelIdentity
 from ml_backend.settings import Settings
-from ml_backend.wiring import ModelIdentity
 
 IDENTITY = ModelIdentity("fake", "int", "0" * 64)
 POLYGONS = (

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from ml_backend.cli import app
+from ml_backend.cli.main import app
 from ml_backend.demo.processes import free_port
 from ml_backend.doctor import own
 from ml_backend.doctor.command import run

@@ -242,7 +242,7 @@ def slow_body(w: World) -> str:
         pytest.MonkeyPatch.context() as patch,
         socket.create_connection((address.host, address.port or 0), timeout=10) as wire,
     ):
-        patch.setattr("ml_backend.http_guard._BODY_SECONDS", 0.3)
+        patch.setattr("ml_backend.api.middleware._BODY_SECONDS", 0.3)
         wire.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
         return wire.recv(65536).decode()
 

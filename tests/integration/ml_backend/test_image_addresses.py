@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ml_backend.addresses import AddressPolicy
-from ml_backend.images import FetchError, FetchLimits
+from ml_backend.fetching.addresses import AddressPolicy
+from ml_backend.fetching.images import FetchError, FetchLimits
 from tests.integration.ml_backend.fetching import FILE, connect, fetch, resolves
 from tests.integration.ml_backend.harness import (
     LabelStudioStub,

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from ml_backend.regions.bitmask import decode_bitmask, encode_bitmask
-from ml_backend.regions.rle import encode_mask
+from ml_backend.labelstudio.regions.bitmask import decode_bitmask, encode_bitmask
+from ml_backend.labelstudio.regions.rle import encode_mask
 from tests.integration.ml_backend.clickable import Clickable
 from tests.integration.ml_backend.harness import GOOD, Backend, backend, data_url, encoded, overlap, picture, red
 

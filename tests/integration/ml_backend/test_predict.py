@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from ml_backend.label_config import parse_label_config
-from ml_backend.validation import problem
-from ml_backend.wire import RegionOut
+from ml_backend.labelstudio.label_config import parse_label_config
+from ml_backend.labelstudio.validation import problem
+from ml_backend.labelstudio.wire import RegionOut
 from tests.integration.ml_backend.harness import (
     CONFIGS,
     GOOD,

@@ -21,7 +21,7 @@ class Served:
     def __init__(self, folder: Path) -> None:
         env = {name: value for name, value in os.environ.items() if not name.startswith(("INT_", "LABEL_STUDIO"))}
         env |= {"INT_DATA_DIR": str(folder), "LABEL_STUDIO_API_KEY": "hunter2", "NO_PROXY": "127.0.0.1"}
-        command = [sys.executable, "-m", "ml_backend.cli", "serve", "--host", "127.0.0.1", "--port", "0"]
+        command = [sys.executable, "-m", "ml_backend.cli.main", "serve", "--host", "127.0.0.1", "--port", "0"]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self.lines: list[str] = []
         self.address: str | None = None

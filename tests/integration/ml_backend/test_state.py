@@ -191,7 +191,7 @@ def test_concurrent_requests_share_micro_batches(tmp_path: Path) -> None:
 def test_an_unexpected_failure_is_one_failed_task_with_an_incident_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ml_backend.service.draw", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("ml_backend.serving.service.draw", lambda *_, **__: 1 / 0)
     with backend(tmp_path) as running:
         assert running.predict(GOOD) == [[]]
         assert "incident" in running.problems()
@@ -221,7 +221,7 @@ def test_versions_differ_with_everything_that_changes_the_output(tmp_path: Path)
 
 def test_the_whole_loop_over_the_wire(tmp_path: Path) -> None:
     """The INT pipeline itself, on the fake models of its own tests."""
-    from int_model.strategies import make_strategy
+    from int_model.strategies.registry import make_strategy
     from tests.unit.fakes import TASK, fake_suite, scene
 
     image, (frog, snake) = scene(objects=[("frog", 30, 40, 15), ("snake", 90, 60, 14)])

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.addresses import AddressPolicy
-from ml_backend.images import FetchError
-from ml_backend.label_studio import LabelStudioClient, LabelStudioError, Origin, Tokens, jwt_claims, retry_after
+from ml_backend.fetching.addresses import AddressPolicy
+from ml_backend.fetching.images import FetchError
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError, Origin, Tokens, jwt_claims, retry_after
 from tests.integration.ml_backend.fetching import FILE, PAT, connect, fetch
 from tests.integration.ml_backend.harness import (
     POLYGONS,

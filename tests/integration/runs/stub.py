@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image as PilImage
 
-from int_model.prompts import TaskPrompt
-from int_model.types import Image, Instance, Segmentation, Trace
-from ml_backend.wiring import ModelIdentity
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Image, Instance, Segmentation, Trace
+from ml_backend.serving.model_loading import ModelIdentity
 
 IDENTITY = ModelIdentity("stub", "int", "5" * 64)
 CONFIG = (
@@ -60,8 +60,8 @@ def _shift_clock(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    from ml_backend.serve_command import load_settings
-    from ml_backend.worker_command import run
+    from ml_backend.cli.serve import load_settings
+    from ml_backend.cli.worker import run
 
     _shift_clock(float(os.environ.get("STUB_CLOCK", "0")))
     run(

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from ml_backend.label_studio import LabelStudioError
+from ml_backend.context import Workshop
+from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.runs.batch import BatchWorker
 from ml_backend.runs.listing import existing, list_tasks, look_at
-from ml_backend.runs.local import LocalQueue
 from ml_backend.runs.manager import RunsError
 from ml_backend.runs.owners import new_owner
+from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.types import Run, RunState, TaskRecord, TaskResult, TaskState
-from ml_backend.runs.workshop import Workshop
 from ml_backend.settings import Settings
 from tests.integration.ml_backend.harness import IDENTITY, POLYGONS, RedThings
 from tests.integration.runs.fake_label_studio import FakeLabelStudio, Fault, served

@@ -12,7 +12,7 @@ import pytest
 
 from ml_backend.doctor.findings import Level
 from ml_backend.doctor.tickets import examine_tickets
-from ml_backend.runs.redis_queue import RedisQueue
+from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.settings import Settings
 from tests.integration.runs.redis_server import RedisServer, redis_server
 
@@ -39,7 +39,7 @@ def test_commands_end_with_one_sentence(shared: RedisServer, command: str, tmp_p
         "INT_DATA_DIR": str(tmp_path),
         "INT_PORT": "0",
     }
-    program = [sys.executable, "-m", "ml_backend.cli", command]
+    program = [sys.executable, "-m", "ml_backend.cli.main", command]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     said = done.stderr.strip().splitlines()
@@ -87,7 +87,7 @@ def test_a_worker_needs_redis_and_label_studio(server: RedisServer, tmp_path: Pa
     for given, wanted in (({}, "a worker needs REDIS_URL"), ({"REDIS_URL": server.url}, "set LABEL_STUDIO_URL")):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LABEL_STUDIO")}
         environment |= {"INT_DATA_DIR": str(tmp_path), **given}
-        program = [sys.executable, "-m", "ml_backend.cli", "worker"]
+        program = [sys.executable, "-m", "ml_backend.cli.main", "worker"]
         done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 2
         assert wanted in done.stderr

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.runs.queue import QueueError
-from ml_backend.runs.redis_queue import TICKETS_PER_WORKER, RedisQueue, SharedDatabaseError
+from ml_backend.runs.queues.base import QueueError
+from ml_backend.runs.queues.redis_queue import TICKETS_PER_WORKER, RedisQueue, SharedDatabaseError
 from ml_backend.runs.worker import TicketWorker
 from tests.integration.runs.redis_server import RedisServer, redis_server
 

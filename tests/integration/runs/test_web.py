@@ -18,7 +18,7 @@ from PIL import Image as PilImage
 
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.types import TaskState
-from ml_backend.store import Store
+from ml_backend.storage.store import Store
 from tests.integration.ml_backend.harness import IDENTITY, POLYGONS, Backend, backend, encoded, picture
 from tests.integration.runs.redis_server import redis_server
 from tests.integration.runs.small_label_studio import TOKEN, SmallLabelStudio, small_label_studio
@@ -137,7 +137,7 @@ def test_two_press_the_button_at_once(running: Backend) -> None:
 def test_a_large_project_is_listed_in_the_background(
     running: Backend, fake: SmallLabelStudio, monkeypatch: pytest.MonkeyPatch, accept: dict[str, str]
 ) -> None:
-    monkeypatch.setattr("ml_backend.runs.api._LISTING_SECONDS", 0.3)
+    monkeypatch.setattr("ml_backend.api.runs._LISTING_SECONDS", 0.3)
     fake.slow = threading.Event()
     answer = running.client.post("/runs", json={"project": 1}, headers=accept)
     assert answer.status_code == (303 if accept else 202), answer.text
@@ -151,7 +151,7 @@ def test_a_large_project_is_listed_in_the_background(
 def test_the_backend_ends_while_a_project_is_listed(
     tmp_path: Path, fake: SmallLabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ml_backend.runs.api._LISTING_SECONDS", 0.1)
+    monkeypatch.setattr("ml_backend.api.runs._LISTING_SECONDS", 0.1)
     monkeypatch.setattr("ml_backend.runs.listing.PAGE", 2)
     fake.slow = threading.Event()
     with connected(tmp_path / "data", fake) as running:

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from ml_backend.context import Workshop
 from ml_backend.demo.processes import Child
-from ml_backend.runs.redis_queue import RedisQueue
+from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunState, TaskState
-from ml_backend.runs.workshop import Workshop
 from ml_backend.settings import Settings
 from tests.integration.ledger.postgres import find_binaries, postgres_server
 from tests.integration.ml_backend.harness import backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from int_model.types import (
+from int_model.core.types import (
     Box,
     Candidate,
     Detection,

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from int_model.config import IntConfig
-from ml_backend.label_config import parse_label_config
-from ml_backend.output_options import OutputOptions
+from int_model.core.config import IntConfig
+from ml_backend.labelstudio.label_config import parse_label_config
+from ml_backend.labelstudio.output_options import OutputOptions
+from ml_backend.labelstudio.task_prompt import ConnectionParams, parse_extra_params
+from ml_backend.serving.model_loading import ModelIdentity, identify
+from ml_backend.serving.versions import model_version
 from ml_backend.settings import Settings
-from ml_backend.task_prompt import ConnectionParams, parse_extra_params
-from ml_backend.versions import model_version
-from ml_backend.wiring import ModelIdentity, identify
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +151,7 @@ def test_the_identity_is_known_without_loading_anything() -> None:
     import sys
 
     code = (
-        "import sys; from ml_backend.app import create_app; from ml_backend.settings import Settings; "
+        "import sys; from ml_backend.api.app import create_app; from ml_backend.settings import Settings; "
         "create_app(Settings(profile='nano')); print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

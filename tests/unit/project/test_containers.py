@@ -15,7 +15,7 @@ import pytest
 import yaml
 from compose_spec import ComposeSpecification, PyCompose
 
-from ml_backend.cli import app as cli
+from ml_backend.cli.main import app as cli
 from ml_backend.demo.processes import free_port
 from ml_backend.demo.server import REQUIREMENTS
 

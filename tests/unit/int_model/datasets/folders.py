@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from PIL import Image as PilImage
 
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Image, Instance, Mask, Segmentation, Trace
 from int_model.datasets.collect import collect, make_plan
 from int_model.datasets.contents import Contents, Item, LabelPlan, Selection, survey
 from int_model.datasets.store import Store
-from int_model.prompts import TaskPrompt
-from int_model.types import Image, Instance, Mask, Segmentation, Trace
 
 SIZE = (48, 64)
 LABELS = (LabelPlan("Ring", "rings", "key-rings"), LabelPlan("Pair", "pairs", "key-pairs"))

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
+from int_model.core.task_prompt import TaskPrompt
 from int_model.datasets.collect import known_file, make_plan, result_key
 from int_model.datasets.records import Result, StoredObject, decode_mask, encode_mask, measure
 from int_model.datasets.store import Store, StoreError
-from int_model.prompts import TaskPrompt
 from tests.unit.int_model.datasets.folders import LABELS, Shapes, fill, picture, shapes
 
 KEYS = [plan.key for plan in LABELS]

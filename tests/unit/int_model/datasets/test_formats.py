@@ -21,10 +21,10 @@ from int_model.datasets.contents import Contents, Item, LabelPlan, Selection
 from int_model.datasets.lists import ImagesWriter, ListWriter
 from int_model.datasets.names import common_root, flat_names, relative_name
 from int_model.datasets.png import PngWriter
-from int_model.datasets.polygons import join_rings, part_rings
 from int_model.datasets.store import Store
 from int_model.datasets.yolo import YoloWriter
-from int_model.rings import rasterise
+from int_model.masks.polygons import join_rings, part_rings
+from int_model.masks.rings import rasterise
 from tests.unit.int_model.datasets.folders import LABELS, filled, items
 
 VALUES = (10, 0, 60, 90, 0, 120, 150, 180)

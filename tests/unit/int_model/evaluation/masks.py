@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from int_model.types import Mask
+from int_model.core.types import Mask
 
 
 def blob(rng: np.random.Generator, height: int = 48, width: int = 64) -> Mask:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from int_model.config import IntConfig
+from int_model.core.config import IntConfig
 from int_model.evaluation.ablations import ABLATIONS, FULL, ablation_variants, printed
 
 

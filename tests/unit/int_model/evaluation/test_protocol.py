@@ -7,8 +7,8 @@ import py_sod_metrics
 import pytest
 from PIL import Image as PilImage
 
+from int_model.core.types import Instance, Segmentation, Trace
 from int_model.evaluation.protocol import PROTOCOLS, score
-from int_model.types import Instance, Segmentation, Trace
 from tests.unit.int_model.evaluation.masks import blob, soft
 
 

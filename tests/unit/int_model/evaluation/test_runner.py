@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from int_model.config import ConfigError, IntConfig
+from int_model.core.config import ConfigError, IntConfig
+from int_model.core.options import nested
+from int_model.core.types import Image
 from int_model.evaluation import BrokenExample, Example, Variant, evaluate, load_evaluation, save_evaluation
-from int_model.options import nested
-from int_model.types import Image
 from tests.unit.fakes import TASK, FakeSegmenter, fake_suite, scene
 
 VARIANTS = [Variant("full"), Variant("-PNM", config={"switches.pnm": False}), Variant("detector", "grounded_sam")]

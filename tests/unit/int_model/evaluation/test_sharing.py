@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from int_model.config import IntConfig
+from int_model.core.config import IntConfig
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Box
 from int_model.evaluation import Example, Variant, ablation_variants, evaluate
 from int_model.evaluation.sharing import SharedCalls
 from int_model.models.protocols import ContrastiveVisionLanguage, MaskPrompt, VisionLanguage
-from int_model.prompts import TaskPrompt
-from int_model.strategies import STRATEGIES, make_strategy
-from int_model.types import Box
+from int_model.strategies.registry import STRATEGIES, make_strategy
 from tests.unit.fakes import TASK, FakeSegmenter, FakeVlm, fake_suite, scene
 
 IMAGES = [

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from defusedxml import ElementTree
 
-from ml_backend.clicks import parse_click, target_of
 from ml_backend.demo.processes import DemoError
 from ml_backend.demo.projects import plan_projects
 from ml_backend.demo.run import outcome_of
 from ml_backend.demo.samples import Sample, by_task, load_samples, samples_folder
-from ml_backend.label_config import parse_label_config
+from ml_backend.labelstudio.clicks import parse_click, target_of
+from ml_backend.labelstudio.label_config import parse_label_config
 
 POLYGON = {"type": "polygonlabels", "value": {"points": [[0, 0], [1, 0], [1, 1]], "polygonlabels": ["Polyp"]}}
 BRUSH = {"type": "brushlabels", "value": {"format": "rle", "rle": [0], "brushlabels": ["Polyp"]}}

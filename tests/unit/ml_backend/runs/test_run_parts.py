@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_backend.label_studio import LabelStudioError
+from ml_backend.cli.watch import counts, duration, pace, summary
+from ml_backend.labelstudio.client import LabelStudioError
+from ml_backend.labelstudio.wire import TaskIn
 from ml_backend.runs.listing import Existing, TaskView
 from ml_backend.runs.manager import our_connection, toggle_warnings, with_prompt
 from ml_backend.runs.patience import Patience, WorkEndedError
 from ml_backend.runs.triage import pushed_before, triage
 from ml_backend.runs.types import Lease, Progress, Run, RunSpec, RunState, TaskRecord, TaskState
-from ml_backend.runs.watch import counts, duration, pace, summary
-from ml_backend.wire import TaskIn
 
 SPEC = RunSpec(7, "<View/>", None, "int-v-1", "a cat", "int", "hash")
 

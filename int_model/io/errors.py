@@ -1,0 +1,13 @@
+"""What every reader of images refuses, and how large an image may be."""
+
+from __future__ import annotations
+
+MAX_PIXELS = 100_000_000
+"""The largest ``width * height`` that is decoded unless a caller says otherwise."""
+
+MAX_BYTES = 512 * 1024 * 1024
+"""The largest file that is read."""
+
+
+class ImageError(ValueError):
+    """The bytes are not an image that can be used; the message says why and names the remedy."""

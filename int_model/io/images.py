@@ -1,0 +1,187 @@
+"""Bytes to pixels, once and safely: every image enters the program through this module."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, UnidentifiedImageError
+from PIL import Image as PilImage
+
+from int_model.core.types import Image
+from int_model.io.errors import MAX_BYTES, MAX_PIXELS, ImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""Pillow's names of the raster formats that are accepted. Formats that run programs (SVG, PostScript) never are."""
+
+
+_DEPTHS = (8, 10, 12, 14, 16)
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+_NOT_IMAGES = (
+    (b"<svg", "SVG"),
+    (b"<!doctype html", "HTML"),
+    (b"<html", "HTML"),
+    (b"<?xml", "XML"),
+    (b"%pdf", "PDF"),
+    (b"%!ps", "PostScript"),
+    (b"pk\x03\x04", "a ZIP archive"),
+    (b"{", "JSON"),
+)
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode an encoded image to ``uint8 [H, W, 3]``, RGB and upright.
+
+    The format is found from the content, never from a name. The size is checked before any pixel is decoded. The
+    EXIF orientation is applied as browsers do; of several frames the first is taken; transparency is laid on white;
+    CMYK, palettes and one-bit images are converted. Grey values of more than 8 bits are scaled by the smallest of
+    10, 12, 14 or 16 bits that holds the brightest of them (a 12-bit scan in a 16-bit file stays visible); signed
+    and floating-point grey is stretched from its minimum to its maximum, except floats within ``[0, 1]``.
+
+    Args:
+        data: the whole file.
+        max_pixels: the largest ``width * height`` that is decoded.
+
+    Raises:
+        ImageError: empty, of another format, truncated, damaged, or larger than ``max_pixels``.
+    """
+    if not data:
+        raise ImageError("the file is empty; upload the image again")
+    try:
+        picture = PilImage.open(io.BytesIO(data), formats=_formats())
+    except PilImage.DecompressionBombError:
+        raise ImageError(_too_large(None, max_pixels)) from None
+    except UnidentifiedImageError:
+        raise ImageError(_unknown(data)) from None
+    except _BROKEN as error:
+        raise ImageError(_damaged(error)) from error
+    with picture:
+        width, height = picture.size
+        if width < 1 or height < 1:
+            raise ImageError("the image has no pixels; upload it again")
+        if width * height > max_pixels:
+            raise ImageError(_too_large((width, height), max_pixels))
+        try:
+            picture.load()
+            pixels = _to_rgb(picture)
+        except PilImage.DecompressionBombError:
+            raise ImageError(_too_large(None, max_pixels)) from None
+        except MemoryError:
+            raise ImageError(_too_large((width, height), max_pixels)) from None
+        except _BROKEN as error:
+            raise ImageError(_damaged(error)) from error
+        return np.ascontiguousarray(_upright(pixels, _orientation(picture)))
+
+
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image:
+    """Read an image file; as :func:`decode_image`, and single-frame DICOM (with the extra ``medical``).
+
+    DICOM is read from files only, not from what comes over the network.
+
+    Raises:
+        ImageError: as :func:`decode_image`, or the file is missing, unreadable, not a regular file, or too long.
+    """
+    file = Path(path)
+    try:
+        if not file.is_file():
+            raise ImageError(f"{file} is not a file")
+        if file.stat().st_size > max_bytes:
+            raise ImageError(f"{file} has more than {max_bytes} bytes; make it smaller")
+        data = file.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{file} cannot be read: {error.strerror or error}") from error
+    try:
+        if data[128:132] == b"DICM":
+            from int_model.io.medical.dicom import decode_dicom  # its libraries are optional
+
+            return decode_dicom(data, max_pixels=max_pixels)
+        return decode_image(data, max_pixels=max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{file}: {error}") from error
+
+
+def prepare() -> None:
+    """Import Pillow's formats now; else the first image does, which holds up the whole program for 0.3 s."""
+    _formats()
+
+
+def _formats() -> list[str]:
+    PilImage.init()
+    return [name for name in FORMATS if name in PilImage.OPEN]
+
+
+def _unknown(data: bytes) -> str:
+    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    looks = next((name for magic, name in _NOT_IMAGES if head.startswith(magic)), None)
+    if looks is None and head and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
+        looks = "text"
+    guess = f" (it looks like {looks})" if looks else ""
+    return f"this is not an image in a supported format{guess}; use one of {', '.join(FORMATS)}"
+
+
+def _damaged(error: BaseException) -> str:
+    return f"the image is truncated or damaged ({error or type(error).__name__}); upload it again"
+
+
+def _too_large(size: tuple[int, int] | None, max_pixels: int) -> str:
+    what = f"{size[0]} x {size[1]} pixels" if size else "far too many pixels"
+    return f"the image has {what}, the limit is {max_pixels} in all; make it smaller or raise the limit"
+
+
+def _orientation(picture: PilImage.Image) -> int:
+    """The EXIF orientation 1..8; 1 where there is none or it makes no sense.
+
+    Only the EXIF block counts: Pillow would also believe XMP, browsers do not, and then masks would be turned
+    against the picture. (Pillow has already turned a TIFF by now, and keeps no EXIF block for it.)
+    """
+    block = picture.info.get("exif")
+    if not isinstance(block, bytes):
+        return 1
+    exif = PilImage.Exif()
+    try:
+        exif.load(block)
+        value = exif.get(ExifTags.Base.Orientation, 1)
+    except _BROKEN:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(pixels: Image, orientation: int) -> Image:
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _to_rgb(picture: PilImage.Image) -> Image:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        grey = _grey_to_8_bits(np.asarray(picture))
+        return np.repeat(grey[..., None], 3, axis=2)
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        ground = PilImage.new("RGBA", layer.size, (255, 255, 255, 255))
+        return np.asarray(PilImage.alpha_composite(ground, layer).convert("RGB"))
+    return np.asarray(picture.convert("RGB"))
+
+
+def _grey_to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values of any integer or float type, as ``uint8`` of the same shape."""
+    if np.issubdtype(values.dtype, np.floating):
+        finite = np.where(np.isfinite(values), values, 0.0).astype(np.float64)
+        low, high = (0.0, 1.0) if finite.min() >= 0.0 and finite.max() <= 1.0 else (finite.min(), finite.max())
+    else:
+        finite = values.astype(np.float64)
+        low, high = finite.min(), finite.max()
+        if low >= 0 and high <= 65535:
+            low, high = 0.0, float(next(2**bits - 1 for bits in _DEPTHS if high < 2**bits))
+    span = high - low
+    if span <= 0.0:
+        return np.zeros(values.shape, dtype=np.uint8)
+    return np.rint((finite - low) * (255.0 / span)).astype(np.uint8)

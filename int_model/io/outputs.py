@@ -1,0 +1,231 @@
+"""Results as files: masks, overlays and JSON, written so that a reader never sees half a file. No torch here."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PilImage
+from PIL import ImageDraw, ImageFont
+
+from int_model.core.types import Image, Instance, Mask, Segmentation, check_image
+
+Colour = tuple[int, int, int]
+
+PALETTE: tuple[Colour, ...] = (
+    (255, 122, 41),
+    (38, 166, 237),
+    (46, 196, 122),
+    (240, 80, 140),
+    (250, 204, 46),
+    (150, 110, 245),
+    (0, 200, 200),
+    (196, 120, 60),
+    (130, 200, 40),
+    (225, 90, 225),
+)
+"""RGB of instance 0, 1, ...; told apart on most photographs and by most colour-blind readers."""
+
+_MAX_STEM_BYTES = 160  # leaves room for "_<i>.png" in the 255 bytes that file systems allow
+_DEVICE_NAMES = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')  # what Windows or a shell would stumble over
+
+
+def colour_of(index: int) -> Colour:
+    """The RGB colour of the instance with that index; it repeats after ``len(PALETTE)``."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def display_name(path: str | os.PathLike[str]) -> str:
+    """The path as printable text: bytes that are no UTF-8 become the replacement character."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def assign_stems(paths: Sequence[Path]) -> list[str]:
+    """One file stem per path, all different, stable for the same list.
+
+    The first of equal stems keeps it; the next is prefixed with its folder (``val-cat``), then numbered. Stems also
+    differ when case is ignored, and none is another one plus ``_<digits>``, which names that one's instance masks.
+    """
+    taken: set[str] = set()
+    prefixes: set[str] = set()
+    stems = []
+    for path in paths:
+        plain, folder = _safe(path.stem), _safe(path.absolute().parent.name)
+        options = [plain, f"{folder}-{plain}"]
+        number = 2
+        while not _free(options[0].casefold(), taken, prefixes):
+            options.pop(0)
+            if not options:
+                options.append(f"{folder}-{plain}-{number}")
+                number += 1
+        stems.append(options[0])
+        key = options[0].casefold()
+        taken.add(key)
+        if match := re.fullmatch(r"(.*)_\d+", key, re.DOTALL):
+            prefixes.add(match[1])
+    return stems
+
+
+def _free(key: str, taken: set[str], prefixes: set[str]) -> bool:
+    instance_of = re.fullmatch(r"(.*)_\d+", key, re.DOTALL)
+    return key not in taken and key not in prefixes and not (instance_of and instance_of[1] in taken)
+
+
+def _safe(stem: str) -> str:
+    """``stem`` without control characters, separators and reserved names, at most 160 bytes of UTF-8."""
+    text = _FORBIDDEN.sub("_", os.fsencode(stem).decode("utf-8", "replace")).strip(" .")
+    while len(text.encode()) > _MAX_STEM_BYTES:
+        text = text[:-1]
+    if not text or text.split(".")[0].casefold() in _DEVICE_NAMES:
+        text = f"image{text}"
+    return text
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to a new file beside ``path``, then move it there. Makes the folder. Raises ``OSError``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def encode_png(array: NDArray[np.uint8]) -> bytes:
+    """A PNG of ``uint8 [H, W]`` (gray) or ``[H, W, 3]`` (RGB)."""
+    buffer = io.BytesIO()
+    PilImage.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def mask_png(mask: Mask) -> bytes:
+    """A mask ``bool [H, W]`` as an 8-bit gray PNG: 255 object, 0 elsewhere."""
+    return encode_png(mask.astype(np.uint8) * 255)
+
+
+def to_json(value: Any) -> bytes:
+    """UTF-8 JSON; numbers that JSON has no word for (NaN, infinity) become null, lone surrogates are escaped."""
+    return (json.dumps(_finite(value), ensure_ascii=True, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def overlay(image: Image, instances: Sequence[Instance]) -> Image:
+    """The image with every instance tinted, outlined and captioned ``name score``; the best lie on top.
+
+    Instance ``i`` has ``colour_of(i)``. Returns a new ``uint8 [H, W, 3]``; raises ``ValueError`` if sizes differ.
+    """
+    check_image(image)
+    canvas = image.copy()
+    order = sorted(range(len(instances)), key=lambda i: instances[i].score)
+    thickness = max(1, round(min(image.shape[:2]) / 300))
+    for i in order:
+        mask = instances[i].mask
+        if mask.shape != image.shape[:2]:
+            raise ValueError(f"the mask of instance {i} is {mask.shape}, the image {image.shape[:2]}")
+        colour = np.array(colour_of(i), dtype=np.float32)
+        canvas[mask] = np.rint(0.6 * canvas[mask] + 0.4 * colour).astype(np.uint8)
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, contours, -1, (20, 20, 20), thickness + 2, cv2.LINE_AA)
+        cv2.drawContours(canvas, contours, -1, colour_of(i), thickness, cv2.LINE_AA)
+    return _captions(canvas, instances, order)
+
+
+def _captions(canvas: Image, instances: Sequence[Instance], order: Sequence[int]) -> Image:
+    height, width = canvas.shape[:2]
+    picture = PilImage.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    size = max(10, round(min(height, width) / 32))
+    font = ImageFont.load_default(size)
+    pad = max(2, size // 4)
+    for i in order:
+        text = f"{_printable(instances[i].label)} {instances[i].score:.2f}"
+        left, top, right, bottom = (round(v) for v in draw.textbbox((0, 0), text, font=font))
+        w, h = right - left + 2 * pad, bottom - top + 2 * pad
+        x = max(0, min(int(instances[i].box.x1), width - w))
+        y = int(instances[i].box.y1) - h
+        y = max(0, min(y if y >= 0 else int(instances[i].box.y1), height - h))
+        colour = colour_of(i)
+        draw.rectangle((x, y, x + w - 1, y + h - 1), fill=colour)
+        ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 130 else (255, 255, 255)
+        draw.text((x + pad - left, y + pad - top), text, fill=ink, font=font)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def _printable(label: str) -> str:
+    text = "".join(c if c.isprintable() else " " for c in label)
+    return text if len(text) <= 32 else f"{text[:31]}…"
+
+
+def describe_instances(segmentation: Segmentation) -> list[dict[str, Any]]:
+    """Per instance ``label``, ``score``, ``box_xyxy`` (pixels, half-open) and ``area`` (pixels), for JSON."""
+    return [
+        {
+            "label": instance.label,
+            "score": round(float(instance.score), 6),
+            "box_xyxy": [float(v) for v in instance.box.as_tuple()],
+            "area": instance.area,
+        }
+        for instance in segmentation.instances
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputWriter:
+    """Writes one image's results below ``folder``: ``masks/``, ``overlay/`` and ``trace/``."""
+
+    folder: Path
+
+    def write(self, stem: str, image: Image, segmentation: Segmentation, trace: Mapping[str, Any]) -> tuple[str, ...]:
+        """Write the files of one image and return their paths relative to ``folder``.
+
+        ``masks/<stem>.png`` is the union, ``masks/<stem>_<i>.png`` instance ``i`` (from 0), ``overlay/<stem>.png`` the
+        picture to look at, ``trace/<stem>.json`` is ``trace`` with a list ``files`` added, written last.
+        Instance masks of an earlier run that this one does not have are removed. Raises ``OSError``.
+        """
+        contents = {f"masks/{stem}.png": mask_png(segmentation.mask)}
+        for i, instance in enumerate(segmentation.instances):
+            contents[f"masks/{stem}_{i}.png"] = mask_png(instance.mask)
+        contents[f"overlay/{stem}.png"] = encode_png(overlay(image, segmentation.instances))
+        record = self.folder / "trace" / f"{stem}.json"
+        stale = self._instance_masks(record, stem) - contents.keys()
+        for name, data in contents.items():
+            write_atomic(self.folder / name, data)
+        files = (*contents, f"trace/{stem}.json")
+        write_atomic(record, to_json({**trace, "files": list(files)}))
+        for name in stale:
+            (self.folder / name).unlink(missing_ok=True)
+        return files
+
+    @staticmethod
+    def _instance_masks(record: Path, stem: str) -> set[str]:
+        """The instance masks that an earlier run noted for this stem; nothing if there is no readable note."""
+        try:
+            files = json.loads(record.read_bytes())["files"]
+            pattern = re.compile(re.escape(f"masks/{stem}_") + r"\d+\.png")
+            return {name for name in files if pattern.fullmatch(name)}
+        except (OSError, ValueError, KeyError, TypeError):
+            return set()

@@ -1,0 +1,146 @@
+"""Outlines of masks as rings of points in pixels, and back: exact, simplified, and joined to one ring.
+
+Rings run along pixel edges (corner coordinates). Which pixels a ring covers is decided by their centres, even-odd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from int_model.core.types import Floats, Mask
+
+_TIE = 1e-7  # an edge through a pixel's centre, up to rounding, always counts as left of and above it
+
+
+def rasterise(rings: Sequence[Floats], height: int, width: int) -> Mask:
+    """Even-odd fill of rings ``float64 [P, 2]`` (x, y) in pixels: ``bool [height, width]``, by pixel centres."""
+    toggles = np.zeros((height, width + 1), dtype=np.uint8)
+    for ring in rings:
+        following = np.roll(ring, -1, axis=0)
+        down = (ring[:, 1] <= following[:, 1])[:, None]
+        # From top to bottom, so that a line walked there and back is computed alike and cancels to the last bit.
+        start, end = np.where(down, ring, following), np.where(down, following, ring)
+        first = np.clip(np.ceil(start[:, 1] - 0.5 - _TIE), 0, height).astype(np.int64)
+        stop = np.clip(np.ceil(end[:, 1] - 0.5 - _TIE), 0, height).astype(np.int64)
+        rows_per_edge = np.maximum(stop - first, 0)
+        edge = np.repeat(np.arange(len(ring)), rows_per_edge)
+        offset = np.arange(edge.size) - np.repeat(np.cumsum(rows_per_edge) - rows_per_edge, rows_per_edge)
+        row = first[edge] + offset
+        slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
+        x = start[edge, 0] + (row + 0.5 - start[edge, 1]) * slope
+        column = np.clip(np.ceil(x - 0.5 - _TIE), 0, width).astype(np.int64)
+        np.add.at(toggles, (row, column), 1)
+    return (np.cumsum(toggles[:, :width], axis=1, dtype=np.uint32) & 1).astype(np.bool_)
+
+
+def signed_area(ring: Floats) -> float:
+    """Shoelace area of a ring ``[P, 2]``; positive if it runs clockwise on the screen (y down), as outer rings do."""
+    x, y = ring[:, 0], ring[:, 1]
+    return 0.5 * float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
+
+
+def outlines(mask: Mask) -> list[Floats]:
+    """The rectilinear outlines of an 8-connected part: outer ring first (clockwise, y down), then holes the other way.
+
+    Coordinates are pixel corners ``float64 [P, 2]``. Corners are paired along rows and along columns; walking the
+    pairs in turn gives the rings. Where two pixels touch at a corner only, the ring passes through it twice.
+    """
+    padded = np.pad(mask, 1).astype(np.int8)
+    quad = padded[:-1, :-1] + 2 * padded[:-1, 1:] + 4 * padded[1:, :-1] + 8 * padded[1:, 1:]
+    diagonal = (quad == 6) | (quad == 9)
+    corner = diagonal | np.isin(quad, (1, 2, 4, 8, 7, 11, 13, 14))
+    ys, xs = np.nonzero(corner)
+    repeats = np.where(diagonal[ys, xs], 2, 1)
+    kind = np.repeat(quad[ys, xs], repeats)
+    ys, xs = np.repeat(ys, repeats), np.repeat(xs, repeats)
+    copy = np.zeros(len(xs), dtype=np.int64)
+    copy[1:] = (xs[1:] == xs[:-1]) & (ys[1:] == ys[:-1])
+    # Copy 0 of a doubled corner ends the row edge from the left, copy 1 starts the one to the right. To join the two
+    # pixels that touch, quad 9 (upper left, lower right) turns left edge -> below, quad 6 left edge -> above.
+    rank = np.where(kind == 9, 1 - copy, copy)
+    by_row = np.arange(len(xs))
+    by_column = np.lexsort((rank, ys, xs))
+    row_partner, column_partner = np.empty_like(by_row), np.empty_like(by_row)
+    for order, partner in ((by_row, row_partner), (by_column, column_partner)):
+        partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
+    rings = _walk(row_partner.tolist(), column_partner.tolist())
+    corners = np.stack([xs, ys], axis=1).astype(np.float64)
+    loops = [corners[ring] for ring in rings]
+    outer = max(range(len(loops)), key=lambda i: abs(signed_area(loops[i])))
+    return [_orient(loops[outer], 1.0)] + [_orient(loop, -1.0) for i, loop in enumerate(loops) if i != outer]
+
+
+def _walk(row_partner: list[int], column_partner: list[int]) -> list[list[int]]:
+    seen = [False] * len(row_partner)
+    rings = []
+    for start in range(len(row_partner)):
+        if seen[start]:
+            continue
+        ring, at = [], start
+        while not seen[at]:
+            across = row_partner[at]
+            seen[at] = seen[across] = True
+            ring += [at, across]
+            at = column_partner[across]
+        rings.append(ring)
+    return rings
+
+
+def _orient(ring: Floats, sign: float) -> Floats:
+    return ring if signed_area(ring) * sign > 0 else ring[::-1]
+
+
+def simplify(rings: list[Floats], epsilon: float) -> list[Floats]:
+    """Douglas-Peucker on each ring; a hole that shrinks to a line goes, an outer ring never does."""
+    out = []
+    for index, ring in enumerate(rings):
+        points = cv2.approxPolyDP(ring.astype(np.int32)[:, None, :], epsilon, closed=True)[:, 0, :].astype(np.float64)
+        if len(points) >= 3 and signed_area(points) != 0.0:
+            out.append(points)
+        elif index == 0:
+            out.append(ring)
+    return out
+
+
+def bridge(rings: Sequence[Floats]) -> Floats:
+    """One ring from an outer ring and its holes, each joined by a line walked there and back (no width, no area).
+
+    ``rings``: ``float64 [P, 2]`` each, the outer one first. From the left to the right, each hole's leftmost point is
+    joined to what lies to its left: that is always joined already, and nothing is crossed.
+    """
+    joined = rings[0]
+    for hole in sorted(rings[1:], key=lambda ring: float(ring[:, 0].min())):
+        vertex = int(hole[:, 0].argmin())
+        segment, foot = _left_of(hole[vertex], joined)
+        loop = np.concatenate([np.roll(hole, -vertex, axis=0), hole[vertex : vertex + 1]])
+        joined = np.concatenate([joined[: segment + 1], foot[None], loop, foot[None], joined[segment + 1 :]])
+    return _without_repeats(joined)
+
+
+def _left_of(point: Floats, ring: Floats) -> tuple[int, Floats]:
+    """The first segment of the ring to the left of the point, and where the horizontal line meets it."""
+    following = np.roll(ring, -1, axis=0)
+    rise = following[:, 1] - ring[:, 1]
+    flat = rise == 0
+    t = np.clip((point[1] - ring[:, 1]) / np.where(flat, 1.0, rise), 0.0, 1.0)
+    meet = ring[:, 0] + t * (following[:, 0] - ring[:, 0])
+    level = (np.minimum(ring[:, 1], following[:, 1]) <= point[1]) & (
+        point[1] <= np.maximum(ring[:, 1], following[:, 1])
+    )
+    meet = np.where(flat, np.maximum(ring[:, 0], following[:, 0]), meet)
+    reachable = level & (meet <= point[0])
+    if reachable.any():
+        segment = int(np.argmax(np.where(reachable, meet, -np.inf)))
+        return segment, np.array([meet[segment], point[1]])
+    segment = int(((ring - point) ** 2).sum(axis=1).argmin())  # the hole sticks out after simplification
+    return segment, ring[segment]
+
+
+def _without_repeats(ring: Floats) -> Floats:
+    """The ring without points that equal the one before."""
+    keep = (ring != np.roll(ring, 1, axis=0)).any(axis=1)
+    kept: Floats = ring[keep]
+    return kept

@@ -1,0 +1,168 @@
+"""``HFSamSegmenter``: SAM of transformers behind the ``Segmenter`` Protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from transformers import AutoImageProcessor, SamModel
+
+from int_model.core.types import Image, check_image
+from int_model.models.adapters.imaging import normalise, resize
+from int_model.models.device import in_batches
+from int_model.models.profile import SegmenterRole
+from int_model.models.protocols import Embedding, MaskPrompt, MaskProposal
+from int_model.models.weights import Source
+
+_Signature = tuple[bool, int, bool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SamEmbedding:
+    """An image encoded by SAM.
+
+    Attributes:
+        features: ``[1, C, h, w]`` on the model's device.
+        size: ``(height, width)`` of the image.
+        inner: ``(height, width)`` of the part of SAM's square input that shows the image; the rest is padding.
+    """
+
+    features: Tensor
+    size: tuple[int, int]
+    inner: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the features."""
+        return self.features.numel() * self.features.element_size()
+
+
+class HFSamSegmenter:
+    """SAM: an image is encoded once, its embedding answers any number of prompts.
+
+    Args:
+        model: ``SamModel`` in evaluation mode.
+        image_processor: its image processor (channel means, deviations, resize filter).
+        settings: batch size.
+    """
+
+    def __init__(self, model: Any, image_processor: Any, settings: SegmenterRole) -> None:
+        self._model = model
+        self._settings = settings
+        self._mean, self._std = image_processor.image_mean, image_processor.image_std
+        self._resample = int(image_processor.resample)
+        self._side = int(model.config.vision_config.image_size)
+        self._grid = int(model.config.prompt_encoder_config.image_embedding_size)
+
+    # ---------------------------------------------------------------- encode
+
+    def encode(self, images: Sequence[Image]) -> list[Embedding]:
+        for image in images:
+            check_image(image)
+        with torch.inference_mode():
+            return in_batches(list(images), self._settings.max_batch, self._encode)
+
+    def _encode(self, images: Sequence[Image]) -> list[Embedding]:
+        inner = [self._inner(image) for image in images]
+        pixels = np.zeros((len(images), 3, self._side, self._side), dtype=np.float32)
+        for row, (image, (height, width)) in enumerate(zip(images, inner, strict=True)):
+            resized = resize(image, height, width, self._resample)
+            pixels[row, :, :height, :width] = normalise(resized, self._mean, self._std)
+        batch = torch.from_numpy(pixels).to(self._model.device, self._model.dtype)
+        features = self._model.get_image_embeddings(batch)
+        return [
+            SamEmbedding(features[row : row + 1].clone(), (image.shape[0], image.shape[1]), inner[row])
+            for row, image in enumerate(images)
+        ]
+
+    def _inner(self, image: Image) -> tuple[int, int]:
+        """The longer side fills SAM's input; a side never vanishes, however thin the image."""
+        height, width = image.shape[:2]
+        scale = self._side / max(height, width)
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+    # ---------------------------------------------------------------- decode
+
+    def decode(
+        self, embedding: Embedding, prompts: Sequence[MaskPrompt], *, multimask: bool = True
+    ) -> list[MaskProposal]:
+        if not isinstance(embedding, SamEmbedding):
+            raise TypeError(f"decode takes an embedding made by this segmenter, not {type(embedding).__name__}")
+        for prompt in prompts:
+            self._check(prompt)
+        # transformers pads missing points with zero embeddings that still take part in attention and change the masks,
+        # so only prompts of the same make-up share a batch: each answer is then what it would be alone.
+        groups: dict[_Signature, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            groups.setdefault(_signature(prompt), []).append(index)
+        proposals: dict[int, MaskProposal] = {}
+        with torch.inference_mode():
+            for members in groups.values():
+                decoded = in_batches(
+                    [prompts[i] for i in members],
+                    self._settings.max_batch,
+                    lambda batch: self._decode(embedding, batch, multimask),
+                )
+                proposals.update(zip(members, decoded, strict=True))
+        return [proposals[index] for index in range(len(prompts))]
+
+    def _check(self, prompt: MaskPrompt) -> None:
+        if not set(np.unique(prompt.labels)) <= {0, 1}:
+            raise ValueError("point labels are 1 (inside) or 0 (outside)")
+        side = 4 * self._grid
+        if prompt.mask_input is not None and prompt.mask_input.shape != (side, side):
+            raise ValueError(f"a mask prompt is {side} x {side} low-resolution logits, not {prompt.mask_input.shape}")
+
+    def _decode(self, embedding: SamEmbedding, prompts: Sequence[MaskPrompt], multimask: bool) -> list[MaskProposal]:
+        out = self._model(
+            image_embeddings=embedding.features.expand(len(prompts), -1, -1, -1),
+            multimask_output=multimask,
+            **self._prompt_tensors(embedding, prompts),
+        )
+        low = out.pred_masks[:, 0].float()
+        iou = out.iou_scores[:, 0].double().cpu().numpy()
+        proposals = []
+        for row in range(len(prompts)):
+            full = self._full_size(low[row], embedding)
+            proposals.append(MaskProposal(full.cpu().numpy(), low[row].cpu().numpy(), iou[row]))
+        return proposals
+
+    def _prompt_tensors(self, embedding: SamEmbedding, prompts: Sequence[MaskPrompt]) -> dict[str, Tensor]:
+        has_box, points, has_mask = _signature(prompts[0])
+        scale = np.array([embedding.inner[1] / embedding.size[1], embedding.inner[0] / embedding.size[0]])
+        tensors: dict[str, Tensor] = {}
+        if has_box:
+            boxes = np.array([prompt.box.as_tuple() for prompt in prompts if prompt.box is not None])
+            tensors["input_boxes"] = self._tensor(boxes * np.tile(scale, 2))[:, None]
+        if points:
+            tensors["input_points"] = self._tensor(np.stack([p.points for p in prompts]) * scale)[:, None]
+            labels = torch.from_numpy(np.stack([p.labels for p in prompts]).astype(np.int64))
+            tensors["input_labels"] = labels.to(self._model.device)[:, None]
+        if has_mask:
+            masks = np.stack([p.mask_input for p in prompts if p.mask_input is not None])
+            tensors["input_masks"] = self._tensor(masks)[:, None]
+        return tensors
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._model.device, self._model.dtype)
+
+    def _full_size(self, low: Tensor, embedding: SamEmbedding) -> Tensor:
+        """``[C, h, w]`` logits of the padded square as ``[C, H, W]`` logits of the image."""
+        square = F.interpolate(low[None], (self._side, self._side), mode="bilinear", align_corners=False)
+        inner = square[..., : embedding.inner[0], : embedding.inner[1]]
+        return F.interpolate(inner, embedding.size, mode="bilinear", align_corners=False)[0]
+
+
+def _signature(prompt: MaskPrompt) -> _Signature:
+    return (prompt.box is not None, len(prompt.labels), prompt.mask_input is not None)
+
+
+def load(settings: SegmenterRole, source: Source) -> HFSamSegmenter:
+    """Load the model and its image processor. Raises ``WeightsError``."""
+    image_processor = source.read(AutoImageProcessor.from_pretrained, "image processor")
+    return HFSamSegmenter(source.model(SamModel), image_processor, settings)

@@ -1,0 +1,289 @@
+"""``HFVisionLanguage``: any image-text-to-text model of transformers behind the ``VisionLanguage`` Protocol."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
+
+from int_model.core.types import Floats, Image
+from int_model.models.adapters.contrastive import ContrastBranch
+from int_model.models.adapters.imaging import content_key, same_length
+from int_model.models.adapters.teacher_forcing import TeacherForcing
+from int_model.models.adapters.vlm_inputs import ImageFitting, InputBuilder, ProcessorInputs, ProjectedInputs
+from int_model.models.device import in_batches
+from int_model.models.profile import VisionLanguageRole
+from int_model.models.protocols import CoordinateFrame, Reduce
+from int_model.models.weights import Source, WeightsError
+
+R = TypeVar("R")
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One image with its rendered prompt and the answers to force, as token ids."""
+
+    image: Image
+    prompt: str
+    answers: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contrast:
+    """The images of the second branch, its weight, and how likely a token must be."""
+
+    images: Sequence[Image]
+    alpha: float
+    plausible: float
+
+
+class HFVisionLanguage:
+    """An image-text-to-text model with its processor.
+
+    Prompts are rendered by the processor's chat template; decoding is greedy; batches are padded on the left.
+
+    Args:
+        model: ``AutoModelForImageTextToText`` in evaluation mode.
+        processor: its processor, with a chat template.
+        settings: the role's options (``id``, ``dtype`` and ``quantize`` were used by ``load``).
+    """
+
+    def __init__(self, model: Any, processor: Any, settings: VisionLanguageRole) -> None:
+        self.frame = CoordinateFrame(padded=settings.padded, units=settings.units)
+        self._model = model
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
+        self._tokenizer.padding_side = "left"
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._max_batch = settings.max_batch
+        self._inputs = _input_builder(model, processor, settings)
+        self._forcing = TeacherForcing(model, share_prefix=settings.share_prefix, max_rows=settings.max_batch)
+        self._generation = self._greedy_config()
+
+    # ---------------------------------------------------------------- dialogue
+
+    def dialogue(
+        self, images: Sequence[Image], questions: Sequence[Sequence[str]], max_new_tokens: Sequence[int]
+    ) -> list[tuple[str, ...]]:
+        same_length(images=images, questions=questions)
+        if any(len(turns) != len(max_new_tokens) for turns in questions):
+            raise ValueError("every image is asked as many questions as max_new_tokens has entries")
+
+        def hold(batch: Sequence[int]) -> list[tuple[str, ...]]:
+            return self._hold([images[i] for i in batch], [questions[i] for i in batch], max_new_tokens)
+
+        with torch.inference_mode():
+            return in_batches(range(len(images)), self._max_batch, hold)
+
+    def contrast(
+        self,
+        images: Sequence[Image],
+        others: Sequence[Image],
+        questions: Sequence[Sequence[str]],
+        max_new_tokens: Sequence[int],
+        alpha: float,
+        plausible: float = 0.0,
+    ) -> list[tuple[str, ...]]:
+        same_length(images=images, others=others, questions=questions)
+        if any(len(turns) != len(max_new_tokens) for turns in questions):
+            raise ValueError("every image is asked as many questions as max_new_tokens has entries")
+
+        def hold(batch: Sequence[int]) -> list[tuple[str, ...]]:
+            against = _Contrast([others[i] for i in batch], alpha, plausible)
+            return self._hold([images[i] for i in batch], [questions[i] for i in batch], max_new_tokens, against)
+
+        with torch.inference_mode():
+            return in_batches(range(len(images)), self._max_batch, hold)
+
+    def _hold(
+        self,
+        images: Sequence[Image],
+        questions: Sequence[Sequence[str]],
+        limits: Sequence[int],
+        against: _Contrast | None = None,
+    ) -> list[tuple[str, ...]]:
+        chats: list[list[Message]] = [[] for _ in images]
+        answers: list[list[str]] = [[] for _ in images]
+        for turn, limit in enumerate(limits):
+            for chat, turns in zip(chats, questions, strict=True):
+                chat.append(self._question(turns[turn], with_image=turn == 0))
+            replies = self._generate(images, [self._render(chat) for chat in chats], limit, against)
+            for chat, said, reply in zip(chats, answers, replies, strict=True):
+                chat.append(self._answer(reply))
+                said.append(reply)
+        return [tuple(said) for said in answers]
+
+    def _generate(
+        self, images: Sequence[Image], texts: Sequence[str], max_new_tokens: int, against: _Contrast | None
+    ) -> list[str]:
+        inputs = self._inputs(images, texts)
+        config = copy.deepcopy(self._generation)
+        config.max_new_tokens = max_new_tokens
+        skip = inputs.mask.shape[1] if inputs.echoes_prompt else 0
+        processors = LogitsProcessorList()
+        if against is not None:
+            other = self._inputs(against.images, texts)
+            alpha, plausible = against.alpha, against.plausible
+            processors.append(ContrastBranch(self._model, other, skip=skip, alpha=alpha, plausible=plausible))
+        ids = self._model.generate(**inputs.tensors, generation_config=config, logits_processor=processors)[:, skip:]
+        return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def _greedy_config(self) -> Any:
+        config = copy.deepcopy(self._model.generation_config)
+        # A checkpoint's own sampling and penalty settings would make answers random, or differ from what `score` sees.
+        config.do_sample, config.num_beams, config.repetition_penalty, config.max_length = False, 1, 1.0, None
+        config.temperature = config.top_p = config.top_k = None
+        if config.pad_token_id is None:
+            config.pad_token_id = self._tokenizer.pad_token_id
+        return config
+
+    # ---------------------------------------------------------------- scoring
+
+    def score(
+        self, images: Sequence[Image], questions: Sequence[str], names: Sequence[Sequence[str]], reduce: Reduce = "mean"
+    ) -> list[Floats]:
+        same_length(images=images, questions=questions, names=names)
+        reducer = _REDUCERS[reduce]
+
+        def probability(logits: Tensor, ids: Tensor) -> float:
+            logs = torch.log_softmax(logits.float(), dim=-1).gather(-1, ids[:, None])[:, 0]
+            return reducer(logs.double().cpu().numpy())
+
+        forced = self._force(images, questions, names, probability)
+        return [np.array(row, dtype=np.float64) for row in forced]
+
+    def answer_distributions(
+        self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        same_length(images=images, questions=questions, answers=answers)
+
+        def distribution(logits: Tensor, ids: Tensor) -> NDArray[np.float32]:  # noqa: ARG001
+            return torch.softmax(logits.float(), dim=-1).cpu().numpy()
+
+        return [row[0] for row in self._force(images, questions, [[answer] for answer in answers], distribution)]
+
+    def _force(
+        self,
+        images: Sequence[Image],
+        questions: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        pick: Callable[[Tensor, Tensor], R],
+    ) -> list[list[R]]:
+        """``pick(logits [T, V], ids [T])`` for every answer. Equal (image, question, answers) are computed once."""
+        jobs: dict[tuple[bytes, str, tuple[str, ...]], _Job] = {}
+        keys = []
+        for image, question, row in zip(images, questions, answers, strict=True):
+            key = (content_key(image), question, tuple(row))
+            if key not in jobs:
+                prompt = self._render([self._question(question, with_image=True)])
+                jobs[key] = _Job(image, prompt, tuple(self._continuation(question, prompt, answer) for answer in row))
+            keys.append(key)
+
+        def work(batch: Sequence[_Job]) -> list[list[R]]:
+            build = lambda rows: self._inputs([batch[i].image for i in rows], [batch[i].prompt for i in rows])  # noqa: E731
+            return self._forcing.run(build, [job.answers for job in batch], pick)
+
+        with torch.inference_mode():
+            done = dict(zip(jobs, in_batches(list(jobs.values()), self._max_batch, work), strict=True))
+        return [done[key] for key in keys]
+
+    def _continuation(self, question: str, prompt: str, answer: str) -> tuple[int, ...]:
+        """The token ids of ``answer`` as the model would have generated them after ``prompt``.
+
+        The chat template says what stands between prompt and answer (LLaVA: a space; ChatML: nothing); prompt and
+        answer are tokenised together, so that a word-initial piece is chosen where one is.
+        """
+        answer = self._plain(answer).strip()
+        if not answer:
+            raise ValueError("an answer to be scored is not blank")
+        chat = [self._question(question, with_image=True), self._answer(answer)]
+        told = self._processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=False)
+        if told.startswith(prompt) and answer in told[len(prompt) :]:
+            lead = told[len(prompt) : told.index(answer, len(prompt))]
+        else:
+            lead = "" if prompt[-1:].isspace() else " "
+        before = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        both = self._tokenizer(prompt + lead + answer, add_special_tokens=False)["input_ids"]
+        if both[: len(before)] == before:
+            return tuple(both[len(before) :])
+        return tuple(self._tokenizer(lead + answer, add_special_tokens=False)["input_ids"])
+
+    # ---------------------------------------------------------------- chat
+
+    def _question(self, text: str, *, with_image: bool) -> Message:
+        content = [{"type": "image"}] if with_image else []
+        return {"role": "user", "content": [*content, {"type": "text", "text": self._plain(text)}]}
+
+    def _answer(self, text: str) -> Message:
+        return {"role": "assistant", "content": [{"type": "text", "text": self._plain(text)}]}
+
+    def _plain(self, text: str) -> str:
+        """The text without image placeholders, which would stand for images that are not there."""
+        token = getattr(self._processor, "image_token", None)
+        return text.replace(token, "") if token else text
+
+    def _render(self, chat: Sequence[Message]) -> str:
+        return str(self._processor.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True))
+
+
+_REDUCERS: dict[Reduce, Callable[[Floats], float]] = {
+    "mean": lambda logs: math.exp(float(logs.mean())),
+    "prod": lambda logs: math.exp(float(logs.sum())),
+    "first": lambda logs: math.exp(float(logs[0])),
+    "max": lambda logs: math.exp(float(logs.max())),
+}
+
+
+def _input_builder(model: Any, processor: Any, settings: VisionLanguageRole) -> InputBuilder:
+    fit = ImageFitting(processor.image_processor, padded=settings.padded, max_side=settings.max_side)
+    if model.config.model_type == "llava":
+        return ProjectedInputs(model, processor, fit, cache_bytes=settings.feature_cache_mb << 20)
+    return ProcessorInputs(model, processor, fit)
+
+
+def load(settings: VisionLanguageRole, source: Source) -> HFVisionLanguage:
+    """Load the model and its processor. Raises ``WeightsError``."""
+    processor = source.read(AutoProcessor.from_pretrained, "processor")
+    if not getattr(processor, "chat_template", None):
+        raise WeightsError(
+            f"the processor of the role '{source.role}' ({source.location}) has no chat template: add a "
+            f"chat_template.jinja to its folder or set {source.role}.id to a chat model"
+        )
+    options: dict[str, Any] = {}
+    if source.device.type == "cuda":
+        options["device_map"] = {"": source.device}
+    if settings.quantize != "none":
+        options["quantization_config"] = _quantization(settings.quantize, source)
+    return HFVisionLanguage(source.model(AutoModelForImageTextToText, **options), processor, settings)
+
+
+def _quantization(kind: str, source: Source) -> Any:
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None or source.device.type != "cuda":
+        raise WeightsError(
+            f"{source.role}.quantize = '{kind}' needs CUDA and the package bitsandbytes: install it or set "
+            f"{source.role}.quantize to none"
+        )
+    # The image side is small and suffers most; only the language model is quantised.
+    keep = ["lm_head", "vision_tower", "multi_modal_projector", "visual"]
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=keep)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=source.dtype,
+        llm_int8_skip_modules=keep,
+    )

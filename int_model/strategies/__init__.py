@@ -1,0 +1,4 @@
+"""Every way from a task prompt to masks, behind one Protocol (`base`) and one `registry`.
+
+Belongs here: methods, as compositions of roles. Does not: networks (`int_model.models`), files (`int_model.io`).
+"""

@@ -1,0 +1,117 @@
+"""The one-call strategies that INT is measured against: the VLM's own box, or a detector asked the task prompt."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from int_model.core.config import IntConfig
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Candidate, Detection, Image, Progress, Segmentation
+from int_model.models.calls import ModelCalls
+from int_model.strategies.negative_mining.candidates import NO_ENVIRONMENT, CandidateSet, parse_boxes
+from int_model.strategies.negative_mining.conclude import conclude
+from int_model.strategies.negative_mining.contrast import Choice, Contrast
+from int_model.strategies.negative_mining.mask_stages import combine, decode
+from int_model.strategies.negative_mining.pipeline import check_images
+from int_model.strategies.negative_mining.semantic_masks import (
+    VLM_BOX_SCORE,
+    BoxQuery,
+    FoundBoxes,
+    fallback_boxes,
+    find_boxes,
+)
+from int_model.strategies.negative_mining.state import Mined, Work, start
+
+if TYPE_CHECKING:
+    from int_model.models.suite import ModelSuite
+
+_ONE_PASS = {"switches": {"hcg": False, "psnm": False, "smg": False}, "iterations": {"count": 1}}
+
+
+class OnePass(ABC):
+    """Boxes from one call, the segmenter's best mask in each, no loop."""
+
+    name = ""
+
+    def __init__(self, suite: ModelSuite, config: IntConfig, progress: Progress | None = None) -> None:
+        self._suite = suite
+        self._config = config.merged(_ONE_PASS)
+        self._progress = progress
+
+    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+        """See ``Strategy.segment``."""
+        check_images(images)
+        calls = ModelCalls(self._suite, len(images))
+        works = [start(i, image, self._config) for i, image in enumerate(images)]
+        self._place_boxes(calls, works, task)
+        self._tell(1, "boxes")
+        found = [work for work in works if work.active]
+        self._decode(calls, found)
+        combine(calls, found, self._config)
+        for work in found:
+            work.iterations.append(work.record())
+        results = [conclude(work, task, self._config, calls, self.name) for work in works]
+        self._tell(2, "masks")
+        return results
+
+    @abstractmethod
+    def _place_boxes(self, calls: ModelCalls, works: Sequence[Work], task: TaskPrompt) -> None:
+        """Give every work its boxes, or a reason why it has none."""
+
+    def _decode(self, calls: ModelCalls, works: Sequence[Work]) -> None:
+        """The segmenter's masks in the boxes."""
+        decode(calls, works, self._config)
+
+    def _tell(self, done: int, stage: str) -> None:
+        if self._progress is not None:
+            self._progress(done, 2, stage)
+
+
+class VlmBox(OnePass):
+    """One question to the VLM for a box, then the segmenter; the whole image if the answer holds no box."""
+
+    name = "vlm_box"
+
+    def _place_boxes(self, calls: ModelCalls, works: Sequence[Work], task: TaskPrompt) -> None:
+        answers = calls.dialogue(
+            [work.owner for work in works],
+            [work.image for work in works],
+            [(task.box_question,)] * len(works),
+            (self._config.vlm.box_tokens,),
+        )
+        for work, (answer,) in zip(works, answers, strict=True):
+            boxes = parse_boxes(answer, self._suite.vlm.frame, *work.size)
+            found = FoundBoxes(tuple(Detection(box, VLM_BOX_SCORE) for box in boxes), "vlm_box")
+            name_by_task(work, task, (answer,), found if boxes else fallback_boxes(None, work.size))
+            if not boxes:
+                work.notes.append("the vision-language model's answer holds no box; the whole image was taken")
+
+
+class GroundedSam(OnePass):
+    """The detector asked for the task prompt, then the segmenter."""
+
+    name = "grounded_sam"
+
+    def _place_boxes(self, calls: ModelCalls, works: Sequence[Work], task: TaskPrompt) -> None:
+        queries = [BoxQuery(work.owner, work.image, task.text.lower()) for work in works]
+        answers = find_boxes(calls, queries, task.text.lower(), self._config.detector)
+        for work, found in zip(works, answers, strict=True):
+            if found is None:
+                work.reason = f"the detector found no {task.text}"
+            else:
+                name_by_task(work, task, (), found)
+
+
+def name_by_task(work: Work, task: TaskPrompt, answers: tuple[str, ...], boxes: FoundBoxes) -> None:
+    """Fill in what the loop would have found out: the task prompt is the name."""
+    name, nothing = task.text.lower(), np.zeros((1, 1))
+    first = boxes.boxes[0].box if answers and boxes.source == "vlm_box" else None
+    candidate = Candidate(0, name, NO_ENVIRONMENT, box=first, answers=answers)
+    work.found, work.names = CandidateSet((candidate,), (name,), (first,), ("",)), (name,)
+    change = Contrast(nothing, np.zeros(1), (name,))
+    work.mined = Mined(nothing, nothing, change, np.zeros(1), Choice(0, name), NO_ENVIRONMENT)
+    work.boxes = boxes

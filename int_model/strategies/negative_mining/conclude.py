@@ -1,0 +1,79 @@
+"""From an image's iterations to its ``Segmentation``: final mask, instances, scores, trace (paper eq. 14)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from int_model.core.config import IntConfig
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Instance, IterationTrace, Segmentation, SoftMask, Trace
+from int_model.models.calls import ModelCalls
+from int_model.strategies.negative_mining.final_choice import closest_to_mean, distinct_masks, instance_score, trusted
+from int_model.strategies.negative_mining.state import Work, enlarge
+
+
+def conclude(work: Work, task: TaskPrompt, config: IntConfig, calls: ModelCalls, strategy: str) -> Segmentation:
+    """The result for one image, at its full size. Says why if there is no instance."""
+    final: int | None = None
+    if work.iterations:
+        nearest, distances = closest_to_mean([iteration.soft_mask for iteration in work.iterations])
+        final = nearest if config.final.rule == "closest_to_mean" else len(work.iterations) - 1
+        for i, distance in enumerate(distances):
+            work.iterations[i] = dataclasses.replace(work.iterations[i], distance=float(distance))
+    trace = Trace(
+        task=task.text,
+        strategy=strategy,
+        patches=work.patches,
+        candidates=work.found.candidates if work.found else (),
+        names=work.names,
+        iterations=tuple(work.iterations),
+        final_iteration=None if final is None else final + 1,
+        calls=calls.counts(work.owner),
+        seconds=dict(sorted(calls.seconds.items())),
+        notes=tuple(work.notes),
+        size=work.size,
+    )
+    if final is None:
+        return Segmentation(work.full_size, task.text, (), 0.0, trace, reason=work.reason)
+    chosen = work.iterations[final]
+    instances, score = trusted(_instances(work, chosen, config), config.abstain.min_score)
+    return Segmentation(
+        size=work.full_size,
+        task=task.text,
+        instances=instances,
+        score=score,
+        trace=trace,
+        name=chosen.winner_name,
+        soft_mask=enlarge(chosen.soft_mask, work.full_size),
+        reason="" if instances else _reason(chosen, score, config),
+    )
+
+
+def _reason(chosen: IterationTrace, score: float, config: IntConfig) -> str:
+    if not chosen.mask.any():
+        return f"the segmenter found no pixels for '{chosen.winner_name}'"
+    return f"the best score, {score:.2f}, is below {config.abstain.min_score:.2f}"
+
+
+def _instances(work: Work, chosen: IterationTrace, config: IntConfig) -> list[Instance]:
+    """The selected masks of the final iteration that are objects of their own, best first."""
+    mean: SoftMask = np.mean([iteration.soft_mask for iteration in work.iterations], axis=0, dtype=np.float32)
+    picked = [i for i in np.flatnonzero(chosen.selected) if chosen.instance_masks[i].any()]
+    masks = [chosen.instance_masks[i] for i in picked]
+    scores = [
+        instance_score(
+            chosen.boxes[i].score,
+            float(chosen.predicted_iou[i]),
+            float(chosen.mask_scores[i]),
+            float(mean[chosen.instance_masks[i]].mean()),
+        )
+        for i in picked
+    ]
+    instances: list[Instance] = []
+    for j in distinct_masks(masks, scores, config.fuse.duplicate_iou, config.fuse.duplicate_cover):
+        full = enlarge(masks[j], work.full_size) > 0.5
+        if full.any():
+            instances.append(Instance.of_mask(full, chosen.winner_name, scores[j]))
+    return instances

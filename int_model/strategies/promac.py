@@ -1,0 +1,208 @@
+"""ProMaC (arXiv 2408.15205), INT's ancestor, as its paper states it: the yardstick that INT is measured against.
+
+The loop is INT's; two things differ. The instance prompt comes from *contrastive decoding* (eqs. 3, 5): the VLM is
+asked about the whole image while the logits of the same question about the image without its object are subtracted.
+And masks come from the VLM's *one box*: each patch, pasted on black, is segmented inside it (eq. 6), and the patches'
+masks are weighted by their meaning (eqs. 7, 8). The released code differs from the paper in ways that defeat it (its
+contrast branch never sees the inpainted image; its final choice prefers the smallest mask); those are not repeated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from int_model.core.config import IntConfig
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Box, Detection, Floats, Image, Patch, Progress, Segmentation, SoftMask
+from int_model.models.calls import ModelCalls, TextBank
+from int_model.strategies.negative_mining.candidates import CandidateSet, collect_candidates, is_proper
+from int_model.strategies.negative_mining.conclude import conclude
+from int_model.strategies.negative_mining.contrast import Choice, Contrast
+from int_model.strategies.negative_mining.mask_stages import combine, point, update
+from int_model.strategies.negative_mining.pipeline import Steps, check_images, finish_iteration, silent
+from int_model.strategies.negative_mining.prompt_stages import ask_candidates, remove_candidates, take_candidates
+from int_model.strategies.negative_mining.semantic_masks import (
+    VLM_BOX_SCORE,
+    FoundBoxes,
+    fallback_boxes,
+    mask_prompts,
+    probabilities,
+)
+from int_model.strategies.negative_mining.state import Decoded, Fused, Mined, Work, need, start
+
+if TYPE_CHECKING:
+    from int_model.models.suite import ModelSuite
+
+_SETTING = {
+    "inpaint": {"first": "union_box_crop", "later": "mask_crop"},  # eq. 4: one inpainting of the whole image
+    "clip": {"anchor": "masks"},
+    "fuse": {"rule": "wsum"},  # eq. 8
+    "switches": {"hcg": True, "psnm": True, "smg": True},
+}
+_THINNEST = 1.0  # pixels: what a patch sees of the box must be wider
+
+
+class ProMaC:
+    """Prompt-mask cycle generation: one task prompt in, one ``Segmentation`` per image out, of one instance at most."""
+
+    name = "promac"
+
+    def __init__(self, suite: ModelSuite, config: IntConfig, progress: Progress | None = None) -> None:
+        own = {"patches": {"scales": config.promac.scales}, "iterations": {"count": config.promac.iterations}}
+        self._suite = suite
+        self._config = config.merged({**_SETTING, **own})
+        self._progress = progress or silent
+        self._texts = TextBank()
+
+    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+        """See ``Strategy.segment``."""
+        check_images(images)
+        config, calls = self._config, ModelCalls(self._suite, len(images), self._texts)
+        steps = Steps(self._progress, total=2 + 3 * config.iterations.count)
+
+        works = [start(i, image, config) for i, image in enumerate(images)]
+        ask_candidates(calls, works, task, config)  # eq. 2
+        steps.done("candidates")
+
+        for i in range(1, config.iterations.count + 1):
+            loop = [work for work in works if work.active]
+            if not loop:
+                break
+            remove_candidates(calls, loop, task, config)  # eq. 4
+            if i > 1:
+                ask_again(calls, loop, task, config)  # algorithm 1: candidates anew, with contrast
+            steps.done(f"iteration {i}: inpainting")
+            decide(calls, loop, task, config)  # eqs. 3, 5
+            steps.done(f"iteration {i}: contrastive answers")
+            point(calls, loop, config)  # eq. 6
+            decode_patches(calls, loop, config)  # eq. 6
+            combine(calls, loop, config)  # eqs. 7, 8
+            for work in loop:
+                merge_patches(work)
+            update(loop, config)  # eq. 9
+            for work in loop:
+                finish_iteration(work, config)
+            steps.done(f"iteration {i}: masks")
+
+        results = [conclude(work, task, config, calls, self.name) for work in works]  # eq. 10
+        steps.finished()
+        return results
+
+
+def ask_again(calls: ModelCalls, works: Sequence[Work], task: TaskPrompt, config: IntConfig) -> None:
+    """The dialogues with all patches, against their inpainted versions; as before where those are as before."""
+    todo = [work for work in works if not need(work.removal).reused]
+    tokens = (config.vlm.caption_tokens, config.vlm.name_tokens, config.vlm.name_tokens, config.vlm.box_tokens)
+    views = [patch.crop(work.image) for work in todo for patch in work.patches]
+    answers = calls.contrast(
+        [work.owner for work in todo for _ in work.patches],
+        views,
+        [view for work in todo for view in need(work.removal).patches],
+        [task.dialogue] * len(views),
+        tokens,
+        config.promac.alpha,
+        config.promac.plausible,
+    )
+    for work in todo:
+        own, answers = answers[: len(work.patches)], answers[len(work.patches) :]
+        frame, rule = calls.suite.vlm.frame, config.candidates.negative_answer
+        take_candidates(work, collect_candidates(work.patches, own, task, frame, rule))
+
+
+def decide(calls: ModelCalls, works: Sequence[Work], task: TaskPrompt, config: IntConfig) -> None:
+    """Eq. 5: A_i^u and B_i^u, from the whole image against the whole inpainted image.
+
+    The name is asked for with the candidates in the question. An answer that is no name gives way to the commonest
+    candidate; one that holds no box to the candidates' own boxes (of that name, else of the whole image).
+    """
+    todo = [work for work in works if work.mined is None or not need(work.removal).reused]
+    owners = [work.owner for work in todo]
+    images, others = [work.image for work in todo], [need(work.removal).patches[0] for work in todo]
+    weight, tokens = (config.promac.alpha, config.promac.plausible), config.vlm
+    named = [(task.score_question(work.candidates.names),) for work in todo]
+    names = calls.contrast(owners, images, others, named, (tokens.name_tokens,), *weight)
+    boxes = calls.contrast(owners, images, others, [(task.box_question,)] * len(todo), (tokens.box_tokens,), *weight)
+    for work, (name,), (box,) in zip(todo, names, boxes, strict=True):
+        said = collect_candidates(work.patches[:1], [("", name, "", box)], task, calls.suite.vlm.frame)
+        chosen = said.names[0] if said.names and is_proper(said.names[0], task) else _commonest(work.candidates)
+        work.names = tuple(dict.fromkeys([*work.names, chosen]))
+        _note_choice(work, chosen)
+        found = said.boxes[0] or _own_box(work.candidates, chosen)
+        work.boxes = fallback_boxes(found, work.size)
+        if said.boxes[0] is None:
+            work.notes.append(
+                f"iteration {len(work.iterations) + 1}: the vision-language model's answer holds no box; taken was "
+                f"{'the one of a patch' if found else 'the whole image'}"
+            )
+
+
+def _commonest(candidates: CandidateSet) -> str:
+    return Counter(c.name for c in candidates.candidates).most_common(1)[0][0]
+
+
+def _own_box(candidates: CandidateSet, name: str) -> Box | None:
+    """The first box that a dialogue gave for that name, from the whole image on; else any."""
+    named = {c.patch for c in candidates.candidates if c.name == name}
+    boxes = [(k not in named, k, box) for k, box in enumerate(candidates.boxes) if box is not None]
+    return min(boxes, key=lambda entry: entry[:2])[2] if boxes else None
+
+
+def _note_choice(work: Work, name: str) -> None:
+    """Fill in what the trace says about the prompt; there is no score to show, as the contrast is in the decoding."""
+    table, values = np.zeros((len(work.patches), len(work.names))), np.zeros(len(work.patches))
+    own = tuple(said or name for said in work.own_names)
+    background = work.candidates.environment_of(0, name)
+    work.mined = Mined(table, table, Contrast(table, values, own), values, Choice(0, name), background)
+
+
+def decode_patches(calls: ModelCalls, works: Sequence[Work], config: IntConfig) -> None:
+    """Eq. 6: the mask of each patch of X_i, pasted on black, inside what the patch sees of the box."""
+    seen: list[tuple[Work, Patch, Box]] = []
+    for work in works:
+        whole = need(work.boxes).boxes[0].box
+        for patch in work.patches:
+            box = whole.intersect(patch.box)
+            if box is not None and min(box.width, box.height) > _THINNEST:
+                seen.append((work, patch, box))
+    views = [_on_black(work.current, patch) for work, patch, _ in seen]
+    embeddings = calls.encode([work.owner for work, _, _ in seen], views)
+    masks: dict[int, list[tuple[Box, SoftMask, float]]] = {work.owner: [] for work in works}
+    for (work, patch, box), embedding in zip(seen, embeddings, strict=True):
+        points, labels = work.points.points, work.points.labels
+        inside = np.array([patch.box.contains(x, y) for x, y in points], dtype=np.bool_)
+        prompts = mask_prompts([box], points[inside], labels[inside], config.sam)
+        logits, iou = calls.decode_best(work.owner, embedding, prompts, work.size, multimask=config.sam.multimask)
+        layer = probabilities(logits)[0] * patch.box.to_mask(*work.size)  # nothing is known outside the patch
+        masks[work.owner].append((box, layer.astype(np.float32), float(iou[0])))
+    for work in works:
+        own = masks[work.owner]
+        source = need(work.boxes).source
+        work.boxes = FoundBoxes(tuple(Detection(box, VLM_BOX_SCORE) for box, _, _ in own), source)
+        ious: Floats = np.array([iou for _, _, iou in own], dtype=np.float64)
+        work.decoded = Decoded((), tuple(layer for _, layer, _ in own), ious)
+
+
+def _on_black(image: Image, patch: Patch) -> Image:
+    canvas = np.zeros_like(image)
+    region = patch.box.to_mask(*image.shape[:2])
+    canvas[region] = image[region]
+    return canvas
+
+
+def merge_patches(work: Work) -> None:
+    """The selected patches' masks are views of one thing: from here on they are one mask in one box."""
+    fused, decoded, boxes = need(work.fused), need(work.decoded), need(work.boxes)
+    chosen = np.flatnonzero(fused.selected)
+    layer: SoftMask = np.zeros(work.size, dtype=np.float32)
+    for i in chosen:
+        layer = np.maximum(layer, decoded.layers[i])
+    iou = float(np.average(decoded.predicted_iou[chosen], weights=fused.scores[chosen])) if len(chosen) else 0.0
+    corners = np.array([d.box.as_tuple() for d in boxes.boxes])
+    around = Box(*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist())
+    work.boxes = FoundBoxes((Detection(around, boxes.boxes[0].score),), boxes.source)
+    work.decoded = Decoded((), (layer,), np.array([iou]))
+    work.fused = Fused(np.ones(1), np.array([bool(fused.mask.any())]), fused.soft, fused.mask)

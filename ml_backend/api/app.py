@@ -1,0 +1,244 @@
+"""The HTTP service: Label Studio's protocol, and pages for operators."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ml_backend.api import openapi as api
+from ml_backend.api.middleware import (
+    BasicAuth,
+    ErrorGuard,
+    JsonResponse,
+    TooLargeError,
+    dump,
+    error_response,
+    read_json,
+)
+from ml_backend.api.runs import add_runs
+from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
+from ml_backend.fetching.images import FetchLimits, ImageFetcher
+from ml_backend.labelstudio.client import LabelStudioClient
+from ml_backend.labelstudio.wire import RequestError, parse_predict, parse_setup, project_key
+from ml_backend.runs.desk import RunsDesk
+from ml_backend.serving.engine import Engine, Segments
+from ml_backend.serving.model_loading import ModelIdentity, identify, load_strategy
+from ml_backend.serving.service import Service
+from ml_backend.settings import Settings
+from ml_backend.storage.database import Database
+from ml_backend.storage.store import Store
+
+MODEL_CLASS = "IntBackend"
+_EVENTS = frozenset(
+    [
+        "ANNOTATION_CREATED",
+        "ANNOTATIONS_CREATED",
+        "ANNOTATION_UPDATED",
+        "ANNOTATION_DELETED",
+        "ANNOTATIONS_DELETED",
+        "START_TRAINING",
+        "PROJECT_CREATED",
+        "PROJECT_UPDATED",
+        "PROJECT_DELETED",
+        "TASKS_CREATED",
+        "TASKS_DELETED",
+        "LABEL_LINK_CREATED",
+        "LABEL_LINK_UPDATED",
+        "LABEL_LINK_DELETED",
+    ]
+)
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    load: Callable[[], Segments] | None = None,
+    identity: ModelIdentity | None = None,
+    resolver: Resolver = resolve,
+) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        settings: from the environment if None.
+        load: makes the strategy, in the engine's thread; the settings' models if None.
+        identity: of those models; found from the profile if None.
+        resolver: looks up hosts that images come from; for tests.
+
+    Raises:
+        ValueError: the settings, the profile or the method's options are wrong.
+        StoreError: (when the application starts) the database cannot be used.
+    """
+    chosen = settings or Settings()
+    known = identity or identify(chosen)
+    policy = AddressPolicy.of(chosen.allowed_hosts)
+    make = load or (lambda: load_strategy(chosen))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        client = _client(chosen)
+        fetcher = ImageFetcher(
+            client.origin if client else None,
+            client.tokens if client else None,
+            policy=policy,
+            local_roots=chosen.local_roots,
+            limits=FetchLimits(chosen.max_image_bytes, chosen.image_timeout),
+            ca_bundle=chosen.ca_bundle,
+            resolver=resolver,
+        )
+        store = Store(Database.of(chosen), cache_entries=chosen.cache_entries)
+        engine = Engine(make, micro_batch=chosen.micro_batch, queue_size=chosen.queue_size)
+        service = Service(chosen, known, engine, fetcher, store)
+        runs = RunsDesk(chosen, service, store, client, fetcher)
+        app.state.service, app.state.runs = service, runs.access
+        try:
+            await runs.start()
+            await service.start()
+            yield
+        finally:
+            await runs.close()
+            await service.close()
+            if client is not None:
+                client.close()
+
+    app = FastAPI(title="int-backend", version=version("int-backend"), lifespan=lifespan, redirect_slashes=False)
+    _add_protocol(app, chosen)
+    _add_pages(app)
+    add_runs(app, lambda request: request.app.state.runs)
+    described = app.openapi
+    app.openapi = lambda: api.with_security(described())  # type: ignore[method-assign] # FastAPI's way to add to it
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(
+        BasicAuth,
+        user=chosen.basic_auth_user,
+        password=chosen.basic_auth_pass.get_secret_value() if chosen.basic_auth_pass else None,
+        webhook_secret=chosen.webhook_secret.get_secret_value() if chosen.webhook_secret else None,
+        open_paths=frozenset({"/", "/health"}) if chosen.open_health else frozenset(),
+    )
+    app.add_middleware(ErrorGuard)
+    return app
+
+
+def _client(settings: Settings) -> LabelStudioClient | None:
+    if not settings.label_studio_url:
+        return None
+    key = settings.label_studio_api_key
+    return LabelStudioClient(
+        settings.label_studio_url, key.get_secret_value() if key else "", ca_bundle=settings.ca_bundle
+    )
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _add_protocol(app: FastAPI, settings: Settings) -> None:
+    """What Label Studio calls."""
+
+    async def body(request: Request) -> Any:
+        return await read_json(request, settings.max_body_bytes)
+
+    @app.get("/", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
+    @app.get("/health", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
+    async def health(request: Request) -> Response:
+        """Alive; ``models`` says whether predictions can be made yet. Never waits for anything."""
+        state = _service(request).engine.status.state
+        return JsonResponse({"model_class": MODEL_CLASS, "status": "UP", "models": state})
+
+    @app.post(
+        "/setup",
+        response_class=JsonResponse,
+        openapi_extra=api.SETUP_BODY,
+        responses=api.answers(api.SetupOut, api.BODY_ERRORS),
+    )
+    async def setup(request: Request) -> Response:
+        """Remember a project's labeling config and extra params; answer with the model version."""
+        parsed = parse_setup(await body(request))
+        return JsonResponse({"model_version": await _service(request).setup(parsed)})
+
+    @app.post(
+        "/predict",
+        response_class=JsonResponse,
+        openapi_extra=api.PREDICT_BODY,
+        responses=api.answers(api.PredictOut, api.BODY_ERRORS),
+    )
+    async def predict(request: Request) -> Response:
+        """As many results as tasks: a prediction, or ``[]`` for one that failed or is not ready in time."""
+        parsed = parse_predict(await body(request))
+        service = _service(request)
+        return JsonResponse(await service.render({"results": await service.predict(parsed)}, dump))
+
+    @app.post(
+        "/webhook",
+        response_class=JsonResponse,
+        openapi_extra=api.WEBHOOK_BODY,
+        responses=api.answers(api.UnknownEventOut, api.BODY_ERRORS, created=api.WebhookOut),
+    )
+    async def webhook(request: Request) -> Response:
+        """Take note of an event, in any of Label Studio's shapes."""
+        event = await body(request)
+        action = event.get("action") if isinstance(event, dict) else None
+        known = action if isinstance(action, str) and action in _EVENTS else ""
+        service = _service(request)
+        service.metrics.webhooks.labels(known or "unknown").inc()
+        if not known:
+            return JsonResponse({"status": "Unknown event"})
+        project = event.get("project")
+        config = project.get("label_config") if isinstance(project, dict) else None
+        if known == "PROJECT_UPDATED" and isinstance(config, str):
+            await service.project_updated(project_key(project), config)
+        return JsonResponse({"status": "ok", "result": {}}, 201)
+
+    @app.get(
+        "/versions",
+        response_class=JsonResponse,
+        openapi_extra=api.VERSIONS_QUERY,
+        responses=api.answers(api.VersionsOut, api.PAGE_ERRORS),
+    )
+    async def versions(request: Request) -> Response:
+        """The model versions in use, of one project with ``?project=``."""
+        return JsonResponse({"versions": _service(request).versions(project_key(request.query_params.get("project")))})
+
+    async def bad_request(_: Request, error: Exception) -> Response:
+        return error_response(400, str(error), "send what Label Studio sends; /docs describes it")
+
+    async def too_large(_: Request, error: Exception) -> Response:
+        return error_response(413, str(error), "send fewer tasks at once, or raise INT_MAX_BODY_BYTES")
+
+    app.add_exception_handler(RequestError, bad_request)
+    app.add_exception_handler(TooLargeError, too_large)
+
+
+def _add_pages(app: FastAPI) -> None:
+    """What operators look at."""
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses=api.text_answer("Numbers for Prometheus.", "text/plain"),
+    )
+    async def metrics(request: Request) -> Response:
+        """Numbers for Prometheus."""
+        page = await asyncio.to_thread(_service(request).metrics.page)
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/status", response_class=JsonResponse, responses=api.answers(api.StatusOut, api.PAGE_ERRORS))
+    async def status(request: Request) -> Response:
+        """The models' state, what is waiting, and the last problems in plain words."""
+        return JsonResponse(_service(request).status())
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    what = {404: "there is no such page", 405: "this page does not take that method"}.get(status, "refused")
+    cure = "the pages are /health, /setup, /predict, /webhook, /versions, /runs, /metrics, /status and /docs"
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return error_response(status, f"{request.method} {request.url.path[:200]}: {what}", cure, headers=headers)

@@ -1,0 +1,155 @@
+"""A small picture of a task's image with the prediction that Label Studio has, for the page of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from PIL import Image as PilImage
+
+from int_model.core.types import Image, Mask
+from int_model.io.errors import ImageError
+from int_model.io.images import decode_image
+from int_model.io.outputs import Colour, colour_of
+from ml_backend.fetching.images import FetchError
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
+from ml_backend.labelstudio.label_config import ConfigError, parse_label_config
+from ml_backend.labelstudio.regions.decode import decode_region
+from ml_backend.labelstudio.wire import parse_task
+from ml_backend.runs.types import RunSpec
+
+SIDE = 320
+"""The longer side in pixels."""
+
+_AT_ONCE = 2
+_KEPT = 500
+_OPACITY = 0.45
+
+
+class PictureError(RuntimeError):
+    """There is no picture; the message says why."""
+
+
+class Fetches(Protocol):
+    """What is needed of `ml_backend.fetching.images.ImageFetcher`."""
+
+    async def fetch(self, address: str, task_id: int | None = None) -> bytes:
+        """The bytes of the image."""
+        ...
+
+
+class Pictures:
+    """Makes pictures, a few at a time, and keeps the last few hundred. Lives in one event loop.
+
+    Args:
+        client: Label Studio, for the task and its predictions.
+        fetcher: as the models get the image, with all its guards.
+        max_pixels: larger images are refused.
+    """
+
+    def __init__(self, client: LabelStudioClient, fetcher: Fetches, *, max_pixels: int) -> None:
+        self._client = client
+        self._fetcher = fetcher
+        self._max_pixels = max_pixels
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+
+    async def picture(self, spec: RunSpec, task: int) -> bytes:
+        """A JPEG of the task's first image, at most `SIDE` pixels wide and high, its regions tinted.
+
+        Raises:
+            PictureError: the task, its image or the prediction cannot be had.
+        """
+        key = (spec.model_version, task)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        async with self._places:
+            try:
+                address, regions = await asyncio.to_thread(self._ask, spec, task)
+                data = await self._fetcher.fetch(address, task)
+                made = await asyncio.to_thread(self._draw, data, regions or [])
+            except (ConfigError, FetchError, ImageError, LabelStudioError, ValueError) as error:
+                raise PictureError(str(error)) from error
+        if regions is not None:  # else it is yet to come
+            self._kept[key] = made
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return made
+
+    def _ask(self, spec: RunSpec, task: int) -> tuple[str, list[Any] | None]:
+        """The address of the image, and the regions of the run's prediction, None while there is none."""
+        query = {"selectedItems": {"all": False, "included": [task]}}
+        rows = self._client.tasks_page(spec.project, 1, 1, query=query, whole=True)
+        row = next((row for row in rows if row.get("id") == task), None)
+        if row is None:
+            raise PictureError(f"task {task} is not in project {spec.project} any more")
+        first = next(iter(parse_label_config(spec.label_config).images.values()))
+        address = first.addresses(parse_task(row).data)[0]
+        predictions = row.get("predictions")
+        for prediction in predictions if isinstance(predictions, list) else []:
+            if isinstance(prediction, Mapping) and prediction.get("model_version") == spec.model_version:
+                result = prediction.get("result")
+                shown = [r for r in result if _shows(r, first.name)] if isinstance(result, list) else []
+                return address, shown
+        return address, None
+
+    def _draw(self, data: bytes, regions: Sequence[Mapping[str, Any]]) -> bytes:
+        image = decode_image(data, max_pixels=self._max_pixels)
+        return draw(image, regions)
+
+
+def draw(image: Image, regions: Sequence[Mapping[str, Any]], *, side: int = SIDE) -> bytes:
+    """The image ``uint8 [H, W, 3]`` as a small JPEG with the regions of a result tinted, one colour per label.
+
+    Regions that cannot be decoded, or are of another size, are left out.
+    """
+    height, width = image.shape[:2]
+    factor = min(1.0, side / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    labels: dict[str, Colour] = {}
+    for region in regions:
+        try:
+            mask = decode_region(region)
+        except ValueError:
+            continue
+        if mask.shape != (height, width) or not mask.any():
+            continue
+        colour = labels.setdefault(_label(region), colour_of(len(labels)))
+        _tint(small, _shrunk(mask, size), colour)
+    out = io.BytesIO()
+    PilImage.fromarray(small).save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+def _shrunk(mask: Mask, size: tuple[int, int]) -> Mask:
+    share = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    inside: Mask = share >= 0.5
+    return inside if inside.any() else share > 0  # what is smaller than a pixel still shows
+
+
+def _tint(canvas: Image, mask: Mask, colour: Colour) -> None:
+    tone = np.array(colour, np.float32)
+    canvas[mask] = np.rint((1 - _OPACITY) * canvas[mask] + _OPACITY * tone).astype(np.uint8)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, contours, -1, (20, 20, 20), 2, cv2.LINE_AA)
+    cv2.drawContours(canvas, contours, -1, colour, 1, cv2.LINE_AA)
+
+
+def _shows(region: Any, image: str) -> bool:
+    if not isinstance(region, Mapping) or region.get("to_name") != image:
+        return False
+    return region.get("item_index") in (None, 0)
+
+
+def _label(region: Mapping[str, Any]) -> str:
+    value = region.get("value")
+    items = value.items() if isinstance(value, Mapping) else ()
+    names = next((entry for key, entry in items if str(key).lower().endswith("labels")), None)
+    return str(names[0]) if isinstance(names, list) and names else ""

@@ -1,0 +1,97 @@
+"""What comes in at ``/runs``: wishes for runs, what an address asks for, and who may send it."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ml_backend.api.middleware import read_json
+from ml_backend.labelstudio.wire import RequestError
+from ml_backend.runs.types import TaskState
+
+_MAX_BODY = 64 * 1024
+
+
+class RunIn(BaseModel):
+    """``POST /runs``. ``prompt`` "" is that of the project; ``dry_run`` only counts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    project: int = Field(ge=1)
+    view: int | None = Field(None, ge=1)
+    prompt: str = Field("", max_length=2000)
+    limit: int | None = Field(None, ge=1)
+    only_missing: bool = False
+    include_annotated: bool = False
+    set_model_version: bool = False
+    dry_run: bool = False
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a person looks at the answer."""
+    return "text/html" in request.headers.get("accept", "")
+
+
+def same_origin(request: Request) -> None:
+    """Refuse what another site made a browser send: browsers add the password of Basic auth to that, too.
+
+    Raises:
+        ForeignOriginError: it comes from elsewhere.
+    """
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    if site is not None:
+        fine = site in ("same-origin", "none")
+    else:
+        fine = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if not fine:
+        raise ForeignOriginError
+
+
+class ForeignOriginError(Exception):
+    """A page of another site sent the request."""
+
+
+async def read_wish(request: Request) -> RunIn:
+    """The description of a run, from JSON or a form whose empty fields count as not given. Raises ``RequestError``."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded":
+        raw = bytearray()
+        async for chunk in request.stream():
+            raw += chunk
+            if len(raw) > _MAX_BODY:
+                raise RequestError("the form is too long")
+        try:
+            given: Any = {key: value.strip() for key, value in parse_qsl(raw.decode()) if value.strip()}
+        except (UnicodeDecodeError, ValueError):
+            raise RequestError("the form cannot be read") from None
+    else:
+        given = await read_json(request, _MAX_BODY)
+    try:
+        return RunIn.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the body"
+        raise RequestError(f"{where}: {first['msg']}") from None
+
+
+def number_of(request: Request, name: str, default: int | None = None) -> int | None:
+    """A whole number of the address, or the default. Raises ``RequestError``."""
+    text = request.query_params.get(name)
+    if text is None or text == "":
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise RequestError(f"{name} needs to be a whole number")
+    return int(text)
+
+
+def state_of(request: Request) -> TaskState | None:
+    """The state that the address asks for. Raises ``RequestError``."""
+    text = request.query_params.get("state")
+    if not text:
+        return None
+    if text not in tuple(TaskState):
+        raise RequestError(f"state needs to be one of {', '.join(TaskState)}")
+    return TaskState(text)

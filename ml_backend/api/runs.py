@@ -1,0 +1,318 @@
+"""``/runs`` over HTTP: JSON for programs, pages for people. Behind the same Basic auth as all else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from ml_backend.api.middleware import JsonResponse, error_response
+from ml_backend.api.run_pages import (
+    PAGE,
+    Notice,
+    Seen,
+    error_page,
+    list_page,
+    no_picture,
+    record_json,
+    run_json,
+    run_page,
+)
+from ml_backend.api.run_pictures import PictureError, Pictures
+from ml_backend.api.run_requests import ForeignOriginError, number_of, read_wish, same_origin, state_of, wants_page
+from ml_backend.labelstudio.client import LabelStudioError
+from ml_backend.labelstudio.wire import RequestError
+from ml_backend.runs.errors import LedgerError, UnknownRunError
+from ml_backend.runs.queues.base import QueueError
+from ml_backend.runs.types import Progress, Run, RunState, TaskRecord, TaskState
+from ml_backend.storage.database import StoreError
+
+_MAX_LIMIT = 1000
+_FAILURES = 50
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+_NOT_CONNECTED = (
+    "runs cannot be started: the backend does not know Label Studio",
+    "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY (a personal access token) and start the backend again",
+)
+_LISTING_SECONDS = 10.0
+_listings: set[asyncio.Task[StartedLike]] = set()
+_log = logging.getLogger(__name__)
+
+
+class StartedLike(Protocol):
+    """What starting a run says: the run (None for a dry run), whether it was there already, tasks, warnings."""
+
+    @property
+    def run(self) -> Run | None: ...
+    @property
+    def joined(self) -> bool: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
+class RunsLike(Protocol):
+    """What the pages need of `ml_backend.runs.manager.Runs`; all of it may block."""
+
+    def start(
+        self,
+        project: int,
+        *,
+        view: int | None,
+        prompt: str,
+        limit: int | None,
+        only_missing: bool,
+        include_annotated: bool,
+        set_model_version: bool,
+        dry_run: bool,
+        stopping: Callable[[], bool],
+    ) -> StartedLike: ...
+    def list(self, project: int | None = None, limit: int = 50) -> Sequence[Run]: ...
+    def get(self, run_id: str) -> Run: ...
+    def progress(self, run_id: str) -> Progress: ...
+    def records(
+        self, run_id: str, state: TaskState | None = None, after: int = 0, limit: int = 100
+    ) -> Sequence[TaskRecord]: ...
+    def cancel(self, run_id: str) -> Run: ...
+    def resume(self, run_id: str) -> Run: ...
+    def retry(self, run_id: str) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunsAccess:
+    """What the endpoints work with.
+
+    Attributes:
+        runs: the facade.
+        pictures: of tasks, or None if the backend does not know Label Studio, and runs cannot be started.
+        workers: how many worker processes live, or None if the backend does the work itself. Blocking; raises
+            ``QueueError``.
+        suits: whether the backend's own models are those of a run, or None if it does no runs. Blocking.
+        stopping: whether the backend is about to end; the listing of a project's tasks ends then.
+    """
+
+    runs: RunsLike
+    pictures: Pictures | None
+    workers: Callable[[], int] | None = None
+    suits: Callable[[str], bool] | None = None
+    stopping: Callable[[], bool] = lambda: False
+
+
+def add_runs(app: FastAPI, access: Callable[[Request], RunsAccess]) -> None:
+    """Add the endpoints to the application; docs/runs.md describes them."""
+
+    @app.get("/runs", include_in_schema=False, response_model=None)
+    async def list_runs(request: Request) -> Response:
+        """The newest runs; of one project with ``?project=``."""
+        return await _answered(request, _list(request, access(request)))
+
+    @app.post("/runs", include_in_schema=False, response_model=None)
+    async def start_run(request: Request) -> Response:
+        """Start a run, or join the one of the same model version that is under way on the project."""
+        return await _answered(request, _start(request, access(request)))
+
+    @app.get("/runs/{run_id}", include_in_schema=False, response_model=None)
+    async def show_run(request: Request, run_id: str) -> Response:
+        """A run and its progress."""
+        return await _answered(request, _show(request, access(request), run_id))
+
+    @app.get("/runs/{run_id}/tasks", include_in_schema=False, response_model=None)
+    async def list_tasks(request: Request, run_id: str) -> Response:
+        """Tasks of a run by id: ``?state=failed&after=0&limit=100``; ``next`` is the next ``after``, or null."""
+        return await _answered(request, _tasks(request, access(request), run_id))
+
+    @app.get("/runs/{run_id}/tasks/{task}/picture", include_in_schema=False, response_model=None)
+    async def picture(request: Request, run_id: str, task: int) -> Response:
+        """A small JPEG of a task's image with its prediction."""
+        return await _answered(request, _picture(access(request), run_id, task))
+
+    @app.post("/runs/{run_id}/{action}", include_in_schema=False, response_model=None)
+    async def steer(request: Request, run_id: str, action: str) -> Response:
+        """``cancel``, ``resume`` or ``retry`` (the failed tasks)."""
+        return await _answered(request, _steer(request, access(request), run_id, action))
+
+
+async def _list(request: Request, access: RunsAccess) -> Response:
+    project, limit = number_of(request, "project"), number_of(request, "limit", 50)
+    seen = await asyncio.to_thread(_seen_all, access.runs, project, min(limit or 50, _MAX_LIMIT))
+    if not wants_page(request):
+        return JsonResponse({"runs": [run_json(one) for one in seen]})
+    notices = await _notices(access, [one.run for one in seen])
+    return _page(list_page(seen, notices, can_start=access.pictures is not None))
+
+
+async def _start(request: Request, access: RunsAccess) -> Response:
+    same_origin(request)
+    if access.pictures is None:
+        return _refused(request, 503, *_NOT_CONNECTED)
+    wanted = await read_wish(request)
+    work = asyncio.create_task(
+        asyncio.to_thread(lambda: access.runs.start(**wanted.model_dump(), stopping=access.stopping))
+    )
+    if not (await asyncio.wait([work], timeout=_LISTING_SECONDS))[0]:  # a large project; it goes on without us
+        _listings.add(work)
+        work.add_done_callback(_listed)
+        return await _still_listing(request, access, wanted.project)
+    started = work.result()
+    if wants_page(request) and started.run is not None:
+        return RedirectResponse(f"runs/{started.run.id}", 303, headers=_HEADERS)
+    seen = None if started.run is None else await asyncio.to_thread(_seen, access.runs, started.run)
+    answer = {
+        "run": None if seen is None else run_json(seen),
+        "joined": started.joined,
+        "count": started.count,
+        "warnings": list(started.warnings),
+    }
+    return JsonResponse(answer, 200 if started.joined or started.run is None else 201)
+
+
+async def _still_listing(request: Request, access: RunsAccess, project: int) -> Response:
+    newest = await asyncio.to_thread(access.runs.list, project, 1)
+    run = next((run for run in newest if run.state is RunState.PREPARING), None)
+    if wants_page(request):
+        return RedirectResponse("runs" if run is None else f"runs/{run.id}", 303, headers=_HEADERS)
+    seen = None if run is None else await asyncio.to_thread(_seen, access.runs, run)
+    answer = {"run": None if seen is None else run_json(seen), "joined": False, "count": None}
+    return JsonResponse({**answer, "warnings": ["the project's tasks are still being listed; see GET /runs"]}, 202)
+
+
+def _listed(work: asyncio.Task[StartedLike]) -> None:
+    _listings.discard(work)
+    error = None if work.cancelled() else work.exception()
+    if error is not None:
+        _log.warning("a run could not be made: %s", error)
+
+
+async def _show(request: Request, access: RunsAccess, run_id: str) -> Response:
+    seen = await asyncio.to_thread(lambda: _seen(access.runs, access.runs.get(run_id)))
+    if not wants_page(request):
+        return JsonResponse(run_json(seen))
+    state, after = state_of(request), number_of(request, "after", 0) or 0
+    failures = await asyncio.to_thread(access.runs.records, run_id, TaskState.FAILED, 0, _FAILURES)
+    shown = await asyncio.to_thread(access.runs.records, run_id, state, after, PAGE + 1)
+    page = run_page(
+        seen,
+        failures,
+        shown,
+        await _notices(access, [seen.run]),
+        state=state,
+        after=after,
+        pictures=access.pictures is not None,
+    )
+    return _page(page)
+
+
+async def _tasks(request: Request, access: RunsAccess, run_id: str) -> Response:
+    state, after = state_of(request), number_of(request, "after", 0) or 0
+    limit = min(number_of(request, "limit", 100) or 100, _MAX_LIMIT)
+    found = await asyncio.to_thread(access.runs.records, run_id, state, after, limit)
+    following = found[-1].task if len(found) == limit else None
+    return JsonResponse({"tasks": [record_json(record) for record in found], "next": following})
+
+
+async def _picture(access: RunsAccess, run_id: str, task: int) -> Response:
+    def look_up() -> Run | None:
+        run = access.runs.get(run_id)
+        return run if any(record.task == task for record in access.runs.records(run_id, None, task - 1, 1)) else None
+
+    run = await asyncio.to_thread(look_up)
+    headers = {**_HEADERS, "Cache-Control": "private, max-age=300"}
+    if run is None or access.pictures is None:
+        return Response(no_picture("no such task"), 404, _HEADERS, media_type="image/svg+xml")
+    try:
+        data = await access.pictures.picture(run.spec, task)
+    except PictureError as error:
+        return Response(no_picture(str(error)), 404, _HEADERS, media_type="image/svg+xml")
+    return Response(data, 200, headers, media_type="image/jpeg")
+
+
+async def _steer(request: Request, access: RunsAccess, run_id: str, action: str) -> Response:
+    same_origin(request)
+    runs = access.runs
+    steps: Mapping[str, Callable[[str], object]] = {"cancel": runs.cancel, "resume": runs.resume, "retry": runs.retry}
+    if action not in steps:
+        return _refused(request, 404, f"there is no action '{action[:40]}'", "the actions are cancel, resume and retry")
+    await asyncio.to_thread(steps[action], run_id)
+    if wants_page(request):
+        return RedirectResponse(f"../{run_id}", 303, headers=_HEADERS)
+    seen = await asyncio.to_thread(lambda: _seen(runs, runs.get(run_id)))
+    return JsonResponse(run_json(seen))
+
+
+def _seen(runs: RunsLike, run: Run) -> Seen:
+    return Seen(run, runs.progress(run.id))
+
+
+def _seen_all(runs: RunsLike, project: int | None, limit: int) -> list[Seen]:
+    return [_seen(runs, run) for run in runs.list(project, limit)]
+
+
+async def _notices(access: RunsAccess, runs: Sequence[Run]) -> list[Notice]:
+    """What keeps these runs, or new ones, from going on."""
+    notices = []
+    if access.pictures is None:
+        notices.append(Notice(". ".join(text[0].upper() + text[1:] for text in _NOT_CONNECTED) + "."))
+    if access.workers is not None and (not runs or any(run.finished_at is None for run in runs)):
+        try:
+            if await asyncio.to_thread(access.workers) == 0:
+                notices.append(Notice("No worker is there to do the work. Start one: int-backend worker.", bad=True))
+        except QueueError as error:
+            notices.append(Notice(str(error), bad=True))
+    waiting = [run for run in runs if run.state is RunState.ACTIVE]
+    for run in waiting:
+        if access.suits is not None and not await asyncio.to_thread(access.suits, run.id):
+            text = (
+                f"Run {run.id} waits for the models and settings that it was made with ({run.spec.model_version}); "
+                "this backend has others. Start it with those, or cancel the run and begin a new one."
+            )
+            notices.append(Notice(text, bad=True))
+    return notices
+
+
+# --- answers
+
+
+def _page(text: str, status: int = 200) -> HTMLResponse:
+    return HTMLResponse(text, status, headers=_HEADERS)
+
+
+def _refused(request: Request, status: int, text: str, cure: str) -> Response:
+    sentence = text[:1].upper() + text[1:]
+    return (
+        _page(error_page(status, sentence, cure), status) if wants_page(request) else error_response(status, text, cure)
+    )
+
+
+async def _answered(request: Request, answer: Any) -> Response:
+    """The answer, or the refusal that fits what was raised: a page for people, JSON for programs."""
+    try:
+        response: Response = await answer
+    except RequestError as error:
+        return _refused(request, 400, str(error), "see /docs")
+    except ForeignOriginError:
+        cure = "send it from the backend's own page, or without a browser; a proxy must keep the Host header"
+        return _refused(request, 403, "the request comes from a page of another site", cure)
+    except UnknownRunError as error:
+        return _refused(request, 404, str(error), "GET /runs lists all")
+    except LedgerError as error:
+        return _refused(request, 409, str(error), "look at the run's state")
+    except LabelStudioError as error:
+        return _refused(request, 502, str(error), "see the message; int-backend doctor says more")
+    except QueueError as error:
+        return _refused(request, 503, str(error), "the run is kept; it goes on when a worker comes")
+    except StoreError as error:
+        return _refused(request, 503, str(error), "see the message")
+    except ValueError as error:
+        return _refused(request, 400, str(error), "see the message")
+    return response

@@ -1,0 +1,284 @@
+"""``int-backend annotate``, and the runs that ``int-backend runs resume`` and ``retry`` go on with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from rich.console import Console
+
+from ml_backend.cli.watch import Bar, ConsoleLog, summary
+from ml_backend.context import Workshop
+from ml_backend.runs.ledger import LedgerError
+from ml_backend.runs.manager import Runs, RunsError, Started
+from ml_backend.runs.queues.base import RunQueue
+from ml_backend.runs.queues.local import LocalQueue
+from ml_backend.runs.queues.redis_queue import RedisQueue
+from ml_backend.runs.types import Run, RunState, TaskState
+from ml_backend.settings import Settings
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+_POLL = 0.5
+_PREPARING_SECONDS = 150.0
+_MADE_ELSEWHERE = "its tasks are being listed by another process"
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotateOptions:
+    """What the command line asked for; see `Runs.start`."""
+
+    project: int
+    view: int | None = None
+    prompt: str = ""
+    limit: int | None = None
+    only_missing: bool = False
+    include_annotated: bool = False
+    set_model_version: bool = False
+    dry_run: bool = False
+    detach: bool = False
+
+
+class Nobody:
+    """A queue that tells no one: for looking only, and for runs that this process does itself."""
+
+    def wake(self, run_id: str) -> None:
+        """Tell nobody."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def run_annotate(settings: Settings, options: AnnotateOptions, *, tell: Console, bar: Console, debug: bool) -> int:
+    """Annotate a project; returns the exit status: 0, 1 if tasks failed or the run stopped, 130 if interrupted.
+
+    Args:
+        settings: of the environment.
+        options: what was asked for.
+        tell: gets the results.
+        bar: gets progress and warnings.
+        debug: whether to log everything.
+
+    Raises:
+        ValueError, RuntimeError: it could not be started; the message is for people.
+    """
+    return asyncio.run(
+        _main(settings, lambda runs, stopping: _start(runs, options, stopping), options, tell, bar, debug)
+    )
+
+
+def run_again(
+    settings: Settings,
+    run_id: str,
+    *,
+    retry: frozenset[TaskState],
+    detach: bool,
+    tell: Console,
+    bar: Console,
+    debug: bool,
+) -> int:
+    """Go on with a run, or do its tasks in the states ``retry`` again; as `run_annotate`."""
+
+    def again(runs: Runs, _stopping: Callable[[], bool]) -> Started:
+        if retry:
+            count = runs.retry(run_id, retry)
+            tell.print(f"run {run_id}: {count} tasks again", markup=False)
+        else:
+            runs.resume(run_id)
+        run = runs.get(run_id)
+        total = runs.progress(run_id).total
+        return Started(run, True, total, (), run.spec.model_version, run.spec.prompt)
+
+    options = AnnotateOptions(project=0, detach=detach)
+    return asyncio.run(_main(settings, again, options, tell, bar, debug, run_id))
+
+
+def _start(runs: Runs, options: AnnotateOptions, stopping: Callable[[], bool]) -> Started:
+    return runs.start(
+        options.project,
+        view=options.view,
+        prompt=options.prompt,
+        limit=options.limit,
+        only_missing=options.only_missing,
+        include_annotated=options.include_annotated,
+        set_model_version=options.set_model_version,
+        dry_run=options.dry_run,
+        stopping=stopping,
+    )
+
+
+async def _main(
+    settings: Settings,
+    begin: Callable[[Runs, Callable[[], bool]], Started],
+    options: AnnotateOptions,
+    tell: Console,
+    bar: Console,
+    debug: bool,
+    known: str = "",
+) -> int:
+    _log_to(bar, debug=debug)
+    address = settings.redis_url.get_secret_value() if settings.redis_url else ""
+    queue: RunQueue = RedisQueue(address) if address else Nobody()
+    stop = asyncio.Event()
+    shop = Workshop.open(settings)
+    try:
+        async with _signals(stop, bar):
+            if known and not address:
+                await asyncio.to_thread(_must_suit, shop, known)
+            try:
+                started = await asyncio.to_thread(begin, shop.runs(queue), stop.is_set)
+            except RunsError as error:
+                if not stop.is_set():
+                    raise
+                bar.print(str(error), markup=False, highlight=False, soft_wrap=True)
+                return INTERRUPTED
+            for line in _introduction(started, options):
+                tell.print(line, markup=False, highlight=False, soft_wrap=True)
+            for text in started.warnings:
+                bar.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+            if started.run is None:
+                return DONE
+            if address and options.detach:
+                tell.print(f"watch it: int-backend runs show {started.run.id}", markup=False, highlight=False)
+                return DONE
+            if address:
+                run = await _watch(shop, started.run, stop, bar)
+            else:
+                run = await _do(shop, started.run, stop, bar)
+            status = await asyncio.to_thread(_report, shop, run, stop.is_set(), bool(address), tell)
+            if stop.is_set():
+                _end_now(status)  # the models may be busy for minutes, with what nobody waits for any more
+            return status
+    finally:
+        await shop.close()
+        queue.close()
+
+
+def _must_suit(shop: Workshop, run_id: str) -> None:
+    spec = shop.ledger.get(run_id).spec
+    here = shop.service.plan(spec.label_config, spec.extra_params).version
+    if here != spec.model_version:
+        raise RunsError(
+            f"run {run_id} is for {spec.model_version}, and the models and settings here make {here}; use the "
+            "--profile, --strategy and settings that it was made with, or start a new run"
+        )
+
+
+async def _do(shop: Workshop, run: Run, stop: asyncio.Event, bar: Console) -> Run:
+    """Work on the run in this process until it ends or is to be stopped."""
+    if run.state is RunState.FINISHED:
+        return run
+    await shop.service.start()
+    worker = shop.worker(alone=True)
+    queue = LocalQueue(worker.work, shop.ledger, only=frozenset({run.id}))
+    queue.start()
+    try:
+        run = await _watch(shop, run, stop, bar, local=True)
+    finally:
+        await worker.close()
+        await queue.aclose()
+    if stop.is_set():
+        run = await asyncio.to_thread(_leave, shop, run.id)
+    return run
+
+
+def _leave(shop: Workshop, run_id: str) -> Run:
+    """Interrupted: stop the run, unless others go on with it."""
+    if not shop.ledger.progress(run_id).workers:
+        try:
+            return shop.ledger.stop(run_id, "interrupted")
+        except LedgerError:
+            pass  # its last task was finished at that moment, or somebody cancelled it
+    return shop.ledger.get(run_id)
+
+
+async def _watch(shop: Workshop, run: Run, stop: asyncio.Event, console: Console, *, local: bool = False) -> Run:
+    """Show progress until the run ends or ``stop`` is set."""
+    began = time.monotonic()
+    with Bar(console, run.id) as shown:
+        while True:
+            run = await asyncio.to_thread(shop.ledger.get, run.id)
+            progress = await asyncio.to_thread(shop.ledger.progress, run.id)
+            loading = local and shop.service.engine.status.state == "loading"
+            preparing = run.state is RunState.PREPARING
+            note = "loading the models" if loading else _MADE_ELSEWHERE if preparing else ""
+            shown.show(progress, note)
+            if run.state not in (RunState.PREPARING, RunState.ACTIVE) or stop.is_set():
+                return run
+            if preparing and time.monotonic() - began > _PREPARING_SECONDS:
+                raise RunsError(f"run {run.id} is still being prepared; if its process died, start it again")
+            try:
+                await asyncio.wait_for(stop.wait(), _POLL)
+            except TimeoutError:
+                continue
+
+
+def _report(shop: Workshop, run: Run, interrupted: bool, elsewhere: bool, tell: Console) -> int:
+    progress = shop.ledger.progress(run.id)
+    failed = shop.ledger.records(run.id, TaskState.FAILED)
+    for line in summary(run, progress, failed):
+        tell.print(line, markup=False, highlight=False, soft_wrap=True)
+    if interrupted and run.state is RunState.ACTIVE:
+        who = "the workers" if elsewhere else "another process"
+        tell.print(f"{who} go on with it: int-backend runs show {run.id}", markup=False, highlight=False)
+    if interrupted and run.state is not RunState.FINISHED:
+        return INTERRUPTED
+    return FAILED if failed or run.state is not RunState.FINISHED else DONE
+
+
+def _introduction(started: Started, options: AnnotateOptions) -> list[str]:
+    what = f"looking for: {started.prompt}; version {started.version}"
+    if started.run is None:
+        return [f"{started.count} tasks would be annotated", what]
+    if options.project == 0:
+        return [f"run {started.run.id} of project {started.run.spec.project}: {started.count} tasks", what]
+    verb = "is under way already; joined it" if started.joined else "made"
+    return [f"run {started.run.id} {verb}: {started.count} tasks of project {options.project}", what]
+
+
+@contextlib.asynccontextmanager
+async def _signals(stop: asyncio.Event, bar: Console) -> AsyncIterator[None]:
+    """Ctrl-C and SIGTERM set ``stop``; the second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def asked() -> None:
+        if stop.is_set():
+            _end_now(INTERRUPTED)
+        stop.set()
+        bar.print("stopping; once more to stop at once", markup=False)
+
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends the process, and the run can be resumed
+        for number in numbers:
+            loop.add_signal_handler(number, asked)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+def _end_now(status: int) -> NoReturn:
+    """End the process without waiting for its threads. The ledger has all that counts."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _log_to(bar: Console, *, debug: bool) -> None:
+    handler = ConsoleLog(bar)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s" if debug else "%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    for name in ("int_model", "ml_backend"):
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.WARNING)
+    if not debug:  # what is wrong with single tasks is in the ledger, and told at the end
+        for name in ("ml_backend.serving.service", "ml_backend.serving.engine"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,317 @@
+"""``int-backend evaluate``: strategies and variants side by side on images with known masks."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from int_model.core.config import IntConfig
+from int_model.core.task_prompt import TaskPrompt
+from int_model.evaluation import (
+    PROTOCOLS,
+    CocoImages,
+    Evaluation,
+    FolderPairs,
+    NanoScenes,
+    Protocol,
+    Shard,
+    Variant,
+    ablation_variants,
+    evaluate,
+    save_evaluation,
+)
+from int_model.evaluation.datasets import Examples
+from int_model.evaluation.page import number, render_page
+from int_model.evaluation.seeding import seeded
+from int_model.io.outputs import display_name, write_atomic
+from int_model.models import suite as suites
+from int_model.models.profile import Profile, read_profile
+from int_model.strategies.registry import STRATEGIES
+from ml_backend.cli.segment import SegmentOptions, configuration, parse_changes
+from ml_backend.labelstudio.exports import ExportedTasks
+
+DEFAULT_STRATEGIES = ("int", "vlm_box", "grounded_sam")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What ``int-backend evaluate`` was asked for. Exactly one kind of truth: ``masks``, a file, or ``nano`` scenes."""
+
+    out: Path
+    images: Path | None = None
+    masks: Path | None = None
+    coco: Path | None = None
+    label_studio: Path | None = None
+    nano: int | None = None
+    labels: tuple[str, ...] = ()
+    task: str | None = None
+    profile: str = "nano"
+    strategies: tuple[str, ...] | None = None
+    variants: tuple[str, ...] = ()
+    variants_file: Path | None = None
+    ablations: tuple[str, ...] = ()
+    share_calls: bool = False
+    seeds: tuple[int, ...] = ()
+    protocol: str = "native"
+    limit: int | None = None
+    part: str | None = None
+    preset: str | None = None
+    changes: tuple[str, ...] = ()
+    model_changes: tuple[str, ...] = ()
+    device: str = "auto"
+    batch_size: int = 4
+    pages: bool = True
+    rounds: int = 1000
+
+
+@dataclass(frozen=True)
+class First:
+    """The first ``count`` examples of a data set."""
+
+    whole: Examples
+    count: int
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.whole))
+
+    def __iter__(self) -> Any:
+        return islice(iter(self.whole), self.count)
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """``"a, b"`` as ``("a", "b")``. Raises ``ValueError`` if an entry is missing."""
+    parts = tuple(part.strip() for part in text.split(","))
+    if not all(parts):
+        raise ValueError(f"'{text}' has an empty entry; separate names by single commas")
+    return parts
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """``"1,2,3"`` as numbers, each once. Raises ``ValueError`` for anything else."""
+    parts = listed(text)
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
+        raise ValueError(f"'{text}' is not a list of different whole numbers like 1,2,3")
+    return tuple(int(part) for part in parts)
+
+
+def run(options: EvaluateOptions, console: Console | None = None) -> int:
+    """Do it; returns the exit status: 0, or 1 if a result failed. Everything is said on stderr.
+
+    Wrong usage raises ``ValueError`` before any model is loaded, absent weights ``RuntimeError``.
+    """
+    told = console or Console(stderr=True, highlight=False)
+    if options.protocol not in PROTOCOLS:
+        raise ValueError(f"there is no protocol '{options.protocol}'; choose one of: {', '.join(PROTOCOLS)}")
+    protocol = PROTOCOLS[options.protocol]
+    examples, source = data_set(options, protocol)
+    variants = chosen_variants(options)
+    profile = read_profile(options.profile, parse_changes(options.model_changes))
+    config = configuration(_segment_options(options), profile)
+    for variant in variants:
+        variant.configured(config)  # a misspelt option should not wait for the models
+    store = options.out / "results"
+    with contextlib.redirect_stdout(sys.stderr), _bar(told) as bar:
+        evaluation = _evaluate(options, examples, variants, profile, config, protocol, store, source, bar)
+    save_evaluation(evaluation, options.out / "evaluation.json")
+    write_atomic(options.out / "report.html", render_page(evaluation, store, "results").encode())
+    _say(evaluation, protocol, options.out, told)
+    return 1 if evaluation.failures() else 0
+
+
+def data_set(options: EvaluateOptions, protocol: Protocol) -> tuple[Examples, str]:
+    """The examples and one line that says where they are from. Raises ``ValueError`` for wrong usage."""
+    whole, source = _whole(options, protocol)
+    if options.limit is not None:
+        whole, source = First(whole, options.limit), f"{source}, the first {min(options.limit, len(whole))}"
+    if options.part is not None:
+        index, _, of = options.part.partition("/")
+        if not (index.isdigit() and of.isdigit() and 1 <= int(index) <= int(of)):
+            raise ValueError(f"'--part {options.part}' is not like 1/2: which part, of how many")
+        whole, source = Shard(whole, int(index) - 1, int(of)), f"{source}, part {options.part}"
+    if len(whole) == 0:
+        raise ValueError("there are no images to evaluate")
+    return whole, source
+
+
+def _whole(options: EvaluateOptions, protocol: Protocol) -> tuple[Examples, str]:
+    given = [
+        name
+        for name, value in (
+            ("MASKS", options.masks),
+            ("--coco", options.coco),
+            ("--label-studio", options.label_studio),
+            ("--nano", options.nano),
+        )
+        if value is not None
+    ]
+    if len(given) != 1:
+        what = "nothing says what is true" if not given else f"{' and '.join(given)} were given together"
+        raise ValueError(f"{what}; give exactly one of MASKS, --coco FILE, --label-studio EXPORT, --nano N")
+    if options.nano is not None:
+        if options.images is not None or options.task is not None:
+            raise ValueError("--nano brings its own images and task prompts; leave IMAGES and --task out")
+        seeds = options.seeds or NanoScenes(1).seeds
+        return NanoScenes(options.nano, seeds), f"{options.nano} scenes of seed {', '.join(map(str, seeds))}"
+    if options.images is None:
+        raise ValueError("give the folder of the images, IMAGES")
+    if options.task is None:
+        raise ValueError("give the task prompt, for instance --task 'camouflaged animal'")
+    task = TaskPrompt(options.task).text
+    if options.labels and options.masks is not None:
+        raise ValueError("mask files have no labels; leave --label out")
+    if options.masks is not None:
+        pairs = FolderPairs.find(options.images, options.masks, task, truth_above=protocol.truth_above)
+        return pairs, f"{display_name(options.images)} with {display_name(options.masks)}"
+    if options.coco is not None:
+        coco = CocoImages.read(options.coco, options.images, task, options.labels)
+        return coco, f"{display_name(options.images)} with {display_name(options.coco)}"
+    export = options.label_studio
+    if export is None:
+        raise AssertionError("one kind of truth is given")
+    tasks = ExportedTasks.read(export, options.images, task, options.labels)
+    left = f", {tasks.skipped} tasks without annotation left out" if tasks.skipped else ""
+    return tasks, f"{display_name(options.images)} with {display_name(export)}{left}"
+
+
+def chosen_variants(options: EvaluateOptions) -> list[Variant]:
+    """The rows of ablations, strategies as they are, the variants of the file, those of the command line."""
+    names = options.strategies
+    if names is None:
+        names = DEFAULT_STRATEGIES if not (options.variants or options.variants_file) else ("int",)
+        names = () if options.ablations else names
+    unknown = [name for name in names if name not in STRATEGIES]
+    if unknown:
+        raise ValueError(f"there is no strategy '{unknown[0]}'; choose among: {', '.join(STRATEGIES)}")
+    found = ablation_variants(options.ablations) + [Variant(name, name) for name in dict.fromkeys(names)]
+    if options.variants_file is not None:
+        found += _from_file(options.variants_file)
+    return found + _from_options(options.variants)
+
+
+def _from_options(texts: Sequence[str]) -> list[Variant]:
+    changes: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, colon, change = text.partition(":")
+        if not colon or not name.strip() or "=" not in change:
+            raise ValueError(f"'--variant {text}' is not NAME:KEY=VALUE; write for instance no-pnm:switches.pnm=false")
+        changes.setdefault(name.strip(), {}).update(parse_changes([change]))
+    return [_variant(name, table) for name, table in changes.items()]
+
+
+def _from_file(path: Path) -> list[Variant]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"'{display_name(path)}' cannot be read ({error.strerror or error})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"'{display_name(path)}' is not TOML ({error})") from error
+    wrong = next((name for name, table in tables.items() if not isinstance(table, Mapping)), None)
+    if wrong is not None:
+        raise ValueError(f"'{display_name(path)}': '{wrong}' stands outside of a table; write [NAME] above its options")
+    return [_variant(name, table) for name, table in tables.items()]
+
+
+def _variant(name: str, table: Mapping[str, Any]) -> Variant:
+    options = {key: value for key, value in table.items() if key not in ("strategy", "note")}
+    return Variant(name, str(table.get("strategy", "int")), options, str(table.get("note", "")))
+
+
+def _segment_options(options: EvaluateOptions) -> SegmentOptions:
+    return SegmentOptions(images=(), task="", preset=options.preset, changes=options.changes)
+
+
+def _evaluate(
+    options: EvaluateOptions,
+    examples: Examples,
+    variants: Sequence[Variant],
+    profile: Profile,
+    config: IntConfig,
+    protocol: Protocol,
+    store: Path,
+    source: str,
+    bar: Progress,
+) -> Evaluation:
+    row = bar.add_task("loading models", total=None)
+    suite = suites.load_suite(
+        profile,
+        device=options.device,
+        progress=lambda role, _done, _total: bar.update(row, description=f"loading {role}"),
+    )
+    model_seeds = () if options.nano is not None else options.seeds
+    models: suites.ModelSuite | Callable[[int], suites.ModelSuite] = seeded(suite, profile) if model_seeds else suite
+    facts = {"Data": source}
+    if options.share_calls:
+        facts["Model calls"] = "each made once for all variants; its seconds are charged to every variant that uses it"
+    if options.preset:
+        facts["Preset"] = options.preset
+    if options.changes:
+        facts["Changed"] = ", ".join(options.changes)
+    if options.task:
+        facts["Task prompt"] = options.task
+
+    def tell(done: int, total: int | None, text: str) -> None:
+        bar.update(row, completed=done, total=total, description="evaluating")
+        if not bar.console.is_terminal or "IoU" not in text:
+            printable = "".join(c if c.isprintable() else "?" for c in text)
+            bar.console.print(f"{done} of {total}  {printable}", markup=False, soft_wrap=True)
+
+    return evaluate(
+        examples,
+        variants,
+        models,
+        seeds=model_seeds or (0,),
+        cache_dir=store,
+        config=config,
+        protocol=protocol,
+        batch_size=options.batch_size,
+        pages=options.pages,
+        rounds=options.rounds,
+        progress=tell,
+        facts=facts,
+        share_calls=options.share_calls,
+    )
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def _say(evaluation: Evaluation, protocol: Protocol, out: Path, console: Console) -> None:
+    columns = [m for m in (*protocol.headline[:4], "seconds") if any(m in row.figures for row in evaluation.summary())]
+    table = Table("variant", "images", "failed", *columns)
+    for row in evaluation.summary():
+        cells = []
+        for metric in columns:
+            figure = row.figures.get(metric)
+            cells.append("-" if figure is None else number(figure.value, 2 if metric == "seconds" else 3))
+        table.add_row(row.variant, str(row.images), str(row.failed), *cells)
+    console.print(table)
+    failed = f", {len(evaluation.failures())} results failed" if evaluation.failures() else ""
+    where = display_name(out / "report.html")
+    console.print(
+        f"{len(evaluation.records)} results{failed}; see {where} for intervals and differences, "
+        f"{display_name(out / 'evaluation.json')} for programs",
+        markup=False,
+        soft_wrap=True,
+    )

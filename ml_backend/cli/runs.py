@@ -1,0 +1,217 @@
+"""``int-backend runs``: look at batch runs and steer them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ml_backend.cli.options import Debug, plain_errors
+
+if TYPE_CHECKING:
+    from ml_backend.runs.manager import Runs
+    from ml_backend.runs.types import Progress, Run, TaskRecord
+
+app = typer.Typer(no_args_is_help=True, help="Look at batch runs, cancel them, go on with them.")
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as in `runs list`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
+Detach = Annotated[bool, typer.Option("--detach", help="With REDIS_URL: do not watch, return at once.")]
+Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Which models. (default: INT_PROFILE, else nano)")]
+Strategy = Annotated[str | None, typer.Option("--strategy", "-s", help="How masks are made. (default: INT_STRATEGY)")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... (default: INT_DEVICE, else auto)")]
+
+
+class State(StrEnum):
+    """The values of ``--state``; they are those of ``TaskState``."""
+
+    pending = "pending"
+    leased = "leased"
+    done = "done"
+    abstained = "abstained"
+    failed = "failed"
+    skipped = "skipped"
+
+
+@app.command("list")
+def list_runs(
+    project: Annotated[int | None, typer.Option(help="Only runs of this project.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most runs.")] = 20,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """The newest runs and how far they are."""
+    with plain_errors(debug=debug), _ledger_only() as runs:
+        rows = [(run, runs.progress(run.id)) for run in runs.list(project, limit)]
+        if as_json:
+            _print_json([_as_json(run, progress) for run, progress in rows])
+            return
+        from rich.table import Table
+
+        from ml_backend.cli.watch import counts
+
+        table = Table("run", "project", "state", "tasks", "made", "prompt", "version")
+        for run, progress in rows:
+            made = f"{run.created_at:%Y-%m-%d %H:%M}"
+            table.add_row(
+                run.id,
+                str(run.spec.project),
+                run.state.value,
+                counts(progress),
+                made,
+                run.spec.prompt,
+                run.spec.model_version,
+            )
+        _console().print(table)
+
+
+@app.command()
+def show(
+    run_id: RunId,
+    state: Annotated[State | None, typer.Option(help="List the tasks in this state. (default: failed ones)")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most tasks that are listed.")] = 100,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """One run: what it does, how far it is, and its failed tasks with the reasons."""
+    with plain_errors(debug=debug), _ledger_only() as runs:
+        from ml_backend.runs.types import TaskState
+
+        run, progress = runs.get(run_id), runs.progress(run_id)
+        records = runs.records(run_id, TaskState(state.value if state else "failed"), limit=limit)
+        if as_json:
+            _print_json({**_as_json(run, progress), "tasks": [_record(record) for record in records]})
+            return
+        from ml_backend.cli.watch import counts, pace
+
+        spec, console = run.spec, _console()
+        taken = f"view {spec.view}" if spec.view is not None else "all tasks"
+        lines = [
+            f"run {run.id} of project {spec.project}: {run.state.value}" + (f" ({run.why})" if run.why else ""),
+            f"  looks for   {spec.prompt}",
+            f"  version     {spec.model_version}",
+            f"  takes       {taken}" + (f", at most {spec.limit}" if spec.limit else ""),
+            f"  tasks       {counts(progress)}",
+            f"  pace        {pace(progress) or '-'}; {progress.workers} workers",
+        ]
+        for record in records:
+            score = "" if record.score is None else f", score {record.score:.3f}"
+            reason = f": {record.reason}" if record.reason else ""
+            lines.append(f"  task {record.task} {record.state.value}{score}{reason}")
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def cancel(run_id: RunId, debug: Debug = False) -> None:
+    """Hand out no more tasks of a run; what is at work is finished or given back. It can be resumed."""
+    with plain_errors(debug=debug), _ledger_only() as runs:
+        run = runs.cancel(run_id)
+        typer.echo(f"run {run.id} is {run.state.value}; go on with it: int-backend runs resume {run.id}")
+
+
+@app.command()
+def resume(
+    run_id: RunId,
+    detach: Detach = False,
+    profile: Profile = None,
+    strategy: Strategy = None,
+    device: Device = None,
+    debug: Debug = False,
+) -> None:
+    """Go on with a run that was interrupted, stopped or cancelled, or whose process died."""
+    _again(run_id, frozenset(), detach, {"profile": profile, "strategy": strategy, "device": device}, debug)
+
+
+@app.command()
+def retry(
+    run_id: RunId,
+    skipped: Annotated[bool, typer.Option("--skipped", help="Also the tasks that were skipped.")] = False,
+    detach: Detach = False,
+    profile: Profile = None,
+    strategy: Strategy = None,
+    device: Device = None,
+    debug: Debug = False,
+) -> None:
+    """Do the failed tasks of a run again."""
+    states = frozenset({"failed", "skipped"} if skipped else {"failed"})
+    _again(run_id, states, detach, {"profile": profile, "strategy": strategy, "device": device}, debug)
+
+
+def _again(run_id: str, states: frozenset[str], detach: bool, given: dict[str, Any], debug: bool) -> None:
+    with plain_errors(debug=debug):
+        from rich.console import Console
+
+        from ml_backend.cli.annotate import run_again
+        from ml_backend.cli.serve import load_settings
+        from ml_backend.runs.types import TaskState
+
+        settings = load_settings(given)
+        again = frozenset(TaskState(state) for state in states)
+        status = run_again(
+            settings, run_id, retry=again, detach=detach, tell=_console(), bar=Console(stderr=True), debug=debug
+        )
+    if status:
+        raise typer.Exit(status)
+
+
+def _console() -> Any:
+    """Stdout; as wide as needed where it is no terminal, so that nothing is cut off in a pipe."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+@contextmanager
+def _ledger_only() -> Iterator[Runs]:
+    """Runs to look at and to cancel; no Label Studio, no models, and nobody is told."""
+    from ml_backend.cli.annotate import Nobody
+    from ml_backend.cli.serve import load_settings
+    from ml_backend.runs.ledger import Ledger
+    from ml_backend.runs.manager import Runs
+    from ml_backend.storage.database import Database
+
+    database = Database.of(load_settings({}))
+    try:
+        yield Runs(Ledger(database), None, Nobody(), _no_plan)
+    finally:
+        database.close()
+
+
+def _no_plan(_config: str, _params: Any) -> Any:
+    raise RuntimeError("only for looking")
+
+
+def _as_json(run: Run, progress: Progress) -> dict[str, Any]:
+    spec = run.spec
+    return {
+        "id": run.id,
+        "state": run.state.value,
+        "why": run.why,
+        "created_at": run.created_at.isoformat(),
+        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+        "project": spec.project,
+        "view": spec.view,
+        "limit": spec.limit,
+        "prompt": spec.prompt,
+        "strategy": spec.strategy,
+        "model_version": spec.model_version,
+        "counts": {state.value: count for state, count in progress.counts.items()},
+        "images_per_second": progress.rate,
+        "eta_seconds": progress.eta_seconds,
+        "workers": progress.workers,
+    }
+
+
+def _record(record: TaskRecord) -> dict[str, Any]:
+    return {**asdict(record), "state": record.state.value}
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=2))

@@ -1,0 +1,144 @@
+"""``int-backend serve``: the HTTP service in this one process, on a socket that is known to be free."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import uvicorn
+from pydantic import SecretStr, ValidationError
+
+from ml_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_SWITCH_SECONDS = 0.0005  # the models' threads hold the interpreter's lock at most that long while the event loop waits
+_log = logging.getLogger(__name__)
+GRACE_SECONDS = 10
+"""How long requests that are being answered may take once the service was told to stop."""
+
+
+def load_settings(given: Mapping[str, Any]) -> Settings:
+    """The settings of the environment with what the command line gave on top; None means not given.
+
+    Raises ``ValueError`` with one sentence that names the setting.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        parts = [str(part) for part in first["loc"]]
+        if parts and parts[0] in Settings.model_fields and given.get(parts[0]) is None:  # not from the command line
+            parts[0] = f"INT_{parts[0].upper()}"
+        names = " / ".join(parts)
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"the setting {names} is wrong: {reason}" if names else reason) from None
+
+
+def masked(settings: Settings) -> list[tuple[str, str]]:
+    """Every setting as (name, text); secrets as asterisks, addresses without their password."""
+    rows = []
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            text = "********"
+        elif isinstance(value, str) and "://" in value:
+            text = _without_password(value)
+        elif isinstance(value, tuple):
+            text = ", ".join(map(str, value))
+        else:
+            text = str(value)
+        rows.append((name, "-" if value in (None, "", (), {}) else text))
+    return rows
+
+
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    if "@" not in parts.netloc:
+        return address
+    return urlunsplit(parts._replace(netloc=f"********@{parts.netloc.rpartition('@')[2]}"))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises ``ValueError`` that says what to choose instead."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    place = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind((host, port))
+    except OSError as error:
+        place.close()
+        reason = error.strerror or str(error)
+        raise ValueError(f"cannot listen on {host}:{port} ({reason}); choose another --port or --host") from None
+    return place
+
+
+def check_data_folder(folder: Path) -> None:
+    """Make the folder for projects and results. Raises ``ValueError`` where that, or writing into it, is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "Permission denied")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"the data folder {folder} cannot be used ({reason}); set INT_DATA_DIR to another") from None
+
+
+def check_redis(settings: Settings) -> None:
+    """Look for Label Studio's queues in our database of Redis; a Redis that is not there yet is waited for later.
+
+    Raises ``ValueError`` where REDIS_URL is no address, or names Label Studio's database.
+    """
+    if settings.redis_url is None or not settings.redis_url.get_secret_value():
+        return
+    from ml_backend.runs.queues.base import QueueError
+    from ml_backend.runs.queues.redis_queue import RedisQueue
+
+    queue = RedisQueue(settings.redis_url.get_secret_value())
+    try:
+        queue.check()
+    except QueueError as error:
+        _log.warning("%s", error)
+    finally:
+        queue.close()
+
+
+def set_up_logging(level: str) -> None:
+    """Our own messages from ``level`` on, other libraries' warnings only: some of them log addresses with tokens."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    for name in ("int_model", "ml_backend"):
+        logging.getLogger(name).setLevel(level)
+
+
+def run(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Serve until the process is told to stop. ``tell`` gets the lines for people."""
+    set_up_logging(settings.log_level)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    check_data_folder(settings.data_dir)
+    check_redis(settings)
+    with listen(settings.host, settings.port) as place:
+        from ml_backend.api.app import create_app  # takes seconds; a port that is taken is told at once
+
+        app: FastAPI = create_app(settings)
+        port = place.getsockname()[1]
+        for name, text in masked(settings):
+            tell(f"  {name:<22} {text}")
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        tell(f"listening on http://{host}:{port}")
+        if settings.host in ("0.0.0.0", "::"):  # noqa: S104 only compared
+            tell(f"connect it in Label Studio under Settings > Model as http://<address of this machine>:{port}")
+        config = uvicorn.Config(
+            app,
+            log_level=settings.log_level.lower(),
+            access_log=settings.log_level == "DEBUG",
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        uvicorn.Server(config).run(sockets=[place])

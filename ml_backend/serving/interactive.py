@@ -1,0 +1,373 @@
+"""Interactive predictions: clicks, boxes and strokes, and the protocol of 2026 beside the classic one.
+
+Every answer is a prediction, often an empty one: Label Studio shows an annotator neither errors nor missing answers.
+Why an answer is empty is in the log and on ``/status``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from int_model.core.types import Image, Instance, union
+from int_model.interactive.clicks import ClickPrompt, ClickSegmenter, NotEncodedError
+from int_model.io.errors import ImageError
+from int_model.io.images import decode_image
+from ml_backend.fetching.images import FetchError
+from ml_backend.labelstudio.clicks import Click, ClickError, parse_click, target_of, to_prompt
+from ml_backend.labelstudio.label_config import ConfigError
+from ml_backend.labelstudio.predictions import draw_clicked
+from ml_backend.labelstudio.regions.bitmask import encode_opaque
+from ml_backend.labelstudio.validation import only_valid
+from ml_backend.labelstudio.wire import PredictIn, PredictionOut, TaskIn, fresh_id, parse_task
+from ml_backend.serving.engine import Engine, EngineError
+from ml_backend.serving.findings import Found
+from ml_backend.serving.metrics import Metrics
+from ml_backend.serving.plan import Plan
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_EXPECTED = (ClickError, ConfigError, EngineError, FetchError, ImageError)
+_KNOWN_IMAGES = 4096
+_KNOWN_SECONDS = 600.0  # after that an address is fetched again: its content may have changed
+_MAX_WARMING = 64
+
+
+class InThread(Protocol):
+    """Runs blocking work in a thread."""
+
+    def __call__(self, function: Callable[..., T], *args: Any) -> Awaitable[T]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The content hash and (H, W) behind an address, and when that was looked up."""
+
+    digest: str
+    size: tuple[int, int]
+    at: float
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A click on its way; ``future`` is its place in the engine, once it has one."""
+
+    work: asyncio.Task[Any] | None = None
+    future: Future[Any] | None = None
+
+    def supersede(self) -> None:
+        """Drop it, unless the segmenter is at it already."""
+        if self.work is not None and (self.future is None or self.future.cancel()):
+            self.work.cancel()
+
+
+@dataclass(slots=True, eq=False)
+class _Images:
+    """Which images are known, on their way, or being warmed."""
+
+    known: OrderedDict[str, _Known] = field(default_factory=OrderedDict)
+    coming: dict[str, asyncio.Task[tuple[_Known, Image]]] = field(default_factory=dict)
+    warming: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+
+class Interactive:
+    """Answers interactive requests; lives in the service's event loop.
+
+    Args:
+        engine: owns the segmenter.
+        fetch: the file at an address of a task.
+        in_thread: runs blocking work.
+        report: notes a problem for operators.
+        metrics: counts clicks.
+        max_pixels: the largest image.
+        images_at_once: most images that are being fetched and encoded for clicks at the same time.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        fetch: Callable[[str, int | None], Awaitable[bytes]],
+        in_thread: InThread,
+        report: Callable[[str, object], None],
+        metrics: Metrics,
+        *,
+        max_pixels: int,
+        images_at_once: int,
+    ) -> None:
+        self._engine = engine
+        self._fetch = fetch
+        self._in_thread = in_thread
+        self._report = report
+        self._metrics = metrics
+        self._max_pixels = max_pixels
+        self._places = asyncio.Semaphore(images_at_once)
+        self._images = _Images()
+        self._newest: dict[tuple[str, str, str], _Running] = {}
+
+    async def answer(self, request: PredictIn, plan: Plan, deadline: float) -> list[Any]:
+        """One prediction per task, by the loop's time ``deadline``; an empty one where there is no mask."""
+        context = request.context or {}
+        event, click = context.get("event"), await self._in_thread(parse_click, context)
+        if click is None or event in ("prewarm", "release"):
+            return [await self._event(event, parse_task(entry), click, plan) for entry in request.tasks]
+        running = [
+            self._begin(request.project, f"#{index}", parse_task(entry), click, plan)
+            for index, entry in enumerate(request.tasks)
+        ]
+        works = [entry.work for entry in running if entry.work is not None]
+        if works:
+            await asyncio.wait(works, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        return [self._outcome(work, plan) for work in works]
+
+    async def close(self) -> None:
+        """Drop what is on its way."""
+        images = self._images
+        tasks: list[asyncio.Task[Any]] = [*images.coming.values(), *images.warming.values()]
+        tasks += [running.work for running in self._newest.values() if running.work is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- clicks
+
+    def _begin(self, project: str, place: str, task: TaskIn, click: Click, plan: Plan) -> _Running:
+        """Start a click; an older one for the same task and control that still waits is answered at once.
+
+        A task without an id goes by its ``place`` in the request.
+        """
+        key = (project, place if task.id is None else str(task.id), click.control)
+        older, running = self._newest.get(key), _Running()
+        if older is not None:
+            older.supersede()
+        running.work = asyncio.get_running_loop().create_task(self._click(task, click, plan, running))
+        self._newest[key] = running
+
+        def ended(_: asyncio.Task[Any]) -> None:
+            if self._newest.get(key) is running:
+                del self._newest[key]
+
+        running.work.add_done_callback(ended)
+        return running
+
+    def _outcome(self, work: asyncio.Task[Any], plan: Plan) -> Any:
+        count = self._metrics.clicks
+        if not work.done():
+            work.cancel()
+            self._report("a click", f"the segmenter did not answer in time (models: {self._engine.status.state})")
+            count.labels("late").inc()
+            return empty(plan.version)
+        if work.cancelled():
+            count.labels("stale").inc()
+            return empty(plan.version)
+        error = work.exception()
+        if error is None:
+            found = work.result()
+            count.labels("answered" if found["result"] else "nothing_found").inc()
+            return found
+        count.labels("failed").inc()
+        if isinstance(error, _EXPECTED):
+            self._report("a click", error)
+        else:
+            incident = fresh_id()
+            _log.error("a click failed unexpectedly, incident %s", incident, exc_info=error)
+            self._report("a click", f"unexpected {type(error).__name__}, incident {incident} in the log")
+        return empty(plan.version)
+
+    async def _click(self, task: TaskIn, click: Click, plan: Plan, running: _Running) -> dict[str, Any]:
+        started = time.monotonic()
+        found = await self._masks(task, click, plan, running)
+        answer = await self._in_thread(_drawn, click, found, plan)
+        self._metrics.stage.labels("click").observe(time.monotonic() - started)
+        if not found:
+            _log.info("the segmenter found nothing for a click on task %s", task.id)
+        return answer
+
+    async def _masks(self, task: TaskIn, click: Click, plan: Plan, running: _Running) -> tuple[Instance, ...]:
+        address, key = await self._address(task, click, plan)
+        known = self._images.known.get(key)
+        if known is not None and time.monotonic() - known.at < _KNOWN_SECONDS:
+            self._images.known.move_to_end(key)
+            prompt = await self._in_thread(to_prompt, click, *known.size)
+            try:
+                return await self._segment(known.digest, None, prompt, click.label, running)
+            except NotEncodedError:
+                pass
+        async with self._places:
+            known, image = await self._prepared(key, address, task.id)
+            prompt = await self._in_thread(to_prompt, click, *known.size)
+            return await self._segment(known.digest, image, prompt, click.label, running)
+
+    async def _segment(
+        self, digest: str, image: Image | None, prompt: ClickPrompt, label: str, running: _Running
+    ) -> tuple[Instance, ...]:
+        future = self._engine.click(lambda segmenter: segmenter.answer(digest, image, prompt, label))
+        running.future = future
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            running.future = None
+
+    async def _address(self, task: TaskIn, click: Click | None, plan: Plan) -> tuple[str, str]:
+        """The image's address and the key under which it is remembered."""
+        image = click.image(plan.config) if click is not None else next(iter(plan.config.images.values()))
+        addresses, index = image.addresses(task.data), click.item_index if click is not None else 0
+        if index >= len(addresses):
+            raise ClickError(f"the task has {len(addresses)} images; the click is on number {index + 1}")
+        address = addresses[index]
+        text = f"{task.id} {address}".encode("utf-8", "surrogatepass")
+        return address, await self._in_thread(lambda: hashlib.sha256(text).hexdigest())
+
+    async def _prepared(self, key: str, address: str, task_id: int | None) -> tuple[_Known, Image]:
+        """The image, fetched and decoded once for all who ask at the same time."""
+        coming = self._images.coming
+        if key not in coming:
+            coming[key] = asyncio.get_running_loop().create_task(self._prepare(key, address, task_id))
+            coming[key].add_done_callback(lambda work: _forget(coming, key, work))
+        return await asyncio.shield(coming[key])
+
+    async def _prepare(self, key: str, address: str, task_id: int | None) -> tuple[_Known, Image]:
+        data = await self._fetch(address, task_id)
+
+        def decode() -> tuple[str, Image]:
+            return hashlib.sha256(data).hexdigest(), decode_image(data, max_pixels=self._max_pixels)
+
+        digest, image = await self._in_thread(decode)
+        known = _Known(digest, (int(image.shape[0]), int(image.shape[1])), time.monotonic())
+        self._images.known[key] = known
+        self._images.known.move_to_end(key)
+        while len(self._images.known) > _KNOWN_IMAGES:
+            self._images.known.popitem(last=False)
+        return known, image
+
+    # --- the protocol of 2026
+
+    async def _event(self, event: Any, task: TaskIn, click: Click | None, plan: Plan) -> Any:
+        if event == "capabilities":
+            return empty(plan.version) | {"result": [{"value": capabilities(plan.version)}]}
+        if event in ("prewarm", "release"):
+            try:
+                address, key = await self._address(task, click, plan)
+            except (ClickError, ConfigError) as error:
+                self._report(f"{event} of task {task.id}", error)
+                return empty(plan.version)
+            if event == "prewarm":
+                self._warm(key, address, task.id)
+            else:
+                self._release(key)
+        elif event is not None:
+            _log.info("an interactive event is not known: %r", event[:60] if isinstance(event, str) else type(event))
+        return empty(plan.version)
+
+    def _warm(self, key: str, address: str, task_id: int | None) -> None:
+        """Encode an image in the background, before its first click."""
+        warming = self._images.warming
+        if key in warming or len(warming) >= _MAX_WARMING:
+            return
+
+        async def work() -> None:
+            try:
+                async with self._places:
+                    known, image = await self._prepared(key, address, task_id)
+                    doing = self._engine.click(lambda clicks: clicks.prewarm(known.digest, image), urgent=False)
+                    await asyncio.wrap_future(doing)
+            except _EXPECTED as error:
+                self._report(f"prewarm of task {task_id}", error)
+
+        warming[key] = asyncio.get_running_loop().create_task(work())
+        warming[key].add_done_callback(lambda done: _forget(warming, key, done))
+
+    def _release(self, key: str) -> None:
+        """Drop an image's embedding, and what is being done to get it."""
+        warming = self._images.warming.get(key)
+        if warming is not None:
+            warming.cancel()
+        known = self._images.known.pop(key, None)
+        if known is None:
+            return
+
+        def drop(segmenter: ClickSegmenter) -> None:
+            segmenter.release(known.digest)
+
+        try:
+            self._engine.click(drop, urgent=False)
+        except EngineError as error:
+            _log.info("nothing to release: %s", error)
+
+
+def empty(version: str) -> dict[str, Any]:
+    """The valid answer without a region."""
+    return {"result": [], "score": 0, "model_version": version}
+
+
+def capabilities(version: str) -> dict[str, Any]:
+    """What the protocol of 2026 is told about this backend."""
+    outputs = (
+        ("BitmaskLabels", "mask"),
+        ("RectangleLabels", "bbox"),
+        ("PolygonLabels", "polygon"),
+        ("VectorLabels", "polygon"),
+    )
+    return {
+        "prompts": ["point", "box"],
+        "targets": [{"tag": tag, "output": output} for tag, output in outputs],
+        "model_info": {"name": "INT", "version": version},
+    }
+
+
+def _drawn(click: Click, found: tuple[Instance, ...], plan: Plan) -> dict[str, Any]:
+    """The prediction of a click's masks: regions of the matching control, or for 2026 a single grey picture."""
+    if not found:
+        return empty(plan.version)
+    if not click.control:
+        return _picture(found, plan.version)
+    image = click.image(plan.config)
+    target, note = target_of(plan.config, click, image.name)
+    objects = [Found(instance.mask, instance.label, instance.score) for instance in found]
+    text = "; ".join(["interactive", *([note] if note else []), *click.notes])
+    drawn = draw_clicked(
+        plan.config,
+        target,
+        objects,
+        plan.options[target.control.name],
+        text=text,
+        item_index=click.item_index if image.is_list else None,
+    )
+    regions = only_valid(drawn.regions, plan.config)
+    score = round(drawn.score, 4) if regions else 0.0
+    return PredictionOut(result=regions, score=score, model_version=plan.version).as_json()
+
+
+def _picture(found: tuple[Instance, ...], version: str) -> dict[str, Any]:
+    height, width = found[0].mask.shape
+    mask = union((height, width), [instance.mask for instance in found])
+    score = round(sum(instance.score for instance in found) / len(found), 4)
+    region = {
+        "id": fresh_id(),
+        "type": "bitmask",
+        "value": {"imageDataURL": encode_opaque(mask)},
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "score": score,
+    }
+    return {"result": [region], "score": score, "model_version": version}
+
+
+def _forget(table: dict[str, asyncio.Task[T]], key: str, work: asyncio.Task[T]) -> None:
+    if table.get(key) is work:
+        del table[key]
+    if not work.cancelled():
+        work.exception()  # asked for, so that asyncio does not complain where all who waited have left
+
+
+def valid_or_empty(results: list[Any], version: str) -> list[Any]:
+    """Predictions as they are, and an empty one for each ``[]``, which an annotator's browser cannot read."""
+    return [entry if isinstance(entry, Mapping) else empty(version) for entry in results]

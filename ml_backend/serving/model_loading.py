@@ -1,0 +1,184 @@
+"""The models that the settings ask for: what identifies them, known at once, and how to load them, later.
+
+The only module that reaches for ``int_model``'s loading code, which imports nothing heavy before it is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from int_model.core.config import IntConfig
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Image, Segmentation
+from int_model.interactive.clicks import ClickSegmenter, SharedSegmenter
+from int_model.models.identity import profile_fingerprint
+from int_model.models.memory import accelerator_memory, release_memory
+from int_model.models.profile import Profile, read_profile
+from int_model.models.suite import ModelSuite, load_suite
+from int_model.strategies.base import Strategy
+from int_model.strategies.registry import STRATEGIES, make_strategy
+from ml_backend.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What the models are.
+
+    Attributes:
+        profile: short name, fit for a version string.
+        strategy: name of the strategy.
+        fingerprint: hex digits that change with any checkpoint or option of the models or the method.
+    """
+
+    profile: str
+    strategy: str
+    fingerprint: str
+
+    @property
+    def cache_version(self) -> str:
+        """The version under which results of the models are kept (before any output option)."""
+        return self.cache_version_of(self.strategy)
+
+    def cache_version_of(self, strategy: str) -> str:
+        """The same for another strategy over these models; "" means the service's."""
+        return f"{self.profile}-{strategy or self.strategy}-{self.fingerprint[:16]}"
+
+
+def identify(settings: Settings) -> ModelIdentity:
+    """The identity of the settings' models, without loading them.
+
+    Raises:
+        ValueError: the profile, its overrides, the strategy or the method's options are wrong.
+    """
+    if settings.strategy not in STRATEGIES:
+        raise ValueError(f"there is no strategy '{settings.strategy}'; choose one of: {', '.join(STRATEGIES)}")
+    profile = read_profile(settings.profile, settings.profile_overrides or None)
+    config = method_config(profile, settings)
+    text = json.dumps([settings.strategy, config.fingerprint(), profile_fingerprint(profile)])
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(profile.name).stem).strip("-") or "profile"
+    return ModelIdentity(name, settings.strategy, hashlib.sha256(text.encode()).hexdigest())
+
+
+def method_config(profile: Profile, settings: Settings) -> IntConfig:
+    """The method's options: defaults, then the profile's, then the settings'."""
+    return IntConfig().merged(profile.int_overrides).merged(settings.int_config)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    """Loaded models: strategies for images, and for clicks the same segmenter, which the two share call by call."""
+
+    strategy: Strategy
+    clicks: ClickSegmenter
+    suite: ModelSuite
+    config: IntConfig
+    _made: dict[str, Strategy]
+    _cpu: CpuTwin
+
+    @classmethod
+    def of(
+        cls,
+        suite: ModelSuite,
+        strategy: str,
+        config: IntConfig,
+        embedding_cache_bytes: int,
+        load_on_cpu: Callable[[], ModelSuite] | None = None,
+    ) -> Models:
+        """Both over one suite. ``load_on_cpu`` makes the same suite in main memory, if that is wanted.
+
+        Raises ``ValueError`` for an unknown strategy.
+        """
+        shared = SharedSegmenter(suite.segmenter)
+        clicks = ClickSegmenter(shared.urgent, identity=suite.fingerprint, cache_bytes=embedding_cache_bytes)
+        own = replace(suite, segmenter=shared)
+        made = make_strategy(strategy, own, config)
+        twin = CpuTwin(load_on_cpu if suite.device != "cpu" else None, strategy, config)
+        return cls(made, clicks, own, config, {strategy: made}, twin)
+
+    def of_strategy(self, name: str) -> Strategy:
+        """Another strategy over the same loaded models, made when first asked for; by the engine's thread only.
+
+        Raises ``ValueError`` for an unknown name, or models that the strategy cannot work with.
+        """
+        if name not in self._made:
+            self._made[name] = make_strategy(name, self.suite, self.config)
+        return self._made[name]
+
+    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+        """See ``Strategy.segment``."""
+        return self.strategy.segment(images, task)
+
+    def relieve(self) -> None:
+        """Empty the caches: encoded images that wait for clicks, and the accelerator's allocator. From any thread."""
+        self.clicks.cache.clear()
+        release_memory()
+
+    def accelerator_memory(self) -> dict[str, int]:
+        """See ``int_model.models.memory.accelerator_memory``."""
+        return accelerator_memory(self.suite.device)
+
+    def on_cpu(self) -> Models | None:
+        """The same models in main memory, loaded when first asked for; None if that is not wanted or they are there.
+
+        By the engine's thread only. Raises ``RuntimeError`` if they cannot be loaded.
+        """
+        return self._cpu.models()
+
+
+class CpuTwin:
+    """The second copy of the models. It is loaded at most once; if that fails it stays off until the next start.
+
+    Moving the accelerator's copy back and forth instead would need no second copy, but the way back can run out of
+    memory itself, clicks would wait for it, and half precision is not to be had on every CPU.
+    """
+
+    def __init__(self, load: Callable[[], ModelSuite] | None, strategy: str, config: IntConfig) -> None:
+        self._load = load
+        self._strategy = strategy
+        self._config = config
+        self._models: Models | None = None
+        self._why = ""
+
+    def models(self) -> Models | None:
+        """See ``Models.on_cpu``."""
+        if self._why:
+            raise RuntimeError(self._why)
+        if self._models is None and self._load is not None:
+            _log.warning("loading the models a second time, on the CPU")
+            try:
+                self._models = Models.of(self._load(), self._strategy, self._config, 0)
+            except Exception as error:
+                self._why = (
+                    f"the models cannot be loaded there ({' '.join(str(error).split()) or type(error).__name__})"
+                )
+                raise RuntimeError(self._why) from error
+        return self._models
+
+
+def load_strategy(settings: Settings) -> Models:
+    """Load the models and make the strategy. Slow; imports the deep-learning libraries.
+
+    Raises:
+        ValueError: profile, strategy or options are wrong.
+        RuntimeError: weights are missing or do not fit.
+    """
+    profile = read_profile(settings.profile, settings.profile_overrides or None)
+
+    def load(device: str) -> ModelSuite:
+        return load_suite(
+            profile,
+            device=device,
+            progress=lambda role, done, total: _log.info("loading the models: %s (%d of %d)", role, done, total),
+        )
+
+    config = method_config(profile, settings)
+    twin = (lambda: load("cpu")) if settings.oom_fallback == "cpu" else None
+    return Models.of(load(settings.device), settings.strategy, config, settings.embedding_cache_bytes, twin)

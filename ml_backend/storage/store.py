@@ -1,0 +1,148 @@
+"""What outlives the process: projects as Label Studio introduced them, and results by image, prompt and version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import DateTime, Double, LargeBinary, String, Text, delete, func, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from ml_backend.storage.database import Base, Database, StoreError
+
+__all__ = ["Project", "ProjectRow", "ResultRow", "Store", "StoreError"]
+
+
+class ProjectRow(Base):
+    """A project as ``/setup`` introduced it."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    extra_params: Mapped[str] = mapped_column(Text, default="null")
+    label_config: Mapped[str] = mapped_column(Text, default="")
+    label_config_hash: Mapped[str] = mapped_column(String(64), default="")
+    updated_at: Mapped[Any] = mapped_column(DateTime(timezone=True), server_default=func.now(), onupdate=func.now())
+
+
+class ResultRow(Base):
+    """A finished segmentation, packed by ``ml_backend.serving.findings``."""
+
+    __tablename__ = "results"
+
+    image_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    prompt: Mapped[str] = mapped_column(String(200), primary_key=True)
+    model_version: Mapped[str] = mapped_column(String(200), primary_key=True)
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    used_at: Mapped[float] = mapped_column(Double, index=True)
+
+
+_LONGEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project: its id, extra params as they came, labeling config and that config's hash."""
+
+    id: str
+    extra_params: Any = None
+    label_config: str = ""
+    label_config_hash: str = ""
+
+
+class Store:
+    """Projects and results in the database. Blocking and safe between threads; every method may raise `StoreError`.
+
+    Args:
+        database: closed with the store. ``store.database`` serves others meanwhile, the ledger of runs first.
+        cache_entries: most results kept; those used longest ago go first.
+    """
+
+    def __init__(self, database: Database, *, cache_entries: int = 20_000) -> None:
+        self.database = database
+        self._entries = cache_entries
+        self._writes = 0
+        self._lock = threading.Lock()
+
+    @classmethod
+    def in_folder(cls, folder: Path, *, cache_entries: int = 20_000) -> Store:
+        """The SQLite database of a data folder, which is made if it is not there."""
+        return cls(Database.in_folder(folder), cache_entries=cache_entries)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.close()
+
+    def save_project(self, project: Project) -> None:
+        """Insert or replace a project."""
+        values = {
+            "id": project.id,
+            "extra_params": json.dumps(project.extra_params),
+            "label_config": project.label_config,
+            "label_config_hash": project.label_config_hash,
+            "updated_at": func.now(),
+        }
+        with self.database.write() as connection:
+            connection.execute(self.database.upsert(ProjectRow, values))
+
+    def projects(self) -> list[Project]:
+        """All projects."""
+        with self.database.read() as connection, Session(connection) as session:
+            rows = session.scalars(select(ProjectRow).order_by(ProjectRow.id)).all()
+            return [Project(r.id, json.loads(r.extra_params), r.label_config, r.label_config_hash) for r in rows]
+
+    def get_result(self, image_sha256: str, prompt: str, model_version: str) -> bytes | None:
+        """A stored result, or None."""
+        key = (
+            ResultRow.image_sha256 == image_sha256,
+            ResultRow.prompt == _short(prompt),
+            ResultRow.model_version == model_version,
+        )
+        with self.database.read() as connection:
+            payload = connection.scalar(select(ResultRow.payload).where(*key))
+        if payload is not None:
+            with self.database.write() as connection:
+                connection.execute(update(ResultRow).where(*key).values(used_at=time.time()))
+        return payload
+
+    def put_result(self, image_sha256: str, prompt: str, model_version: str, payload: bytes) -> None:
+        """Insert or replace a result; now and then the oldest beyond the limit go."""
+        if self._entries == 0:
+            return
+        values = {
+            "image_sha256": image_sha256,
+            "prompt": _short(prompt),
+            "model_version": model_version,
+            "payload": payload,
+            "used_at": time.time(),
+        }
+        with self.database.write() as connection:
+            connection.execute(self.database.upsert(ResultRow, values))
+        with self._lock:
+            self._writes += 1
+            due = self._writes % min(64, self._entries) == 0
+        if due:
+            self._prune()
+
+    def count_results(self) -> int:
+        """How many results are kept."""
+        with self.database.read() as connection:
+            return connection.scalar(select(func.count()).select_from(ResultRow)) or 0
+
+    def _prune(self) -> None:
+        with self.database.write() as connection:
+            edge = connection.scalar(
+                select(ResultRow.used_at).order_by(ResultRow.used_at.desc()).offset(self._entries).limit(1)
+            )
+            if edge is not None:
+                connection.execute(delete(ResultRow).where(ResultRow.used_at <= edge))
+
+
+def _short(prompt: str) -> str:
+    """The prompt as a key: a long one by its digest, as PostgreSQL's keys must be short."""
+    return prompt if len(prompt) <= _LONGEST else f"sha256:{hashlib.sha256(prompt.encode()).hexdigest()}"

@@ -1,8 +1,0 @@
-"""Every table of the backend in one place, as Alembic wants them."""
-
-from ml_backend.database import Base
-from ml_backend.runs.tables import LeaseRow, PaceRow, RunRow, TaskRow
-from ml_backend.store import ProjectRow, ResultRow
-
-ROWS: tuple[type[Base], ...] = (ProjectRow, ResultRow, RunRow, TaskRow, LeaseRow, PaceRow)
-metadata = Base.metadata

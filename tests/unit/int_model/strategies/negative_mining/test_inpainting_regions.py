@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from int_model.core.types import Box, Mask
+from int_model.strategies.negative_mining.inpainting import (
+    grow,
+    image_mask,
+    mask_iou,
+    on_canvas,
+    paste_back,
+    patch_masks,
+)
+from int_model.strategies.negative_mining.patches import make_patches
+
+PATCHES = make_patches(40, 60, (1, 2))
+
+
+@given(arrays(np.bool_, (12, 15)), st.floats(0, 4))
+def test_grow_adds_exactly_the_near_pixels(mask: Mask, radius: float) -> None:
+    grown = grow(mask, radius)
+    yy, xx = np.mgrid[:12, :15]
+    ys, xs = np.nonzero(mask)
+    if len(ys) == 0:
+        assert not grown.any()
+        return
+    distance = np.sqrt(((yy[..., None] - ys) ** 2 + (xx[..., None] - xs) ** 2).min(axis=-1))
+    clear = np.abs(distance - radius) > 0.05 * distance + 1e-6  # OpenCV's distances are approximate
+    assert np.array_equal(grown[clear], (distance <= radius)[clear])
+
+
+def test_each_patch_loses_its_own_box() -> None:
+    boxes = [Box(10, 10, 20, 20), None, Box(40, 5, 50, 15), Box(0, 0, 60, 20), None]
+    masks = patch_masks(PATCHES, boxes, dilation=0)
+    assert [mask.shape for mask in masks] == [patch.size for patch in PATCHES]
+    assert np.array_equal(masks[0], boxes[0].to_mask(40, 60))  # type: ignore[union-attr]
+    assert np.array_equal(masks[2], Box(10, 5, 20, 15).to_mask(40, 30))
+    assert masks[3].all()
+
+
+def test_a_patch_without_a_box_loses_what_the_others_cover_of_it() -> None:
+    boxes = [Box(10, 10, 20, 20), None, Box(40, 5, 50, 15), None, None]
+    masks = patch_masks(PATCHES, boxes, dilation=0)
+    assert np.array_equal(masks[1], Box(10, 10, 20, 20).to_mask(40, 30))
+    assert int(masks[3].sum()) == 200
+    assert not patch_masks(PATCHES, [None] * 5, dilation=0.05)[0].any()
+
+
+def test_growth_follows_the_diagonal() -> None:
+    box = Box(20, 15, 30, 25)
+    mask = image_mask((40, 60), [box, None], dilation=0.05)  # diagonal 72.1, so 3.6 pixels
+    assert Box.of_mask(mask) == Box(17, 12, 33, 28)
+
+
+@given(
+    arrays(np.uint8, (6, 8, 3)),
+    arrays(np.uint8, (6, 8, 3)),
+    arrays(np.bool_, (6, 8)),
+)
+def test_paste_back_changes_nothing_outside_the_region(original: np.ndarray, filled: np.ndarray, mask: Mask) -> None:
+    out = paste_back(original, filled, mask)
+    assert np.array_equal(out[~mask], original[~mask])
+    assert np.array_equal(out[mask], filled[mask])
+
+
+def test_paste_back_refuses_another_size() -> None:
+    with pytest.raises(RuntimeError, match="inpainter"):
+        paste_back(np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8), np.ones((4, 4), bool))
+
+
+def test_canvas_and_iou() -> None:
+    masks = patch_masks(PATCHES, [Box(10, 10, 20, 20)] * 5, dilation=0)
+    canvas = on_canvas((40, 60), PATCHES, masks)
+    assert np.array_equal(canvas, Box(10, 10, 20, 20).to_mask(40, 60))
+    empty = np.zeros((40, 60), bool)
+    assert mask_iou(canvas, canvas) == mask_iou(empty, empty) == 1
+    assert mask_iou(canvas, empty) == 0
