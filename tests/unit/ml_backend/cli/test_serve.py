@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ml_backend.cli import main as cli
-from ml_backend.cli.main import serve as serve_command
+from ml_backend.cli import serve as serve_command
 from ml_backend.cli.serve import listen, load_settings, masked, set_up_logging
 
 
