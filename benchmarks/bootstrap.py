@@ -226,7 +226,7 @@ def at_scale(count: int, console: Console) -> None:
     from ml_backend.cli.bootstrap import export, prepare_output
     from ml_backend.cli.bootstrap_formats import Statistics
     from ml_backend.cli.bootstrap_options import FORMATS, BootstrapOptions
-    from ml_backend.cli.main import bootstrap_formats
+    from ml_backend.cli import bootstrap_formats
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
