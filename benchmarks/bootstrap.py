@@ -223,10 +223,10 @@ class _Discs:
 
 def at_scale(count: int, console: Console) -> None:
     """Many small images through store, groups and all writers; seconds and peak memory of each step."""
+    from ml_backend.cli import bootstrap_formats
     from ml_backend.cli.bootstrap import export, prepare_output
     from ml_backend.cli.bootstrap_formats import Statistics
     from ml_backend.cli.bootstrap_options import FORMATS, BootstrapOptions
-    from ml_backend.cli import bootstrap_formats
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:

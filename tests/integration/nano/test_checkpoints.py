@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from int_model.config import IntConfig
-from int_model.imaging import read_image
-from int_model.types import Box, Image, Mask
 
 from int_model import TaskPrompt, load_suite, make_strategy
+from int_model.core.config import IntConfig
+from int_model.core.types import Box, Image, Mask
+from int_model.io.images import read_image
 from int_model.models.protocols import MaskPrompt
 from int_model.models.suite import ModelSuite
 from int_model.nano.evaluate import mask_iou
