@@ -3,6 +3,9 @@
 All methods take lists and batch inside; the i-th output belongs to the i-th input. Images are ``uint8 [H, W, 3]``
 RGB of any size (sizes may differ in one call). Adapters keep no reference to what they are given, and are called
 from one thread at a time.
+
+Every method that runs a model may raise ``int_model.models.errors.TransientModelError``: the model cannot answer at
+the moment, and the same call may succeed later. Only adapters of remote models do.
 """
 
 from __future__ import annotations
