@@ -53,7 +53,7 @@ def models(settings: Settings) -> tuple[Models, str]:
     """The models to measure, and what they are."""
     if (CHECKPOINTS / "segmenter").is_dir() and (CHECKPOINTS / "vlm").is_dir():
         return load_strategy(settings), "nano"
-    from tests.unit.fakes import fake_suite
+    from tests.support.fakes import fake_suite
 
     return Models.of(fake_suite(), settings.strategy, IntConfig(), settings.embedding_cache_bytes), "fakes"
 

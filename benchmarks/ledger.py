@@ -30,7 +30,7 @@ from ml_backend.runs.rows import Counts, settle
 from ml_backend.runs.types import Lease, RunSpec, TaskResult, TaskState
 from ml_backend.storage.database import Database
 from ml_backend.storage.run_tables import LeaseRow, TaskRow
-from tests.integration.ledger.postgres import find_binaries, postgres_server
+from tests.support.postgres import find_binaries, postgres_server
 
 SPEC = RunSpec(1, "<View/>", None, "int-benchmark-00000000", "", "int", "")
 

@@ -26,10 +26,10 @@ from ml_backend.demo.server import LabelStudioServer, ensure_environment
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunState, TaskState
 from ml_backend.settings import Settings
-from tests.integration.ledger.postgres import find_binaries, postgres_server
-from tests.integration.runs.redis_server import redis_server
 from tests.integration.runs.small_label_studio import TOKEN, SmallLabelStudio, small_label_studio
-from tests.integration.runs.stub import CONFIG, IDENTITY, png
+from tests.support.postgres import find_binaries, postgres_server
+from tests.support.redis_server import redis_server
+from tests.support.stub_worker import CONFIG, IDENTITY, png
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,7 +116,7 @@ def measure(
         for number in range(workers):
             child = Child.start(
                 f"worker {number}",
-                [sys.executable, "-m", "tests.integration.runs.stub"],
+                [sys.executable, "-m", "tests.support.stub_worker"],
                 log=folder / f"worker-{number}.log",
                 env=os.environ | environment,
                 cwd=ROOT,

@@ -18,7 +18,7 @@ from ml_backend import context as workshop
 from ml_backend.cli.main import app
 from ml_backend.serving.model_loading import ModelIdentity
 from ml_backend.settings import Settings
-from tests.integration.ml_backend.harness import RedThings
+from tests.support.harness import RedThings
 
 
 class Noting(RedThings):

@@ -21,7 +21,7 @@ from ml_backend.demo.server import LabelStudioServer
 from ml_backend.labelstudio.regions.decode import decode_region
 from tests.e2e.browser import find_chromium, open_page
 from tests.e2e.conftest import ARTIFACTS
-from tests.unit.fakes import fake_suite, scene
+from tests.support.fakes import fake_suite, scene
 from tests.unit.int_model.datasets.folders import filled, items
 
 pytestmark = pytest.mark.e2e

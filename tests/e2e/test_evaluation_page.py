@@ -11,7 +11,7 @@ import pytest
 from int_model.evaluation import Example, Variant, evaluate
 from int_model.evaluation.page import render_page
 from tests.e2e.browser import find_chromium, open_page
-from tests.unit.fakes import TASK, fake_suite, scene
+from tests.support.fakes import TASK, fake_suite, scene
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ import pytest
 
 from ml_backend.demo.server import LabelStudioServer
 from tests.e2e.conftest import Login
-from tests.integration.ml_backend.harness import POLYGONS, backend, encoded, picture
+from tests.support.harness import POLYGONS, backend, encoded, picture
 
 pytestmark = pytest.mark.e2e
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Page
 
 from int_model.report import ReportBuilder
 from tests.e2e.browser import find_chromium, open_page
-from tests.unit.int_model.made_up import made_up
+from tests.support.made_up import made_up
 
 pytestmark = pytest.mark.e2e
 ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts"

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 
 from ml_backend.cli.main import app
 from ml_backend.demo.server import LabelStudioServer
-from tests.e2e.bad_line import bad_line
 from tests.e2e.conftest import ROOT, Login
-from tests.integration.runs.redis_server import redis_server
+from tests.support.bad_line import bad_line
+from tests.support.redis_server import redis_server
 
 pytestmark = pytest.mark.e2e
 

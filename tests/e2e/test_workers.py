@@ -22,8 +22,8 @@ from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunState, TaskState
 from ml_backend.settings import Settings
 from tests.e2e.conftest import LOGS, Login
-from tests.integration.runs.redis_server import redis_server
-from tests.integration.runs.stub import CONFIG, IDENTITY, png
+from tests.support.redis_server import redis_server
+from tests.support.stub_worker import CONFIG, IDENTITY, png
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +36,7 @@ SECONDS = 0.15
 def worker(number: int, folder: Path, environment: dict[str, str]) -> Iterator[Child]:
     child = Child.start(
         f"worker {number}",
-        [sys.executable, "-m", "tests.integration.runs.stub"],
+        [sys.executable, "-m", "tests.support.stub_worker"],
         log=LOGS / f"worker-{number}.log",
         env=os.environ | environment | {"STUB_SECONDS": str(SECONDS), "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).resolve().parents[2],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ml_backend.storage.database import Database
-from tests.integration.ledger.postgres import Server, find_binaries, postgres_server
+from tests.support.postgres import Server, find_binaries, postgres_server
 
 
 @pytest.fixture(scope="session")

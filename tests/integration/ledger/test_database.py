@@ -22,7 +22,7 @@ from ml_backend.storage.database import Database, StoreError
 from ml_backend.storage.migrations import config
 from ml_backend.storage.store import Project, ProjectRow, ResultRow, Store
 from ml_backend.storage.tables import metadata
-from tests.integration.ledger.postgres import Server
+from tests.support.postgres import Server
 
 OPEN = "import sys; from ml_backend.storage.database import Database; Database(sys.argv[1]).close()"
 

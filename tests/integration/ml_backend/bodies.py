@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from tests.integration.ml_backend.harness import GOOD, POLYGONS
+from tests.support.harness import GOOD, POLYGONS
 
 KEYS = st.sampled_from(
     ["tasks", "project", "label_config", "schema", "params", "context", "result", "extra_params", "id", "data", "image",

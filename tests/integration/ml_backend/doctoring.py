@@ -16,7 +16,7 @@ from ml_backend.doctor.examination import Surroundings, examine
 from ml_backend.doctor.findings import Finding
 from ml_backend.settings import Settings
 from tests.integration.ml_backend.fetching import PAT
-from tests.integration.ml_backend.harness import POLYGONS, LabelStudioStub, encoded, picture
+from tests.support.harness import POLYGONS, LabelStudioStub, encoded, picture
 
 UPLOAD = "/data/upload/1/red.png"
 HERE = "http://127.0.0.1:9090"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_backend.fetching.images import ImageFetcher
 from ml_backend.labelstudio.client import LabelStudioClient
-from tests.integration.ml_backend.harness import (
+from tests.support.harness import (
     LabelStudioStub,
     fake_jwt,
 )

@@ -23,8 +23,8 @@ from typing import Any
 import httpcore
 import pytest
 
-from tests.integration.ml_backend.clickable import Clickable
-from tests.integration.ml_backend.harness import GOOD, POLYGONS, Backend, LabelStudioStub, backend, label_studio
+from tests.support.clickable import Clickable
+from tests.support.harness import GOOD, POLYGONS, Backend, LabelStudioStub, backend, label_studio
 
 USER, PASSWORD, TOKEN = "anna", "schlüssel", "0123456789abcdef"
 PUBLIC = "93.184.216.34"

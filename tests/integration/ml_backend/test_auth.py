@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.ml_backend.harness import (
+from tests.support.harness import (
     Backend,
     backend,
 )

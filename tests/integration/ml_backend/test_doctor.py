@@ -18,7 +18,7 @@ from ml_backend.doctor.command import run
 from ml_backend.doctor.findings import Finding, Level, ok, problem, warning
 from tests.integration.ml_backend.doctoring import GPU, VERSION, World, running, write_profile
 from tests.integration.ml_backend.fetching import PAT
-from tests.integration.ml_backend.harness import POLYGONS, backend, fake_jwt
+from tests.support.harness import POLYGONS, backend, fake_jwt
 
 Break = Callable[[World], Any]
 P, W = Level.PROBLEM, Level.WARNING

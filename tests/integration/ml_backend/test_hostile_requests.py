@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.ml_backend.bodies import BODIES
-from tests.integration.ml_backend.harness import GOOD, POLYGONS, Backend, backend, data_url, encoded, picture
+from tests.support.harness import GOOD, POLYGONS, Backend, backend, data_url, encoded, picture
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from PIL import Image as PilImage
 
-from tests.integration.ml_backend.harness import GOOD, data_url
 from tests.integration.ml_backend.hostile_world import (
     MAX_BODY,
     MAX_IMAGE,
@@ -30,6 +29,7 @@ from tests.integration.ml_backend.hostile_world import (
     watched,
     world,
 )
+from tests.support.harness import GOOD, data_url
 
 Row = tuple[str, Callable[[World], str], str]
 """Name, what is done (gives back what the sender or the operator gets to read), and what that must say."""
@@ -379,7 +379,7 @@ def test_after_all_of_it_honest_work_is_done(running: World) -> None:
 
 
 def test_a_score_that_is_not_a_number_never_leaves(tmp_path: Path) -> None:
-    from tests.integration.ml_backend.harness import RedThings, backend
+    from tests.support.harness import RedThings, backend
 
     for value in (float("nan"), float("inf"), -3.0, 7.0):
         models = RedThings()

@@ -15,7 +15,7 @@ import pytest
 from ml_backend.fetching.addresses import AddressPolicy
 from ml_backend.fetching.images import FetchError, FetchLimits
 from tests.integration.ml_backend.fetching import FILE, connect, fetch, resolves
-from tests.integration.ml_backend.harness import (
+from tests.support.harness import (
     LabelStudioStub,
     label_studio,
 )

@@ -15,8 +15,8 @@ from PIL import Image as PilImage
 
 from ml_backend.labelstudio.regions.bitmask import decode_bitmask, encode_bitmask
 from ml_backend.labelstudio.regions.rle import encode_mask
-from tests.integration.ml_backend.clickable import Clickable
-from tests.integration.ml_backend.harness import GOOD, Backend, backend, data_url, encoded, overlap, picture, red
+from tests.support.clickable import Clickable
+from tests.support.harness import GOOD, Backend, backend, data_url, encoded, overlap, picture, red
 
 LABELS = '<Label value="Animal"/><Label value="Plant"/>'
 IMAGE = '<Image name="image" value="$image"/>'

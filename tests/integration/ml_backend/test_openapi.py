@@ -17,7 +17,7 @@ from schemathesis import Response, checks
 from schemathesis.generation import GenerationMode
 
 from tests.integration.ml_backend.bodies import BODIES
-from tests.integration.ml_backend.harness import GOOD, Backend, backend
+from tests.support.harness import GOOD, Backend, backend
 
 SHORT, LONG = 300, 5000
 CHECKS = [

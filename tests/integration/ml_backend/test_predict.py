@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 from ml_backend.labelstudio.label_config import parse_label_config
 from ml_backend.labelstudio.validation import problem
 from ml_backend.labelstudio.wire import RegionOut
-from tests.integration.ml_backend.harness import (
+from tests.support.harness import (
     CONFIGS,
     GOOD,
     POLYGONS,

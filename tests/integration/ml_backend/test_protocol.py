@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.ml_backend.harness import (
+from tests.support.harness import (
     GOOD,
     POLYGONS,
     Backend,

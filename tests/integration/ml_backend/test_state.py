@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.ml_backend.harness import (
+from tests.support.harness import (
     CONFIGS,
     GOOD,
     POLYGONS,
@@ -222,7 +222,7 @@ def test_versions_differ_with_everything_that_changes_the_output(tmp_path: Path)
 def test_the_whole_loop_over_the_wire(tmp_path: Path) -> None:
     """The INT pipeline itself, on the fake models of its own tests."""
     from int_model.strategies.registry import make_strategy
-    from tests.unit.fakes import TASK, fake_suite, scene
+    from tests.support.fakes import TASK, fake_suite, scene
 
     image, (frog, snake) = scene(objects=[("frog", 30, 40, 15), ("snake", 90, 60, 14)])
     only_frogs, (first, second) = scene(objects=[("frog", 30, 40, 15), ("frog", 95, 60, 12)])

@@ -15,7 +15,7 @@ from ml_backend.fetching.addresses import AddressPolicy
 from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError, Origin, Tokens, jwt_claims, retry_after
 from tests.integration.ml_backend.fetching import FILE, PAT, connect, fetch
-from tests.integration.ml_backend.harness import (
+from tests.support.harness import (
     POLYGONS,
     LabelStudioStub,
     backend,

@@ -16,7 +16,7 @@ import pytest
 from ml_backend.api.app import create_app
 from ml_backend.settings import Settings
 from ml_backend.upstream import PIP_LINE, Runtime, UpstreamError, load_upstream, use
-from tests.integration.ml_backend.harness import GOOD, IDENTITY, POLYGONS, RedThings, overlap, picture, red
+from tests.support.harness import GOOD, IDENTITY, POLYGONS, RedThings, overlap, picture, red
 
 STAND_IN = {
     "label_studio_ml/__init__.py": "",

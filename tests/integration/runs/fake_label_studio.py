@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from tests.integration.ml_backend.harness import POLYGONS, encoded, picture
+from tests.support.harness import POLYGONS, encoded, picture
 
 Fault = Literal["down", "429", "500", "500 after", "half", "lost", "garbage"]
 """``500 after`` does what was asked first; ``half`` and ``lost`` too, but send half of the answer, or nothing."""

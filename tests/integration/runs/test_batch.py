@@ -21,8 +21,8 @@ from ml_backend.runs.owners import new_owner
 from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.types import Run, RunState, TaskRecord, TaskResult, TaskState
 from ml_backend.settings import Settings
-from tests.integration.ml_backend.harness import IDENTITY, POLYGONS, RedThings
 from tests.integration.runs.fake_label_studio import FakeLabelStudio, Fault, served
+from tests.support.harness import IDENTITY, POLYGONS, RedThings
 
 PROJECT = 7
 LIMIT = 60.0

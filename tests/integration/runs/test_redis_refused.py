@@ -14,7 +14,7 @@ from ml_backend.doctor.findings import Level
 from ml_backend.doctor.tickets import examine_tickets
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.settings import Settings
-from tests.integration.runs.redis_server import RedisServer, redis_server
+from tests.support.redis_server import RedisServer, redis_server
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.queues.redis_queue import TICKETS_PER_WORKER, RedisQueue, SharedDatabaseError
 from ml_backend.runs.worker import TicketWorker
-from tests.integration.runs.redis_server import RedisServer, redis_server
+from tests.support.redis_server import RedisServer, redis_server
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from PIL import Image as PilImage
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.types import TaskState
 from ml_backend.storage.store import Store
-from tests.integration.ml_backend.harness import IDENTITY, POLYGONS, Backend, backend, encoded, picture
-from tests.integration.runs.redis_server import redis_server
 from tests.integration.runs.small_label_studio import TOKEN, SmallLabelStudio, small_label_studio
+from tests.support.harness import IDENTITY, POLYGONS, Backend, backend, encoded, picture
+from tests.support.redis_server import redis_server
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 

@@ -20,11 +20,11 @@ from ml_backend.demo.processes import Child
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunState, TaskState
 from ml_backend.settings import Settings
-from tests.integration.ledger.postgres import find_binaries, postgres_server
-from tests.integration.ml_backend.harness import backend
-from tests.integration.runs.redis_server import redis_server
 from tests.integration.runs.small_label_studio import TOKEN, SmallLabelStudio, small_label_studio
-from tests.integration.runs.stub import CONFIG, IDENTITY, Sleeper, png
+from tests.support.harness import backend
+from tests.support.postgres import find_binaries, postgres_server
+from tests.support.redis_server import redis_server
+from tests.support.stub_worker import CONFIG, IDENTITY, Sleeper, png
 
 ROOT = Path(__file__).resolve().parents[3]
 TASKS, BATCH, SECONDS = 120, 6, 0.1
@@ -35,7 +35,7 @@ CLOCKS = (0.0, 600.0, -600.0)
 def worker(folder: Path, environment: dict[str, str], clock: float) -> Iterator[Child]:
     child = Child.start(
         "a worker",
-        [sys.executable, "-m", "tests.integration.runs.stub"],
+        [sys.executable, "-m", "tests.support.stub_worker"],
         log=folder / f"worker{clock:+.0f}.log",
         env=os.environ | environment | {"STUB_SECONDS": str(SECONDS), "STUB_CLOCK": str(clock)},
         cwd=ROOT,

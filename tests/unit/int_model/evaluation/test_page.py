@@ -15,7 +15,7 @@ from int_model.evaluation import BrokenExample, Evaluation, Example, Variant, ev
 from int_model.evaluation.page import number, render_page
 from int_model.evaluation.pictures import EXTRA, MISSED, RIGHT, comparison
 from int_model.evaluation.plots import nice_ticks
-from tests.unit.fakes import TASK, fake_suite, scene
+from tests.support.fakes import TASK, fake_suite, scene
 
 NASTY = "<script>alert('x')</script>"
 

@@ -20,7 +20,7 @@ from int_model.core.config import ConfigError, IntConfig
 from int_model.core.options import nested
 from int_model.core.types import Image
 from int_model.evaluation import BrokenExample, Example, Variant, evaluate, load_evaluation, save_evaluation
-from tests.unit.fakes import TASK, FakeSegmenter, fake_suite, scene
+from tests.support.fakes import TASK, FakeSegmenter, fake_suite, scene
 
 VARIANTS = [Variant("full"), Variant("-PNM", config={"switches.pnm": False}), Variant("detector", "grounded_sam")]
 
@@ -134,7 +134,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from int_model.evaluation import Variant, evaluate
-from tests.unit.fakes import FakeSegmenter, fake_suite
+from tests.support.fakes import FakeSegmenter, fake_suite
 from tests.unit.int_model.evaluation.test_runner import example
 
 class Slow(FakeSegmenter):

@@ -16,7 +16,7 @@ from int_model.evaluation import Example, Variant, ablation_variants, evaluate
 from int_model.evaluation.sharing import SharedCalls
 from int_model.models.protocols import ContrastiveVisionLanguage, MaskPrompt, VisionLanguage
 from int_model.strategies.registry import STRATEGIES, make_strategy
-from tests.unit.fakes import TASK, FakeSegmenter, FakeVlm, fake_suite, scene
+from tests.support.fakes import TASK, FakeSegmenter, FakeVlm, fake_suite, scene
 
 IMAGES = [
     scene(objects=[("frog", 30, 40, 15), ("frog", 100, 50, 12)])[0],

@@ -23,7 +23,7 @@ from int_model.interactive.clicks import (
     stroke_points,
 )
 from int_model.models.protocols import MaskPrompt, MaskProposal, Segmenter
-from tests.unit.fakes import FakeSegmenter, scene
+from tests.support.fakes import FakeSegmenter, scene
 
 WAIT = 20
 

@@ -22,7 +22,7 @@ from int_model.io.outputs import (
     to_json,
     write_atomic,
 )
-from tests.unit.int_model.made_up import made_up
+from tests.support.made_up import made_up
 
 
 def stems(*paths: str) -> list[str]:

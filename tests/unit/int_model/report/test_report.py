@@ -18,7 +18,7 @@ from PIL import Image as PilImage
 
 from int_model.core.types import Box, Patch, Segmentation, Trace
 from int_model.report import ReportBuilder, chart, contrast, pictures, view
-from tests.unit.int_model.made_up import made_up, nine_patches
+from tests.support.made_up import made_up, nine_patches
 
 VOID = {"meta", "img", "input", "br", "link"}
 

@@ -14,7 +14,7 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Mask, Trace
 from int_model.report.trace import mask_to_rle, rle_to_mask, trace_to_dict
 from int_model.strategies.negative_mining.pipeline import IntPipeline
-from tests.unit.fakes import TASK, fake_suite, scene
+from tests.support.fakes import TASK, fake_suite, scene
 
 MASKS = arrays(np.bool_, st.tuples(st.integers(1, 8), st.integers(1, 8)))
 

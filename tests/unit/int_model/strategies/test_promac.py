@@ -9,7 +9,7 @@ from int_model.core.config import ConfigError, IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
 from int_model.strategies.registry import make_strategy
-from tests.unit.fakes import TASK, FakeInpainter, FakeSegmenter, FakeVlm, fake_suite, scene
+from tests.support.fakes import TASK, FakeInpainter, FakeSegmenter, FakeVlm, fake_suite, scene
 
 PROMPT = TaskPrompt(TASK)
 

@@ -8,7 +8,7 @@ import pytest
 from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.strategies.registry import make_strategy
-from tests.unit.fakes import TASK, FakeConcepts, fake_suite, scene
+from tests.support.fakes import TASK, FakeConcepts, fake_suite, scene
 
 TWO = [("frog", 32, 48, 14), ("frog", 96, 44, 12)]
 

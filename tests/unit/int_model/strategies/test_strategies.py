@@ -12,7 +12,7 @@ from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image
 from int_model.strategies.registry import STRATEGIES, make_strategy
-from tests.unit.fakes import TASK, FakeVlm, fake_suite, scene
+from tests.support.fakes import TASK, FakeVlm, fake_suite, scene
 
 PROMPT = TaskPrompt(TASK)
 TWO = [("frog", 32, 48, 14), ("frog", 96, 44, 12)]

@@ -17,7 +17,7 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Image, Instance, Mask, Segmentation, Trace
 from int_model.strategies.registry import make_strategy
 from int_model.strategies.tiling import Piece, Tile, Tiled, make_tiles, merge
-from tests.unit.fakes import TASK, fake_suite, scene
+from tests.support.fakes import TASK, fake_suite, scene
 
 PROMPT = TaskPrompt(TASK)
 

@@ -22,7 +22,7 @@ from ml_backend.labelstudio.label_config import parse_label_config
 from ml_backend.labelstudio.regions.decode import decode_region
 from ml_backend.labelstudio.validation import problem
 from ml_backend.labelstudio.wire import RegionOut
-from tests.unit.fakes import FakeSegmenter, fake_suite, scene
+from tests.support.fakes import FakeSegmenter, fake_suite, scene
 
 TASKS = ("--task", "Frog=frog", "--task", "owl")
 Run = Callable[..., Result]

@@ -17,7 +17,7 @@ from int_model.evaluation import load_evaluation
 from int_model.models import suite as suites
 from ml_backend.cli import main as cli
 from ml_backend.cli.evaluate import EvaluateOptions, chosen_variants, listed, whole_numbers
-from tests.unit.fakes import TASK, fake_suite, scene
+from tests.support.fakes import TASK, fake_suite, scene
 
 Run = Callable[..., Result]
 

@@ -22,7 +22,7 @@ from int_model.strategies.registry import STRATEGIES
 from ml_backend.cli import main as cli
 from ml_backend.cli import segment as segment_command
 from ml_backend.cli.segment import parse_changes
-from tests.unit.fakes import TASK, FakeVlm, fake_suite, scene
+from tests.support.fakes import TASK, FakeVlm, fake_suite, scene
 
 Run = Callable[..., Result]
 

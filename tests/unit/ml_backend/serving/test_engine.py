@@ -14,7 +14,7 @@ from int_model.core.types import Image, Segmentation, Trace
 from int_model.interactive.clicks import ClickPrompt, ClickSegmenter
 from ml_backend.serving.engine import BusyError, Engine, EngineError, Priority, TakesClicks
 from ml_backend.serving.model_loading import Models
-from tests.unit.fakes import TASK, FakeSegmenter, fake_suite, scene
+from tests.support.fakes import TASK, FakeSegmenter, fake_suite, scene
 
 WAIT = 20
 

@@ -20,7 +20,7 @@ from ml_backend.serving.engine import Engine, EngineError
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import Models
 from ml_backend.serving.recovery import MemoryEvent, is_out_of_memory, segment_each
-from tests.unit.fakes import TASK, FakeSegmenter, fake_suite, scene
+from tests.support.fakes import TASK, FakeSegmenter, fake_suite, scene
 
 WAIT = 20
 PROMPT = TaskPrompt("a")

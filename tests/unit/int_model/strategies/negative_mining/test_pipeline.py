@@ -12,7 +12,7 @@ from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
 from int_model.strategies.negative_mining.pipeline import IntPipeline
-from tests.unit.fakes import TASK, FakeDetector, FakeSegmenter, FakeTextImage, FakeVlm, fake_suite, scene
+from tests.support.fakes import TASK, FakeDetector, FakeSegmenter, FakeTextImage, FakeVlm, fake_suite, scene
 
 PROMPT = TaskPrompt(TASK)
 ONE = [("frog", 64, 48, 20)]

@@ -13,7 +13,7 @@ from int_model.core.types import Segmentation
 from int_model.report.trace import trace_to_dict
 from int_model.strategies.negative_mining.inpainting import diagonal, grow
 from int_model.strategies.negative_mining.pipeline import IntPipeline
-from tests.unit.fakes import (
+from tests.support.fakes import (
     TASK,
     FakeDetector,
     FakeInpainter,

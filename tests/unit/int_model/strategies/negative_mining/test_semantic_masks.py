@@ -25,7 +25,7 @@ from int_model.strategies.negative_mining.semantic_masks import (
     semantic_scores,
 )
 from int_model.strategies.registry import make_strategy
-from tests.unit.fakes import TASK, FakeDetector, fake_suite, scene
+from tests.support.fakes import TASK, FakeDetector, fake_suite, scene
 
 CONFIG = DetectorConfig()
 TWO = [("frog", 30, 48, 14), ("frog", 95, 48, 14)]

@@ -13,7 +13,7 @@ import numpy as np
 from int_model.core.types import Box, Image, Mask
 from int_model.interactive.clicks import ClickSegmenter, SharedSegmenter
 from int_model.models.protocols import MaskPrompt, MaskProposal
-from tests.integration.ml_backend.harness import RedThings
+from tests.support.harness import RedThings
 
 
 @dataclass(frozen=True, eq=False)

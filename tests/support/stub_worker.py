@@ -1,4 +1,4 @@
-"""Models that only sleep, and ``python -m tests.integration.runs.stub``: `int-backend worker` with them."""
+"""Models that only sleep, and ``python -m tests.support.stub_worker``: `int-backend worker` with them."""
 
 from __future__ import annotations
 
