@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from int_model.core.caches import LruCache
 from int_model.core.types import Detection, Floats, Image, Mask
-from int_model.models.adapters.bounded import BoundedCache
 from int_model.models.adapters.imaging import content_key
 from int_model.models.protocols import (
     ConceptMask,
@@ -58,7 +58,7 @@ class SharedCalls:
     """
 
     def __init__(self, megabytes: int = 512) -> None:
-        self._kept: BoundedCache[Key, _Kept] = BoundedCache(megabytes << 20, lambda kept: _size(kept.answer))
+        self._kept: LruCache[Key, _Kept] = LruCache(megabytes << 20, lambda kept: _size(kept.answer))
         self.saved = 0.0
 
     def ask(self, keys: Sequence[Key], call: Callable[[list[int]], Sequence[_T]]) -> list[_T]:
@@ -80,7 +80,7 @@ class SharedCalls:
             seconds = (time.perf_counter() - begun) / len(new)
             for key, answer in zip(new, answers, strict=True):
                 found[key] = answer
-                self._kept.put(key, _Kept(answer, seconds))
+                self._kept[key] = _Kept(answer, seconds)
         return [found[key] for key in keys]
 
     def over(self, suite: ModelSuite) -> ModelSuite:

@@ -6,7 +6,6 @@ Knows no torch: works with any ``Segmenter``.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from int_model.core.caches import LruCache
 from int_model.core.types import Box, Floats, Image, Instance, Mask, check_image
 from int_model.models.protocols import Embedding, MaskPrompt, MaskProposal, Segmenter
 
@@ -24,6 +24,7 @@ _STROKE_POINTS = 6
 _STROKE_PARTS = 8
 _STROKE_MARGIN = 0.1  # a stroke covers its object roughly: its box grows by this part of its sides
 _SAMPLES = 4096
+_Encoded = tuple[Embedding, tuple[int, int]]  # and the (H, W) of its image
 
 
 class NotEncodedError(LookupError):
@@ -110,69 +111,6 @@ def stroke_points(stroke: Mask, count: int = _STROKE_POINTS) -> Floats:
     return np.asarray(spots[chosen] + (x0 - 0.5, y0 - 0.5))  # the padding's pixel, and a pixel's centre
 
 
-class EmbeddingCache:
-    """Embeddings by image, the least recently used dropped first; ``nbytes`` never exceeds ``max_bytes``.
-
-    One thread may drop entries while another uses them.
-    """
-
-    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
-        if max_bytes < 0:
-            raise ValueError(f"the embedding cache takes a number of bytes, not {max_bytes}")
-        self.max_bytes = max_bytes
-        self._kept: OrderedDict[str, tuple[Embedding, tuple[int, int], int]] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held now."""
-        return self._bytes
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._kept
-
-    def get(self, key: str) -> tuple[Embedding, tuple[int, int]] | None:
-        """The embedding and the (H, W) of its image, if kept."""
-        with self._lock:
-            entry = self._kept.get(key)
-            if entry is None:
-                return None
-            self._kept.move_to_end(key)
-            return entry[0], entry[1]
-
-    def put(self, key: str, embedding: Embedding, size: tuple[int, int]) -> None:
-        """Keep an embedding, unless it alone is larger than the cache."""
-        nbytes = max(0, int(embedding.nbytes))
-        with self._lock:
-            self._drop(key)
-            if nbytes > self.max_bytes:
-                return
-            self._kept[key] = (embedding, size, nbytes)
-            self._bytes += nbytes
-            while self._bytes > self.max_bytes:
-                self._drop(next(iter(self._kept)))
-
-    def drop(self, key: str) -> None:
-        """Forget an embedding, if it is kept."""
-        with self._lock:
-            self._drop(key)
-
-    def clear(self) -> None:
-        """Forget all."""
-        with self._lock:
-            self._kept.clear()
-            self._bytes = 0
-
-    def _drop(self, key: str) -> None:
-        entry = self._kept.pop(key, None)
-        if entry is not None:
-            self._bytes -= entry[2]
-
-
 class SharedSegmenter:
     """One segmenter for two threads: one call at a time, and calls through ``urgent`` go before all others.
 
@@ -252,7 +190,8 @@ class ClickSegmenter:
     """
 
     def __init__(self, segmenter: Segmenter, *, identity: str = "", cache_bytes: int = CACHE_BYTES) -> None:
-        self.cache = EmbeddingCache(cache_bytes)
+        self.cache: LruCache[str, _Encoded] = LruCache(cache_bytes, lambda kept: max(0, int(kept[0].nbytes)))
+        self._lock = threading.Lock()  # one thread may drop entries while another uses them
         self._segmenter = segmenter
         self._identity = identity
 
@@ -261,8 +200,14 @@ class ClickSegmenter:
         self._embedding(key, image)
 
     def release(self, key: str) -> None:
-        """Forget an image."""
-        self.cache.drop(self._full(key))
+        """Forget an image. From any thread."""
+        with self._lock:
+            self.cache.pop(self._full(key), None)
+
+    def release_all(self) -> None:
+        """Forget all images. From any thread."""
+        with self._lock:
+            self.cache.clear()
 
     def answer(self, key: str, image: Image | None, prompt: ClickPrompt, label: str = "") -> tuple[Instance, ...]:
         """One instance per object that the prompt shows, scored with the segmenter's predicted IoU; () for none.
@@ -292,8 +237,9 @@ class ClickSegmenter:
                     found.append(Instance.of_mask(best[0], label, best[1]))
         return tuple(found)
 
-    def _embedding(self, key: str, image: Image | None) -> tuple[Embedding, tuple[int, int]]:
-        kept = self.cache.get(self._full(key))
+    def _embedding(self, key: str, image: Image | None) -> _Encoded:
+        with self._lock:
+            kept = self.cache.get(self._full(key))
         if kept is not None:
             return kept
         if image is None:
@@ -301,7 +247,8 @@ class ClickSegmenter:
         check_image(image)
         (embedding,) = self._segmenter.encode([image])
         size = (int(image.shape[0]), int(image.shape[1]))
-        self.cache.put(self._full(key), embedding, size)
+        with self._lock:
+            self.cache[self._full(key)] = embedding, size
         return embedding, size
 
     def _full(self, key: str) -> str:

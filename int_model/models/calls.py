@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from int_model.core.caches import LruCache
 from int_model.core.types import Detection, Floats, Image, Mask
 from int_model.models.protocols import (
     ConceptMask,
@@ -28,25 +29,11 @@ _T = TypeVar("_T")
 _DECODE_BUDGET = 1 << 26  # logits (float32) asked of the segmenter at once: 256 MiB
 
 
-class TextBank:
-    """Text features by string, kept between calls, the least recently used one dropped first."""
+class TextFeatures(LruCache[tuple[str, ...], NDArray[np.float32]]):
+    """The mean feature ``[D]`` of sentences that say the same thing, kept between calls."""
 
     def __init__(self, capacity: int = 4096) -> None:
-        self._features: OrderedDict[tuple[str, ...], NDArray[np.float32]] = OrderedDict()
-        self._capacity = capacity
-
-    def get(self, sentences: tuple[str, ...]) -> NDArray[np.float32] | None:
-        """The kept feature ``[D]`` of these sentences, if any."""
-        if sentences not in self._features:
-            return None
-        self._features.move_to_end(sentences)
-        return self._features[sentences]
-
-    def put(self, sentences: tuple[str, ...], feature: NDArray[np.float32]) -> None:
-        """Keep a feature."""
-        self._features[sentences] = feature
-        while len(self._features) > self._capacity:
-            self._features.popitem(last=False)
+        super().__init__(capacity)
 
 
 class ModelCalls:
@@ -56,10 +43,10 @@ class ModelCalls:
     that gives back another number of results than it was given inputs raises ``RuntimeError``.
     """
 
-    def __init__(self, suite: ModelSuite, images: int, texts: TextBank | None = None) -> None:
+    def __init__(self, suite: ModelSuite, images: int, texts: TextFeatures | None = None) -> None:
         self._suite = suite
         self._counts: list[Counter[str]] = [Counter() for _ in range(images)]
-        self._texts = TextBank() if texts is None else texts
+        self._texts = TextFeatures() if texts is None else texts
         self.seconds: dict[str, float] = {}
 
     @property
@@ -199,7 +186,7 @@ class ModelCalls:
         with self._role("clip_text", [owner]):
             mean = self._suite.text_image.embed_texts(sentences).mean(axis=0, dtype=np.float64)
         feature: NDArray[np.float32] = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
-        self._texts.put(sentences, feature)
+        self._texts[sentences] = feature
         return feature
 
     @contextmanager

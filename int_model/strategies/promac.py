@@ -18,7 +18,7 @@ import numpy as np
 from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Detection, Floats, Image, Patch, Progress, Segmentation, SoftMask
-from int_model.models.calls import ModelCalls, TextBank
+from int_model.models.calls import ModelCalls, TextFeatures
 from int_model.strategies.negative_mining.candidates import CandidateSet, collect_candidates, is_proper
 from int_model.strategies.negative_mining.conclude import conclude
 from int_model.strategies.negative_mining.contrast import Choice, Contrast
@@ -56,7 +56,7 @@ class ProMaC:
         self._suite = suite
         self._config = config.merged({**_SETTING, **own})
         self._progress = progress or silent
-        self._texts = TextBank()
+        self._texts = TextFeatures()
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
         """See ``Strategy.segment``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image as PilImage
 
+from int_model.core.caches import LruCache
 from int_model.core.types import Image, Mask
 from int_model.io.errors import ImageError
 from int_model.io.images import decode_image
@@ -57,7 +57,7 @@ class Pictures:
         self._fetcher = fetcher
         self._max_pixels = max_pixels
         self._places = asyncio.Semaphore(_AT_ONCE)
-        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._kept: LruCache[tuple[str, int], bytes] = LruCache(_KEPT)
 
     async def picture(self, spec: RunSpec, task: int) -> bytes:
         """A JPEG of the task's first image, at most `SIDE` pixels wide and high, its regions tinted.
@@ -67,7 +67,6 @@ class Pictures:
         """
         key = (spec.model_version, task)
         if key in self._kept:
-            self._kept.move_to_end(key)
             return self._kept[key]
         async with self._places:
             try:
@@ -78,8 +77,6 @@ class Pictures:
                 raise PictureError(str(error)) from error
         if regions is not None:  # else it is yet to come
             self._kept[key] = made
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
         return made
 
     def _ask(self, spec: RunSpec, task: int) -> tuple[str, list[Any] | None]:

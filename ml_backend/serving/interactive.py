@@ -10,12 +10,12 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from int_model.core.caches import LruCache
 from int_model.core.types import Image, Instance, union
 from int_model.interactive.clicks import ClickPrompt, ClickSegmenter, NotEncodedError
 from int_model.io.errors import ImageError
@@ -73,7 +73,7 @@ class _Running:
 class _Images:
     """Which images are known, on their way, or being warmed."""
 
-    known: OrderedDict[str, _Known] = field(default_factory=OrderedDict)
+    known: LruCache[str, _Known] = field(default_factory=lambda: LruCache(_KNOWN_IMAGES))
     coming: dict[str, asyncio.Task[tuple[_Known, Image]]] = field(default_factory=dict)
     warming: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
@@ -194,7 +194,6 @@ class Interactive:
         address, key = await self._address(task, click, plan)
         known = self._images.known.get(key)
         if known is not None and time.monotonic() - known.at < _KNOWN_SECONDS:
-            self._images.known.move_to_end(key)
             prompt = await self._in_thread(to_prompt, click, *known.size)
             try:
                 return await self._segment(known.digest, None, prompt, click.label, running)
@@ -242,9 +241,6 @@ class Interactive:
         digest, image = await self._in_thread(decode)
         known = _Known(digest, (int(image.shape[0]), int(image.shape[1])), time.monotonic())
         self._images.known[key] = known
-        self._images.known.move_to_end(key)
-        while len(self._images.known) > _KNOWN_IMAGES:
-            self._images.known.popitem(last=False)
         return known, image
 
     # --- the protocol of 2026

@@ -118,7 +118,7 @@ class Models:
 
     def relieve(self) -> None:
         """Empty the caches: encoded images that wait for clicks, and the accelerator's allocator. From any thread."""
-        self.clicks.cache.clear()
+        self.clicks.release_all()
         release_memory()
 
     def accelerator_memory(self) -> dict[str, int]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
+from int_model.core.caches import LruCache
 from int_model.core.types import Image, check_image
-from int_model.models.adapters.bounded import BoundedCache
 from int_model.models.adapters.imaging import normalise, resize
 from int_model.models.device import in_batches
 from int_model.models.profile import TextImageRole
@@ -37,7 +37,7 @@ class HFClip:
         self._mean, self._std = image_processor.image_mean, image_processor.image_std
         self._resample = int(image_processor.resample)
         self._side = int(model.config.vision_config.image_size)
-        self._texts: BoundedCache[str, NDArray[np.float32]] = BoundedCache(settings.text_cache)
+        self._texts: LruCache[str, NDArray[np.float32]] = LruCache(settings.text_cache)
         self.logit_scale = float(model.logit_scale.detach().exp())
 
     def embed_images(self, images: Sequence[Image]) -> NDArray[np.float32]:
@@ -59,7 +59,7 @@ class HFClip:
             rows = in_batches(new, self._settings.max_batch, self._embed_texts)
         for text, row in zip(new, rows, strict=True):
             known[text] = row
-            self._texts.put(text, row)
+            self._texts[text] = row
         return self._stack([known[text] for text in texts])
 
     def _embed_texts(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from int_model.core.caches import LruCache
 from int_model.core.types import Image, check_image
-from int_model.models.adapters.bounded import BoundedCache
 from int_model.models.adapters.imaging import content_key, mean_colour, shrink, to_pil
 from int_model.strategies.negative_mining.patches import pad_to_square
 
@@ -112,7 +112,7 @@ class ProjectedInputs:
         self._model = model
         self._processor = processor
         self._fit = fit
-        self._features: BoundedCache[bytes, Tensor] = BoundedCache(cache_bytes, lambda t: t.numel() * t.element_size())
+        self._features: LruCache[bytes, Tensor] = LruCache(cache_bytes, lambda t: t.numel() * t.element_size())
 
     def __call__(self, images: Sequence[Image], texts: Sequence[str]) -> VlmInputs:
         features = self._encode(images)
@@ -138,5 +138,5 @@ class ProjectedInputs:
             answer = self._model.get_image_features(pixel_values=pixels.to(self._model.device, self._model.dtype))
             for key, rows in zip(new, getattr(answer, "pooler_output", answer), strict=True):
                 known[key] = rows
-                self._features.put(key, rows.clone())
+                self._features[key] = rows.clone()
         return [rows for key in keys if (rows := known[key]) is not None]

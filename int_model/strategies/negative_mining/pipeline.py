@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Progress, Segmentation, check_image
-from int_model.models.calls import ModelCalls, TextBank
+from int_model.models.calls import ModelCalls, TextFeatures
 from int_model.strategies.negative_mining.conclude import conclude
 from int_model.strategies.negative_mining.final_choice import has_settled
 from int_model.strategies.negative_mining.mask_stages import combine, decode, locate, point, update
@@ -33,7 +33,7 @@ class IntPipeline:
         self._suite = suite
         self._config = config
         self._progress = progress or silent
-        self._texts = TextBank()
+        self._texts = TextFeatures()
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
         """See ``Strategy.segment``."""

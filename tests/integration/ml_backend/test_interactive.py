@@ -245,7 +245,7 @@ def test_embeddings_are_dropped_by_bytes_and_made_again(tmp_path: Path) -> None:
         for data in (*pictures, pictures[2], pictures[0]):
             assert ask(running, ON, data=data)["result"]
         assert models.segmenter.encoded == 4
-        assert models.clicks.cache.nbytes == models.clicks.cache.max_bytes
+        assert models.clicks.cache.currsize == models.clicks.cache.maxsize
 
 
 def test_models_without_a_segmenter_and_models_that_cannot_be_loaded(tmp_path: Path) -> None:

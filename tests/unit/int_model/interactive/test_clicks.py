@@ -1,4 +1,4 @@
-"""Clicks to masks without models: prompts, the cache bounded by bytes, one segmenter for two threads."""
+"""Clicks to masks without models: prompts, encoded images, one segmenter for two threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from int_model.core.types import Box
 from int_model.interactive.clicks import (
     ClickPrompt,
     ClickSegmenter,
-    EmbeddingCache,
     NotEncodedError,
     SharedSegmenter,
     mask_prompts,
@@ -114,42 +113,6 @@ def test_stroke_points_reach_both_ends_of_a_line() -> None:
     assert found[:, 0].max() > 85
 
 
-# --- cache ------------------------------------------------------------------------------------------------------------
-
-STEPS = st.lists(st.tuples(st.sampled_from("pgd"), st.integers(0, 5), st.integers(0, 60)), max_size=60)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(0, 100), STEPS)
-def test_the_cache_keeps_the_most_recent_within_its_bytes(limit: int, steps: list[tuple[str, int, int]]) -> None:
-    cache = EmbeddingCache(limit)
-    model: list[tuple[str, int]] = []  # oldest first
-    for action, number, nbytes in steps:
-        key = str(number)
-        old = [entry for entry in model if entry[0] == key]
-        if action == "p":
-            model = [entry for entry in model if entry[0] != key]
-            if nbytes <= limit:
-                model.append((key, nbytes))
-                while sum(size for _, size in model) > limit:
-                    model.pop(0)
-            cache.put(key, Sized(nbytes), (1, 1))
-        elif action == "g":
-            got = cache.get(key)
-            assert (got is None) == (not old)
-            model = [entry for entry in model if entry[0] != key] + old
-        else:
-            cache.drop(key)
-            model = [entry for entry in model if entry[0] != key]
-        assert cache.nbytes == sum(size for _, size in model) <= limit
-        assert {key for key, _ in model} == {str(n) for n in range(6) if str(n) in cache}
-
-
-def test_a_negative_cache_is_refused() -> None:
-    with pytest.raises(ValueError, match="number of bytes"):
-        EmbeddingCache(-1)
-
-
 # --- clicks -----------------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +133,7 @@ def test_an_image_is_encoded_once_and_asked_for_again_when_dropped() -> None:
     with pytest.raises(NotEncodedError):
         clicks.answer("a", None, prompt)
     clicks.release("b")
-    assert clicks.cache.nbytes == 0
+    assert clicks.cache.currsize == 0
 
 
 class Alternatives:

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from int_model.models.adapters.bounded import BoundedCache
 from int_model.models.device import choose_device, choose_dtype, in_batches
 
 
@@ -93,26 +92,3 @@ def test_devices() -> None:
         choose_device("cuda:99")
     with pytest.raises(ValueError, match="float32"):
         choose_dtype("float8", CPU)
-
-
-def test_the_cache_drops_the_least_recently_used() -> None:
-    cache: BoundedCache[str, str] = BoundedCache(5, len)
-    cache.put("a", "12")
-    cache.put("b", "123")
-    assert cache.get("a") == "12"
-    cache.put("c", "1")
-    assert (cache.get("a"), cache.get("b"), cache.get("c")) == ("12", None, "1")
-    cache.put("d", "123456")
-    assert cache.get("d") is None
-    assert len(cache) == 2, "a value too large for the cache displaces nothing"
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.text(max_size=6))), st.integers(0, 10))
-@settings(deadline=None)
-def test_the_cache_never_exceeds_its_limit(steps: list[tuple[int, str]], limit: int) -> None:
-    cache: BoundedCache[int, str] = BoundedCache(limit, len)
-    for key, value in steps:
-        cache.put(key, value)
-        kept = [cache.get(k) for k in range(6)]
-        assert sum(len(v) for v in kept if v) <= limit
-        assert cache.get(key) in (None, value)
