@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as PilImage
 
 from int_model.datasets.contents import Item, LabelPlan
-from int_model.io.outputs import colour_of
+from int_model.io.drawing import colour_of
 
 MAX_CLASSES = 255
 MAX_OBJECTS = 65535

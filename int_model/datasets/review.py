@@ -14,14 +14,12 @@ from urllib.parse import quote
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image as PilImage
 
-from int_model.core.types import Image, Instance
+from int_model.core.types import Instance
 from int_model.datasets.contents import Contents, Item
+from int_model.io.drawing import encode, overlay, shrink, shrink_mask
 from int_model.io.errors import ImageError
 from int_model.io.images import read_image
-from int_model.io.outputs import overlay
-from int_model.report.pictures import shrink
 
 PAGE = 120
 THUMB = 320
@@ -165,15 +163,11 @@ class ReviewWriter:
             return False
         if image.shape[:2] != item.entry.size:
             return False
-        small: Image = np.ascontiguousarray(shrink(image, THUMB))
-        instances = []
-        for found in item.objects:
-            mask = shrink(item.mask(found).astype(np.float32), THUMB)
-            inside = mask >= 0.5
-            inside = inside if inside.any() else mask > 0  # an object smaller than a pixel still shows
-            instances.append(Instance.of_mask(inside, "", found.score))  # the sheet names it below the picture
+        # The sheet names the objects below the picture.
+        shown = [Instance.of_mask(shrink_mask(item.mask(found), THUMB), "", found.score) for found in item.objects]
         place.parent.mkdir(parents=True, exist_ok=True)
-        PilImage.fromarray(overlay(small, instances)).save(place, "JPEG", quality=82, optimize=True)
+        drawn = overlay(np.ascontiguousarray(shrink(image, THUMB)), shown)
+        place.write_bytes(encode(drawn, "JPEG", quality=82, optimize=True))
         return True
 
 

@@ -13,12 +13,13 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from int_model.evaluation import pictures, plots
+from int_model.evaluation import plots
 from int_model.evaluation.metrics import COST, METRICS
 from int_model.evaluation.protocol import PROTOCOLS
 from int_model.evaluation.records import Record
 from int_model.evaluation.result import Difference, Evaluation, Summary
 from int_model.evaluation.statistics import Interval
+from int_model.io import drawing
 
 SHOWN = 3
 """Best and worst images of each variant."""
@@ -105,7 +106,7 @@ def render_page(evaluation: Evaluation, store: Path | None = None, link: str = "
         contested=view.contested(),
         extremes=view.extremes(),
         every=view.every(),
-        colours={"right": pictures.RIGHT, "extra": pictures.EXTRA, "missed": pictures.MISSED},
+        colours={"right": drawing.CORRECT, "extra": drawing.EXTRA, "missed": drawing.MISSED},
         numbered=len(names) > plots.MOST_NAMED,
         width=plots.WIDTH,
     )

@@ -14,12 +14,12 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Segmentation
 from int_model.evaluation.examples import BrokenExample, Example, Variant
 from int_model.evaluation.memory import PeakMemory, peak_memory
-from int_model.evaluation.pictures import comparison
 from int_model.evaluation.protocol import PROTOCOLS, Protocol, score
 from int_model.evaluation.records import Record
 from int_model.evaluation.result import Evaluation, Setting, VariantInfo, conclude
 from int_model.evaluation.sharing import SharedCalls
 from int_model.evaluation.store import ResultStore, result_key
+from int_model.io.drawing import comparison
 from int_model.io.files import explain_failure
 from int_model.models.suite import ModelSuite
 from int_model.report import ReportBuilder

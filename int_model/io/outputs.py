@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -12,38 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image as PilImage
-from PIL import ImageDraw, ImageFont
 
-from int_model.core.types import Image, Instance, Mask, Segmentation, check_image
-
-Colour = tuple[int, int, int]
-
-PALETTE: tuple[Colour, ...] = (
-    (255, 122, 41),
-    (38, 166, 237),
-    (46, 196, 122),
-    (240, 80, 140),
-    (250, 204, 46),
-    (150, 110, 245),
-    (0, 200, 200),
-    (196, 120, 60),
-    (130, 200, 40),
-    (225, 90, 225),
-)
-"""RGB of instance 0, 1, ...; told apart on most photographs and by most colour-blind readers."""
+from int_model.core.types import Image, Mask, Segmentation
+from int_model.io.drawing import encode, overlay
 
 _MAX_STEM_BYTES = 160  # leaves room for "_<i>.png" in the 255 bytes that file systems allow
 _DEVICE_NAMES = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')  # what Windows or a shell would stumble over
-
-
-def colour_of(index: int) -> Colour:
-    """The RGB colour of the instance with that index; it repeats after ``len(PALETTE)``."""
-    return PALETTE[index % len(PALETTE)]
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
@@ -104,16 +79,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def encode_png(array: NDArray[np.uint8]) -> bytes:
-    """A PNG of ``uint8 [H, W]`` (gray) or ``[H, W, 3]`` (RGB)."""
-    buffer = io.BytesIO()
-    PilImage.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def mask_png(mask: Mask) -> bytes:
     """A mask ``bool [H, W]`` as an 8-bit gray PNG: 255 object, 0 elsewhere."""
-    return encode_png(mask.astype(np.uint8) * 255)
+    return encode(mask.astype(np.uint8) * 255, "PNG")
 
 
 def to_json(value: Any) -> bytes:
@@ -131,53 +99,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
-
-
-def overlay(image: Image, instances: Sequence[Instance]) -> Image:
-    """The image with every instance tinted, outlined and captioned ``name score``; the best lie on top.
-
-    Instance ``i`` has ``colour_of(i)``. Returns a new ``uint8 [H, W, 3]``; raises ``ValueError`` if sizes differ.
-    """
-    check_image(image)
-    canvas = image.copy()
-    order = sorted(range(len(instances)), key=lambda i: instances[i].score)
-    thickness = max(1, round(min(image.shape[:2]) / 300))
-    for i in order:
-        mask = instances[i].mask
-        if mask.shape != image.shape[:2]:
-            raise ValueError(f"the mask of instance {i} is {mask.shape}, the image {image.shape[:2]}")
-        colour = np.array(colour_of(i), dtype=np.float32)
-        canvas[mask] = np.rint(0.6 * canvas[mask] + 0.4 * colour).astype(np.uint8)
-        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, contours, -1, (20, 20, 20), thickness + 2, cv2.LINE_AA)
-        cv2.drawContours(canvas, contours, -1, colour_of(i), thickness, cv2.LINE_AA)
-    return _captions(canvas, instances, order)
-
-
-def _captions(canvas: Image, instances: Sequence[Instance], order: Sequence[int]) -> Image:
-    height, width = canvas.shape[:2]
-    picture = PilImage.fromarray(canvas)
-    draw = ImageDraw.Draw(picture)
-    size = max(10, round(min(height, width) / 32))
-    font = ImageFont.load_default(size)
-    pad = max(2, size // 4)
-    for i in order:
-        text = f"{_printable(instances[i].label)} {instances[i].score:.2f}"
-        left, top, right, bottom = (round(v) for v in draw.textbbox((0, 0), text, font=font))
-        w, h = right - left + 2 * pad, bottom - top + 2 * pad
-        x = max(0, min(int(instances[i].box.x1), width - w))
-        y = int(instances[i].box.y1) - h
-        y = max(0, min(y if y >= 0 else int(instances[i].box.y1), height - h))
-        colour = colour_of(i)
-        draw.rectangle((x, y, x + w - 1, y + h - 1), fill=colour)
-        ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 130 else (255, 255, 255)
-        draw.text((x + pad - left, y + pad - top), text, fill=ink, font=font)
-    return np.asarray(picture, dtype=np.uint8)
-
-
-def _printable(label: str) -> str:
-    text = "".join(c if c.isprintable() else " " for c in label)
-    return text if len(text) <= 32 else f"{text[:31]}…"
 
 
 def describe_instances(segmentation: Segmentation) -> list[dict[str, Any]]:
@@ -209,7 +130,7 @@ class OutputWriter:
         contents = {f"masks/{stem}.png": mask_png(segmentation.mask)}
         for i, instance in enumerate(segmentation.instances):
             contents[f"masks/{stem}_{i}.png"] = mask_png(instance.mask)
-        contents[f"overlay/{stem}.png"] = encode_png(overlay(image, segmentation.instances))
+        contents[f"overlay/{stem}.png"] = encode(overlay(image, segmentation.instances), "PNG")
         record = self.folder / "trace" / f"{stem}.json"
         stale = self._instance_masks(record, stem) - contents.keys()
         for name, data in contents.items():

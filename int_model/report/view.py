@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from int_model.core.types import Box, Candidate, Image, Instance, IterationTrace, Patch, Segmentation, Trace
-from int_model.io.outputs import PALETTE, Colour, colour_of, overlay
+from int_model.io.drawing import colour_of, hex_colour, overlay
 from int_model.report import contrast, pictures
 from int_model.report.chart import Chart, running_scores
 
 _THUMB, _PHOTO, _PATCH, _MASK, _MAP = 224, 640, 112, 256, 160
-_MASK_COLOUR: Colour = PALETTE[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +131,6 @@ class ImageView:
         return sum(map(len, texts)) + 340 * cells + 4000 * (1 + len(self.iterations)) + 900 * len(self.patches)
 
 
-def css(colour: Colour) -> str:
-    """An RGB colour as CSS hexadecimal."""
-    return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
 def failed(number: int, title: str, error: str) -> ImageView:
     """The entry of an image that could not be done."""
     return ImageView(number, title, error=error)
@@ -223,14 +217,13 @@ def _frame(trace: Trace, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _instance(index: int, instance: Instance, *, with_mask: bool = True) -> InstanceView:
-    colour = colour_of(index)
     return InstanceView(
         label=instance.label,
         score=instance.score,
         area=instance.area,
         part=instance.area / instance.mask.size,
-        mask=pictures.mask(instance.mask, colour, _PHOTO, 0.45) if with_mask else "",
-        shape=Shape(instance.box, f"{instance.label} {instance.score:.2f}", css(colour)),
+        mask=pictures.mask(instance.mask, colour_of(index), _PHOTO, 0.45) if with_mask else "",
+        shape=Shape(instance.box, f"{instance.label} {instance.score:.2f}", hex_colour(index)),
     )
 
 
@@ -276,7 +269,7 @@ def _iterations(trace: Trace, frame: tuple[int, int], key: contrast.ScoreKey) ->
                 similarity="" if iteration.similarity is None else pictures.heat(iteration.similarity, _MAP),
                 pieces=_pieces(iteration),
                 soft=pictures.heat(iteration.soft_mask, _MAP),
-                mask=pictures.mask(iteration.mask, _MASK_COLOUR, _MASK),
+                mask=pictures.mask(iteration.mask, colour_of(0), _MASK),
                 area=float(iteration.mask.mean()),
                 distance=float(iteration.distance),
                 chosen=iteration.index == trace.final_iteration,
@@ -288,9 +281,7 @@ def _iterations(trace: Trace, frame: tuple[int, int], key: contrast.ScoreKey) ->
 
 def _boxes(iteration: IterationTrace) -> list[Shape]:
     return [
-        Shape(
-            item.box, f"{item.phrase or iteration.winner_name} {item.score:.2f}", css(colour_of(i)), _at(iteration, i)
-        )
+        Shape(item.box, f"{item.phrase or iteration.winner_name} {item.score:.2f}", hex_colour(i), _at(iteration, i))
         for i, item in enumerate(iteration.boxes)
     ]
 

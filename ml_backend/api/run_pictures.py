@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
-from PIL import Image as PilImage
 
 from int_model.core.caches import LruCache
-from int_model.core.types import Image, Mask
+from int_model.core.types import Image
+from int_model.io.drawing import Colour, colour_of, encode, shrink, shrink_mask, tint
 from int_model.io.errors import ImageError
 from int_model.io.images import decode_image
-from int_model.io.outputs import Colour, colour_of
 from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.label_config import ConfigError, parse_label_config
@@ -28,7 +25,6 @@ SIDE = 320
 
 _AT_ONCE = 2
 _KEPT = 500
-_OPACITY = 0.45
 
 
 class PictureError(RuntimeError):
@@ -106,37 +102,16 @@ def draw(image: Image, regions: Sequence[Mapping[str, Any]], *, side: int = SIDE
 
     Regions that cannot be decoded, or are of another size, are left out.
     """
-    height, width = image.shape[:2]
-    factor = min(1.0, side / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    small: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    small = np.array(shrink(image, side))
     labels: dict[str, Colour] = {}
     for region in regions:
         try:
             mask = decode_region(region)
         except ValueError:
             continue
-        if mask.shape != (height, width) or not mask.any():
-            continue
-        colour = labels.setdefault(_label(region), colour_of(len(labels)))
-        _tint(small, _shrunk(mask, size), colour)
-    out = io.BytesIO()
-    PilImage.fromarray(small).save(out, "JPEG", quality=80)
-    return out.getvalue()
-
-
-def _shrunk(mask: Mask, size: tuple[int, int]) -> Mask:
-    share = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    inside: Mask = share >= 0.5
-    return inside if inside.any() else share > 0  # what is smaller than a pixel still shows
-
-
-def _tint(canvas: Image, mask: Mask, colour: Colour) -> None:
-    tone = np.array(colour, np.float32)
-    canvas[mask] = np.rint((1 - _OPACITY) * canvas[mask] + _OPACITY * tone).astype(np.uint8)
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, contours, -1, (20, 20, 20), 2, cv2.LINE_AA)
-    cv2.drawContours(canvas, contours, -1, colour, 1, cv2.LINE_AA)
+        if mask.shape == image.shape[:2] and mask.any():
+            tint(small, shrink_mask(mask, side), labels.setdefault(_label(region), colour_of(len(labels))))
+    return encode(small, "JPEG", quality=80)
 
 
 def _shows(region: Any, image: str) -> bool:

@@ -13,7 +13,7 @@ from xml.sax.saxutils import quoteattr
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.datasets.contents import Item, LabelPlan
-from int_model.io.outputs import colour_of
+from int_model.io.drawing import hex_colour
 from ml_backend.labelstudio.label_config import Geometry, parse_label_config
 from ml_backend.labelstudio.output_options import OutputOptions
 from ml_backend.labelstudio.predictions import draw
@@ -38,7 +38,7 @@ def labeling_config(labels: Sequence[LabelPlan], geometry: Geometry) -> str:
     """A labeling config with one control for all labels, each with its prompt, so that the backend fits it too."""
     tags = "\n".join(
         f"    <Label value={quoteattr(plan.label)} model_prompt={quoteattr(plan.prompt)} "
-        f'background="#{"".join(f"{channel:02x}" for channel in colour_of(index))}"/>'
+        f'background="{hex_colour(index)}"/>'
         for index, plan in enumerate(labels)
     )
     tag = _TAGS[geometry]

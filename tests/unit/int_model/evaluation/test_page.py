@@ -13,8 +13,8 @@ import pytest
 
 from int_model.evaluation import BrokenExample, Evaluation, Example, Variant, evaluate
 from int_model.evaluation.page import number, render_page
-from int_model.evaluation.pictures import EXTRA, MISSED, RIGHT, comparison
 from int_model.evaluation.plots import nice_ticks
+from int_model.io.drawing import CORRECT, EXTRA, MISSED, comparison
 from tests.support.fakes import TASK, fake_suite, scene
 
 NASTY = "<script>alert('x')</script>"
@@ -90,7 +90,7 @@ def test_the_picture_tells_right_from_extra_from_missed() -> None:
     truth, mask = np.zeros((60, 80), dtype=np.bool_), np.zeros((60, 80), dtype=np.bool_)
     truth[10:50, 10:40], mask[10:50, 25:60] = True, True
     core = np.zeros_like(truth)
-    for colour, columns in ((RIGHT, slice(29, 36)), (EXTRA, slice(45, 55)), (MISSED, slice(14, 21))):
+    for colour, columns in ((CORRECT, slice(29, 36)), (EXTRA, slice(45, 55)), (MISSED, slice(14, 21))):
         core[:] = False
         core[15:45, columns] = True
         assert colour_share(comparison(image, mask, truth), colour, core) > 0.95

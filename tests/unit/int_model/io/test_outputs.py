@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image as PilImage
 
 from int_model.core.types import Instance, Segmentation, Trace
+from int_model.io.drawing import colour_of, overlay
 from int_model.io.outputs import (
     OutputWriter,
     assign_stems,
-    colour_of,
     describe_instances,
-    overlay,
     to_json,
     write_atomic,
 )
