@@ -108,6 +108,7 @@ class Workshop:
             queue,
             self.service.plan,
             default_prompt=self.settings.prompt,
+            port=self.settings.port,
             known_projects=self.store.projects,
         )
 

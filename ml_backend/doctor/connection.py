@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,13 @@ from urllib.parse import urlsplit
 
 from ml_backend.doctor.findings import Finding, ok, problem, warning
 from ml_backend.fetching.addresses import is_public
+from ml_backend.labelstudio.connections import our_connection
 from ml_backend.settings import Settings
 
 CONNECTION, ADDRESS = "connection", "address"
 LookUp = Callable[[str], Sequence[str]]
 """All addresses of a host name, [] if it has none here."""
 
-_OUR_VERSION = re.compile(r"int-.+-[0-9a-f]{8}")
 _FLAG = "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS=false"
 _CONNECT = (
     "connect it under Settings > Model > Connect Model, e.g. as http://localhost:9090 (compose: http://backend:9090)"
@@ -61,11 +60,10 @@ def examine_connection(
     if not listed:
         cure = f"{_CONNECT}; start Label Studio with {_FLAG} if that is a private address" if guarded else _CONNECT
         return Connected((problem(CONNECTION, "The project has no connection to an ML backend.", cure),))
-    ours = next((row for row in listed if _OUR_VERSION.fullmatch(_text(row, "model_version"))), None)
-    ours = ours or next((row for row in listed if row.get("state") != "CO"), None)
+    ours = our_connection(listed, settings.port)
     if ours is None:
         titles = ", ".join(repr(_text(row, "title")) for row in listed)
-        text = f"The project is connected to other ML backends only: {titles}."
+        text = f"None of the project's connections is recognisably this backend: {titles}."
         return Connected((problem(CONNECTION, text, _CONNECT),))
     found = _state(ours, settings, running=running)
     found += _address(ours, webhooks, settings, guarded=guarded, look_up=look_up)

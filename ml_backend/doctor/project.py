@@ -10,13 +10,13 @@ from defusedxml.ElementTree import fromstring
 from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
 from ml_backend.labelstudio.attributes import unknown_attributes
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
+from ml_backend.labelstudio.connections import PRELABEL_SETTING, prelabel_obstacles
 from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig, parse_label_config
 from ml_backend.labelstudio.output_options import options_for
 from ml_backend.labelstudio.task_prompt import ConnectionParams, PromptError, parse_extra_params, prompt_of
 from ml_backend.settings import Settings
 
 CONFIG, PREDICTIONS, SAMPLING, CLICKS = "labeling config", "predictions", "sampling", "clicks"
-_ANNOTATION = "Settings > Annotation > Use predictions to prelabel tasks"
 _SHOWN = 3
 
 
@@ -57,22 +57,14 @@ def examine_predictions(project: Mapping[str, Any], title: str, version: str) ->
         title: of our connection, or "" if there is none.
         version: our model version, or "" if unknown.
     """
-    shown, chosen = project.get("show_collab_predictions"), str(project.get("model_version") or "")
-    change: dict[str, Any] = {}
-    found: list[Finding] = []
-    fix = f"switch on {_ANNOTATION}, or run the doctor with --fix"
-    if shown is False:
-        change["show_collab_predictions"] = True
-        found.append(problem(PREDICTIONS, "The project does not show predictions to annotators.", fix))
-    if title and chosen not in (title, version):
-        # Label Studio takes a version of existing predictions or a connection's title; the title also fetches new ones.
-        change["model_version"] = title
-        fix = f"choose '{title}' under {_ANNOTATION}, or run the doctor with --fix"
-        if chosen:
-            text = f"The project shows the predictions of '{chosen}', not those of our connection '{title}'."
-            found.append(warning(PREDICTIONS, text, fix))
-        elif shown is not False:
-            found.append(problem(PREDICTIONS, "The project has no model version chosen to prelabel tasks with.", fix))
+    obstacles = prelabel_obstacles(project, version, title)
+    found = [
+        (problem if obstacle.hides_all else warning)(
+            PREDICTIONS, _sentence(obstacle.text), f"{obstacle.remedy}, or run the doctor with --fix"
+        )
+        for obstacle in obstacles
+    ]
+    chosen = str(project.get("model_version") or "")
     if not found:
         live = " (it asks the backend for them, which has to be running)" if title and chosen == title else ""
         found.append(ok(PREDICTIONS, f"The project shows predictions{f' of {chosen!r}' if chosen else ''}{live}."))
@@ -80,9 +72,10 @@ def examine_predictions(project: Mapping[str, Any], title: str, version: str) ->
         text = (
             "Uncertainty sampling looks for predictions of the chosen version; with a connection's title it is random."
         )
-        cure = f"choose {repr(version) if version else 'a version int-...'} under {_ANNOTATION} once predictions exist"
+        wanted = repr(version) if version else "a version int-..."
+        cure = f"choose {wanted} under {PRELABEL_SETTING} once predictions exist"
         found.append(warning(SAMPLING, text, cure))
-    return found, change
+    return found, {name: value for obstacle in obstacles for name, value in obstacle.change.items()}
 
 
 def examine_clicks(config: str, *, interactive: bool) -> Finding | None:
@@ -102,7 +95,7 @@ def apply(client: LabelStudioClient, project_id: int, change: dict[str, Any]) ->
     try:
         client.request("PATCH", f"/api/projects/{int(project_id)}", body=change)
     except LabelStudioError as error:
-        text, cure = split_cure(str(error), f"change it under {_ANNOTATION}")
+        text, cure = split_cure(str(error), f"change it under {PRELABEL_SETTING}")
         return problem(PREDICTIONS, f"The project could not be changed: {text}.", cure)
     said = " and ".join(f"{name} = {value!r}" for name, value in change.items())
     return ok(PREDICTIONS, f"Changed in the project: {said}.")

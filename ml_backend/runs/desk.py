@@ -64,6 +64,7 @@ class RunsDesk:
             self._redis or self._local,
             service.plan,
             default_prompt=settings.prompt,
+            port=settings.port,
             known_projects=store.projects,
         )
         if client is not None and client.tokens.kind != "none" and settings.runs_from_predict:

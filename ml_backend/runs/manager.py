@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
+from ml_backend.labelstudio.connections import our_connection, prelabel_obstacles
 from ml_backend.labelstudio.task_prompt import PromptError, prompt_of
 from ml_backend.runs.batch import config_hash
 from ml_backend.runs.ledger import Ledger, RunExistsError
@@ -17,8 +18,6 @@ from ml_backend.runs.types import Progress, Run, RunSpec, RunState, TaskRecord, 
 from ml_backend.serving.plan import Plan
 from ml_backend.storage.store import Project
 
-_TOGGLE = "Settings > Annotation > Use predictions to prelabel tasks"
-_VERSION_PREFIX = "int-"
 _SHOWN = 3
 
 
@@ -56,6 +55,7 @@ class Runs:
         queue: is told where work is.
         plan: see `Service.plan`.
         default_prompt: the settings' prompt.
+        port: that the backend listens on; it tells several connections of ours apart.
         known_projects: what ``/setup`` has introduced, for projects whose connection cannot be read.
     """
 
@@ -67,6 +67,7 @@ class Runs:
         plan: Callable[[str, Any], Plan],
         *,
         default_prompt: str = "",
+        port: int = 0,
         known_projects: Callable[[], Sequence[Project]] = tuple,
     ) -> None:
         self._ledger = ledger
@@ -74,6 +75,7 @@ class Runs:
         self._queue = queue
         self._plan = plan
         self._default_prompt = default_prompt
+        self._port = port
         self._known_projects = known_projects
 
     def start(
@@ -119,7 +121,7 @@ class Runs:
             params = with_prompt(params, prompt.strip())
         plan = self._plan(text, params)
         prompts, warnings = self._prompts(plan, prompt.strip())
-        warnings += toggle_warnings(facts, plan.version, set_model_version=set_model_version)
+        warnings += project_warnings(facts, plan.version, set_model_version=set_model_version)
         if own not in (None, plan.version):
             warnings.append(
                 f"with this prompt predictions carry the version {plan.version}, not the connection's {own}: 'Retrieve "
@@ -266,7 +268,7 @@ class Runs:
             if error.status in (0, 401, 404):
                 raise
             rows = []
-        row = our_connection(rows)
+        row = our_connection(rows, self._port)
         if row is not None:
             return row.get("extra_params"), True
         known = [one for one in self._known_projects() if one.id == str(project)]
@@ -299,12 +301,6 @@ def _strategies(plan: Plan) -> str:
     return ", ".join(dict.fromkeys(options.strategy for options in plan.options.values()))
 
 
-def our_connection(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The connection to this backend among a project's ML backends: by its versions, else the only one."""
-    ours = [row for row in rows if str(row.get("model_version") or "").startswith(_VERSION_PREFIX)]
-    return next(iter(ours), rows[0] if len(rows) == 1 else None)
-
-
 def with_prompt(params: Any, prompt: str) -> dict[str, Any]:
     """Extra params with another prompt; options and prompts of single labels stay."""
     if isinstance(params, str):
@@ -315,18 +311,14 @@ def with_prompt(params: Any, prompt: str) -> dict[str, Any]:
     return {**(params if isinstance(params, Mapping) else {}), "prompt": prompt}
 
 
-def toggle_warnings(project: Mapping[str, Any], version: str, *, set_model_version: bool) -> list[str]:
-    """What in a project keeps people from seeing the predictions of that version."""
+def project_warnings(project: Mapping[str, Any], version: str, *, set_model_version: bool) -> list[str]:
+    """What in a project keeps annotators from seeing a run's predictions, which have that version, or slows it down."""
     found = []
-    if project.get("show_collab_predictions") is False:
-        found.append(f"the project does not show predictions to annotators: switch on {_TOGGLE}")
-    chosen = str(project.get("model_version") or "")
-    if chosen != version and not set_model_version:
-        shown = f"shows the predictions of '{chosen}'" if chosen else "has no version of predictions chosen"
-        found.append(
-            f"the project {shown}; people see the run's, and their scores, once '{version}' is chosen under {_TOGGLE}, "
-            "or with --set-model-version"
-        )
+    for obstacle in prelabel_obstacles(project, version):
+        if "model_version" not in obstacle.change:
+            found.append(f"{obstacle.text}: {obstacle.remedy}")
+        elif not set_model_version:
+            found.append(f"{obstacle.text}: {obstacle.remedy}, or use --set-model-version")
     if project.get("evaluate_predictions_automatically"):
         found.append(
             "the project asks its ML backend whenever tasks are listed (evaluate_predictions_automatically), which "

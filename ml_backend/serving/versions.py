@@ -8,6 +8,7 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ml_backend.labelstudio.connections import VERSION_PREFIX
 from ml_backend.labelstudio.label_config import LabelingConfig
 from ml_backend.labelstudio.output_options import OutputOptions
 from ml_backend.labelstudio.task_prompt import ConnectionParams
@@ -39,7 +40,7 @@ def model_version(
         "max_regions": max_regions,
     }
     text = json.dumps(described, sort_keys=True, default=str)
-    return f"int-{identity.profile}-{identity.strategy}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{VERSION_PREFIX}{identity.profile}-{identity.strategy}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @functools.cache  # reading it takes milliseconds, and /setup and /versions ask for it per project

@@ -16,7 +16,7 @@ from ml_backend.cli.watch import counts, duration, pace, summary
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import TaskIn
 from ml_backend.runs.listing import Existing, TaskView
-from ml_backend.runs.manager import our_connection, toggle_warnings, with_prompt
+from ml_backend.runs.manager import project_warnings, with_prompt
 from ml_backend.runs.patience import Patience, WorkEndedError
 from ml_backend.runs.triage import pushed_before, triage
 from ml_backend.runs.types import Lease, Progress, Run, RunSpec, RunState, TaskRecord, TaskState
@@ -74,31 +74,17 @@ def test_a_prompt_replaces_the_connections_and_nothing_else(params: Any, expecte
 
 
 @pytest.mark.parametrize(
-    ("rows", "title"),
-    [
-        ([], None),
-        ([{"title": "any", "model_version": "sam"}], "any"),
-        ([{"title": "other", "model_version": "sam"}, {"title": "ours", "model_version": "int-nano-int-1"}], "ours"),
-        ([{"title": "one", "model_version": None}, {"title": "two"}], None),
-    ],
-)
-def test_our_connection_is_found_by_its_version(rows: list[dict[str, Any]], title: str | None) -> None:
-    found = our_connection(rows)
-    assert (found or {}).get("title") == title
-
-
-@pytest.mark.parametrize(
     ("project", "set_it", "said"),
     [
         ({"show_collab_predictions": True, "model_version": "v"}, False, []),
         ({"show_collab_predictions": True, "model_version": "INT"}, True, []),
         ({"show_collab_predictions": True, "model_version": "INT"}, False, ["predictions of 'INT'"]),
-        ({"show_collab_predictions": False, "model_version": ""}, False, ["does not show", "no version"]),
+        ({"show_collab_predictions": False, "model_version": ""}, False, ["does not show", "no model version"]),
         ({"model_version": "v", "evaluate_predictions_automatically": True}, False, ["whenever tasks are listed"]),
     ],
 )
 def test_the_toggle_that_is_off_is_named(project: dict[str, Any], set_it: bool, said: list[str]) -> None:
-    found = toggle_warnings(project, "v", set_model_version=set_it)
+    found = project_warnings(project, "v", set_model_version=set_it)
     assert len(found) == len(said)
     assert all(part in text for part, text in zip(said, found, strict=True))
 
