@@ -29,7 +29,7 @@ from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.rows import Counts, settle
 from ml_backend.runs.types import Lease, RunSpec, TaskResult, TaskState
 from ml_backend.storage.database import Database
-from ml_backend.storage.run_tables import LeaseRow, TaskRow
+from ml_backend.storage.tables import LeaseRow, TaskRow
 from tests.support.postgres import find_binaries, postgres_server
 
 SPEC = RunSpec(1, "<View/>", None, "int-benchmark-00000000", "", "int", "")

@@ -88,7 +88,7 @@ def show(
         if as_json:
             _print_json({**_as_json(run, progress), "tasks": [_record(record) for record in records]})
             return
-        from ml_backend.cli.watch import counts, pace
+        from ml_backend.cli.watch import counts, throughput
 
         spec, console = run.spec, _console()
         taken = f"view {spec.view}" if spec.view is not None else "all tasks"
@@ -98,7 +98,7 @@ def show(
             f"  version     {spec.model_version}",
             f"  takes       {taken}" + (f", at most {spec.limit}" if spec.limit else ""),
             f"  tasks       {counts(progress)}",
-            f"  pace        {pace(progress) or '-'}; {progress.workers} workers",
+            f"  throughput  {throughput(progress) or '-'}; {progress.workers} workers",
         ]
         for record in records:
             score = "" if record.score is None else f", score {record.score:.3f}"

@@ -45,7 +45,7 @@ class Bar:
 
     def show(self, progress: RunProgress, note: str = "") -> None:
         """Update; ``note`` says what is waited for, or is ""."""
-        text = f"{pace(progress)}  {note}".rstrip()
+        text = f"{throughput(progress)}  {note}".rstrip()
         finished = progress.total - progress.left
         self._bar.update(self._task, total=progress.total, completed=finished, text=escape(text))
         if not self._console.is_terminal and time.monotonic() - self._said >= _LINE_SECONDS:
@@ -65,7 +65,7 @@ class ConsoleLog(logging.Handler):
         self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
-def pace(progress: RunProgress) -> str:
+def throughput(progress: RunProgress) -> str:
     """Images per second, time left, what abstained and failed: ``1.9 images/s, 0:02:10 left, 3 abstained``."""
     parts = []
     if progress.rate:

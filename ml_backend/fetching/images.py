@@ -37,12 +37,12 @@ _READ_TIMEOUT = 20.0
 class FetchError(ValueError):
     """The image could not be fetched; the message says why and names the cure.
 
-    ``passing``: the same address may work later, because nobody answered or the server had a fault.
+    ``transient``: the same address may work later, because nobody answered or the server had a fault.
     """
 
-    def __init__(self, message: str, *, passing: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.transient = transient
 
 
 class Credentials(Protocol):
@@ -131,7 +131,7 @@ class ImageFetcher:
         except TimeoutError:
             raise FetchError(
                 f"{_short(address)} took more than {self._limits.timeout:g} s; raise INT_IMAGE_TIMEOUT or move it",
-                passing=True,
+                transient=True,
             ) from None
         except ValueError as error:
             if isinstance(error, FetchError):
@@ -228,7 +228,7 @@ class ImageFetcher:
                     raise FetchError(
                         f"{_short(str(url))} cannot be reached ({type(error).__name__}: {error}); check the address "
                         "from where the backend runs",
-                        passing=True,
+                        transient=True,
                     ) from error
                 await asyncio.sleep(0.3 * 2**attempt)
                 continue
@@ -241,7 +241,7 @@ class ImageFetcher:
             if status not in _RETRIED or attempt == _ATTEMPTS - 1:
                 raise self._refused(status, final, ours=ours)
             await asyncio.sleep(retry_after(headers.get("retry-after"), 0.3 * 2**attempt))
-        raise FetchError(f"{_short(str(url))} keeps refusing; try again later", passing=True)
+        raise FetchError(f"{_short(str(url))} keeps refusing; try again later", transient=True)
 
     async def _follow(self, url: httpx.URL) -> tuple[int, Mapping[str, str], bytes, httpx.URL]:
         """Status, headers, body and final address after at most five redirects; every hop is checked like the first."""
@@ -268,7 +268,7 @@ class ImageFetcher:
             try:
                 send += (await asyncio.to_thread(self._credentials.headers)).items()
             except LabelStudioError as error:
-                raise FetchError(str(error), passing=error.passing) from error
+                raise FetchError(str(error), transient=error.transient) from error
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         timeouts = {"connect": 10.0, "read": _READ_TIMEOUT, "write": 10.0, "pool": self._limits.timeout}
         async with self._pool.stream("GET", target, headers=send, extensions={"timeout": timeouts}) as response:
@@ -298,8 +298,8 @@ class ImageFetcher:
             return FetchError(f"{where} may not be read ({status}); give the token's user access to it")
         if status == 500 and ours and "/data/upload/" in url.path:  # so answers 1.23.2 where a file has vanished
             cure = "was its file deleted? Then upload it again; else Label Studio's log says why"
-            return FetchError(f"{where}: Label Studio cannot read the upload (500); {cure}", passing=True)
-        return FetchError(f"{where} answered {status}; try it in a browser", passing=status in _RETRIED)
+            return FetchError(f"{where}: Label Studio cannot read the upload (500); {cure}", transient=True)
+        return FetchError(f"{where} answered {status}; try it in a browser", transient=status in _RETRIED)
 
 
 class _NotFoundError(FetchError):

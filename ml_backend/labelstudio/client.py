@@ -40,7 +40,7 @@ class LabelStudioError(RuntimeError):
         self.unsent = unsent
 
     @property
-    def passing(self) -> bool:
+    def transient(self) -> bool:
         """Whether the same request may succeed later: no answer, half of one, too many requests, a server's fault."""
         return self.status in (0, 408, 425, 429) or self.status >= 500
 

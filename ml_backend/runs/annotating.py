@@ -60,7 +60,7 @@ class PatientService:
                 raise
             except FetchError as error:
                 tries += 1
-                if not error.passing or tries >= _FETCHES:
+                if not error.transient or tries >= _FETCHES:
                     raise
                 began = time.monotonic()
                 await self.until_there()

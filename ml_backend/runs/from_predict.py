@@ -13,7 +13,7 @@ from ml_backend.runs.manager import Runs, RunsError
 from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.types import RunState, TaskState
 from ml_backend.storage.database import Database, StoreError
-from ml_backend.storage.run_tables import RunRow, TaskRow
+from ml_backend.storage.tables import RunRow, TaskRow
 
 _log = logging.getLogger(__name__)
 _PART = 500

@@ -15,13 +15,13 @@ from dataclasses import asdict
 from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ml_backend.runs import pace, rows
+from ml_backend.runs import rows, throughput
 from ml_backend.runs.errors import LedgerError, RunExistsError, UnknownRunError
 from ml_backend.runs.owners import pid_of
 from ml_backend.runs.rows import MOST_ATTEMPTS, Counts, key_of
 from ml_backend.runs.types import Lease, Progress, Run, RunSpec, RunState, TaskRecord, TaskResult, TaskState
 from ml_backend.storage.database import Database, StoreError, epoch_now
-from ml_backend.storage.run_tables import LeaseRow, RunRow, TaskRow
+from ml_backend.storage.tables import LeaseRow, RunRow, TaskRow
 
 __all__ = ["MOST_ATTEMPTS", "Ledger", "LedgerError", "RunExistsError", "UnknownRunError"]
 
@@ -123,7 +123,7 @@ class Ledger:
                     LeaseRow.run == key, LeaseRow.expires_at >= epoch_now()
                 )
             )
-            rate = pace.rate(connection, key, row.finished_at)
+            rate = throughput.rate(connection, key, row.finished_at)
         return Progress({state: getattr(row, state.value) for state in TaskState}, rate, workers or 0)
 
     def records(
@@ -199,7 +199,7 @@ class Ledger:
             counts = Counts(result.state for result in taken)
             counts[TaskState.LEASED] -= len(taken)
             rows.settle(connection, key, counts)
-            pace.add(connection, self._database, key, len(taken))
+            throughput.add(connection, self._database, key, len(taken))
         return frozenset(result.task for result in taken)
 
     def release(self, lease: Lease, tasks: Collection[int] | None = None) -> frozenset[int]:

@@ -56,7 +56,7 @@ class Patience:
             try:
                 result = await self.once(function, *args)
             except LabelStudioError as error:
-                if not error.passing:
+                if not error.transient:
                     raise
                 await self.wait(error, delay)
                 delay = min(2 * delay, _LONGEST)

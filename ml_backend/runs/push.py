@@ -165,7 +165,7 @@ class Pusher:
             try:
                 created = await self._patience.once(self._client.import_predictions, self._project, items)
             except LabelStudioError as error:
-                if error.passing:
+                if error.transient:
                     for entry in group:
                         entry.doubtful = entry.doubtful or not (error.unsent or error.status == 429)
                     await self._patience.wait(error, delay)

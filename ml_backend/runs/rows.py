@@ -28,7 +28,7 @@ from sqlalchemy import (
 from ml_backend.runs.errors import UnknownRunError
 from ml_backend.runs.types import Lease, Run, RunSpec, RunState, TaskRecord, TaskResult, TaskState
 from ml_backend.storage.database import epoch_now
-from ml_backend.storage.run_tables import LeaseRow, RunRow, TaskRow
+from ml_backend.storage.tables import LeaseRow, RunRow, TaskRow
 
 Counts = Counter[TaskState]
 """By how much the number of tasks in each state changes."""

@@ -17,7 +17,8 @@ from ml_backend.serving.interactive import InThread
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import ModelIdentity
 from ml_backend.serving.turnstile import Ticket
-from ml_backend.storage.store import Store, StoreError
+from ml_backend.storage.database import StoreError
+from ml_backend.storage.store import Store
 
 _log = logging.getLogger(__name__)
 

@@ -38,7 +38,8 @@ from ml_backend.serving.results import Results
 from ml_backend.serving.turnstile import Ticket, Turnstile
 from ml_backend.serving.versions import model_version
 from ml_backend.settings import Settings
-from ml_backend.storage.store import Project, Store, StoreError
+from ml_backend.storage.database import StoreError
+from ml_backend.storage.store import Project, Store
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -155,8 +156,7 @@ class Service:
         """Remember a project; returns its model version. Waits at most a second for the database."""
         await asyncio.to_thread(_parsed_or_error, request.label_config)  # a long one must not hold up /health
         known = self._projects.get(request.project)
-        text_hash = _sha256(request.label_config)
-        project = Project(request.project, request.extra_params, request.label_config, text_hash)
+        project = Project(request.project, request.extra_params, request.label_config)
         if known != project:
             self._projects[project.id] = project
             await self._remember(project)
@@ -173,7 +173,7 @@ class Service:
         """Take over a changed labeling config of a project that is known."""
         known = self._projects.get(project_id)
         if known is not None and label_config and label_config != known.label_config:
-            project = Project(known.id, known.extra_params, label_config, _sha256(label_config))
+            project = Project(known.id, known.extra_params, label_config)
             self._projects[project.id] = project
             await self._remember(project)
 
@@ -452,11 +452,8 @@ def _parsed(text: str) -> LabelingConfig:
 
 def _key(project: str, task: TaskIn, plan: Plan) -> str:
     """What tells one piece of work from another. For a thread: an image within the data makes it slow."""
-    return _sha256(json.dumps([project, task.id, task.data, plan.version, plan.typed], sort_keys=True, default=str))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    text = json.dumps([project, task.id, task.data, plan.version, plan.typed], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _ids(tasks: list[TaskIn]) -> list[int]:

@@ -10,49 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import DateTime, Double, LargeBinary, String, Text, delete, func, select, update
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
 
-from ml_backend.storage.database import Base, Database, StoreError
-
-__all__ = ["Project", "ProjectRow", "ResultRow", "Store", "StoreError"]
-
-
-class ProjectRow(Base):
-    """A project as ``/setup`` introduced it."""
-
-    __tablename__ = "projects"
-
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    extra_params: Mapped[str] = mapped_column(Text, default="null")
-    label_config: Mapped[str] = mapped_column(Text, default="")
-    label_config_hash: Mapped[str] = mapped_column(String(64), default="")
-    updated_at: Mapped[Any] = mapped_column(DateTime(timezone=True), server_default=func.now(), onupdate=func.now())
-
-
-class ResultRow(Base):
-    """A finished segmentation, packed by ``ml_backend.serving.findings``."""
-
-    __tablename__ = "results"
-
-    image_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
-    prompt: Mapped[str] = mapped_column(String(200), primary_key=True)
-    model_version: Mapped[str] = mapped_column(String(200), primary_key=True)
-    payload: Mapped[bytes] = mapped_column(LargeBinary)
-    used_at: Mapped[float] = mapped_column(Double, index=True)
-
+from ml_backend.storage.database import Database
+from ml_backend.storage.tables import ProjectRow, ResultRow
 
 _LONGEST = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project: its id, extra params as they came, labeling config and that config's hash."""
+    """A project: its id, extra params as they came, and labeling config."""
 
     id: str
     extra_params: Any = None
     label_config: str = ""
-    label_config_hash: str = ""
 
 
 class Store:
@@ -84,7 +57,6 @@ class Store:
             "id": project.id,
             "extra_params": json.dumps(project.extra_params),
             "label_config": project.label_config,
-            "label_config_hash": project.label_config_hash,
             "updated_at": func.now(),
         }
         with self.database.write() as connection:
@@ -94,7 +66,7 @@ class Store:
         """All projects."""
         with self.database.read() as connection, Session(connection) as session:
             rows = session.scalars(select(ProjectRow).order_by(ProjectRow.id)).all()
-            return [Project(r.id, json.loads(r.extra_params), r.label_config, r.label_config_hash) for r in rows]
+            return [Project(r.id, json.loads(r.extra_params), r.label_config) for r in rows]
 
     def get_result(self, image_sha256: str, prompt: str, model_version: str) -> bytes | None:
         """A stored result, or None."""
@@ -128,11 +100,6 @@ class Store:
             due = self._writes % min(64, self._entries) == 0
         if due:
             self._prune()
-
-    def count_results(self) -> int:
-        """How many results are kept."""
-        with self.database.read() as connection:
-            return connection.scalar(select(func.count()).select_from(ResultRow)) or 0
 
     def _prune(self) -> None:
         with self.database.write() as connection:

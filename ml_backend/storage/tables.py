@@ -1,8 +1,129 @@
-"""Every table of the backend in one place, as Alembic wants them."""
+"""Every table of the backend.
+
+There are no foreign keys between those of runs: a million checks would double the time of making a run, and every
+change goes through `ml_backend.runs.ledger`, which locks the lease or the run first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, DateTime, Double, Index, Integer, LargeBinary, String, Text, func, text
+from sqlalchemy.orm import Mapped, mapped_column
 
 from ml_backend.storage.database import Base
-from ml_backend.storage.run_tables import LeaseRow, PaceRow, RunRow, TaskRow
-from ml_backend.storage.store import ProjectRow, ResultRow
 
-ROWS: tuple[type[Base], ...] = (ProjectRow, ResultRow, RunRow, TaskRow, LeaseRow, PaceRow)
 metadata = Base.metadata
+"""For Alembic."""
+
+_HELD = text("lease IS NOT NULL")
+_UNDER_WAY = text("state IN ('preparing', 'active')")
+_KEY = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only what is called INTEGER
+
+
+class ProjectRow(Base):
+    """A project as ``/setup`` introduced it."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    extra_params: Mapped[str] = mapped_column(Text, default="null")
+    label_config: Mapped[str] = mapped_column(Text, default="")
+    updated_at: Mapped[Any] = mapped_column(DateTime(timezone=True), server_default=func.now(), onupdate=func.now())
+
+
+class ResultRow(Base):
+    """A finished segmentation, packed by ``ml_backend.serving.findings``."""
+
+    __tablename__ = "results"
+
+    image_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    prompt: Mapped[str] = mapped_column(String(200), primary_key=True)
+    model_version: Mapped[str] = mapped_column(String(200), primary_key=True)
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    used_at: Mapped[float] = mapped_column(Double, index=True)
+
+
+class RunRow(Base):
+    """A run. The last six columns count its tasks by state, changed in the transaction that changes the tasks.
+
+    ``spec`` is a `RunSpec` as JSON; times are seconds since 1970 by the database's clock. ``listed``: all its tasks
+    are there. ``touched_at``: when its tasks were last added to while it was prepared. ``next_task``: where to look for
+    pending tasks first; below it there are hardly ever any. Without it PostgreSQL would step over the dead index
+    entries of all that was leased since its last vacuum.
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        # Two runs of one version on one project would do everything twice.
+        Index(
+            "ux_runs_under_way",
+            "project",
+            "model_version",
+            unique=True,
+            sqlite_where=_UNDER_WAY,
+            postgresql_where=_UNDER_WAY,
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(_KEY, primary_key=True)
+    project: Mapped[int] = mapped_column(BigInteger)
+    model_version: Mapped[str] = mapped_column(String(200))
+    spec: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(12))
+    why: Mapped[str] = mapped_column(Text, default="")
+    listed: Mapped[bool] = mapped_column(Boolean, default=False)
+    created_at: Mapped[float] = mapped_column(Double)
+    touched_at: Mapped[float] = mapped_column(Double)
+    finished_at: Mapped[float | None] = mapped_column(Double)
+    next_task: Mapped[int] = mapped_column(BigInteger, default=0)
+    pending: Mapped[int] = mapped_column(BigInteger, default=0)
+    leased: Mapped[int] = mapped_column(BigInteger, default=0)
+    done: Mapped[int] = mapped_column(BigInteger, default=0)
+    abstained: Mapped[int] = mapped_column(BigInteger, default=0)
+    failed: Mapped[int] = mapped_column(BigInteger, default=0)
+    skipped: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class TaskRow(Base):
+    """A task of a run. ``lease`` is there exactly while its state is leased."""
+
+    __tablename__ = "run_tasks"
+    __table_args__ = (
+        Index("ix_run_tasks_state", "run", "state", "task"),
+        Index("ix_run_tasks_lease", "lease", sqlite_where=_HELD, postgresql_where=_HELD),
+        {"sqlite_with_rowid": False},
+    )
+
+    run: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    task: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    state: Mapped[str] = mapped_column(String(12), server_default="pending")
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    lease: Mapped[int | None] = mapped_column(BigInteger)
+    score: Mapped[float | None] = mapped_column(Double)
+    reason: Mapped[str] = mapped_column(Text, server_default="")
+    seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    prediction: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class LeaseRow(Base):
+    """A lease. The fence is that this row is there: who takes tasks over removes it first. Its id is never reused."""
+
+    __tablename__ = "run_leases"
+    __table_args__ = (Index("ix_run_leases_run", "run", "expires_at"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(_KEY, primary_key=True)
+    run: Mapped[int] = mapped_column(BigInteger)
+    owner: Mapped[str] = mapped_column(String(200))
+    expires_at: Mapped[float] = mapped_column(Double)
+
+
+class ThroughputRow(Base):
+    """How many tasks of a run became final in one slot of a few seconds: the rate without looking at tasks."""
+
+    __tablename__ = "run_throughput"
+
+    run: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    slot: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    tasks: Mapped[int] = mapped_column(BigInteger)

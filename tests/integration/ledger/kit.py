@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.types import RunSpec, TaskResult, TaskState
 from ml_backend.storage.database import Database
-from ml_backend.storage.run_tables import LeaseRow, TaskRow
+from ml_backend.storage.tables import LeaseRow, TaskRow
 
 SPEC = RunSpec(
     project=7,

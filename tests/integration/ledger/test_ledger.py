@@ -15,7 +15,7 @@ from ml_backend.runs.ledger import MOST_ATTEMPTS, Ledger, LedgerError, RunExists
 from ml_backend.runs.owners import new_owner, pid_of, process_lives, this_host
 from ml_backend.runs.types import RunState, TaskResult, TaskState
 from ml_backend.storage.database import Database
-from ml_backend.storage.run_tables import PaceRow, RunRow, TaskRow
+from ml_backend.storage.tables import RunRow, TaskRow, ThroughputRow
 from tests.integration.ledger.kit import SPEC, check, done, let_expire, spec
 
 LIVE, OTHER = "here:1:a", "here:2:b"
@@ -356,18 +356,18 @@ def test_the_rate_looks_at_the_last_minutes_only(ledger: Ledger, database: Datab
         assert lease
         ledger.finish(lease, done(*lease.tasks))
     with database.write() as connection:  # as if it had been 100 seconds ago
-        connection.execute(update(PaceRow).values(slot=PaceRow.slot - 20))
+        connection.execute(update(ThroughputRow).values(slot=ThroughputRow.slot - 20))
     progress = ledger.progress(run.id)
     assert progress.rate == pytest.approx(60 / 100, rel=0.1)
     assert progress.eta_seconds == pytest.approx(40 / 0.6, rel=0.1)
     with database.write() as connection:
-        connection.execute(update(PaceRow).values(slot=PaceRow.slot - 100))
+        connection.execute(update(ThroughputRow).values(slot=ThroughputRow.slot - 100))
     assert ledger.progress(run.id).rate is None
     lease = ledger.lease(run.id, LIVE, 30)
     assert lease
     ledger.finish(lease, done(*lease.tasks))
     with database.read() as connection:
-        assert connection.scalar(select(func.count()).select_from(PaceRow)) == 1, "old slots are removed"
+        assert connection.scalar(select(func.count()).select_from(ThroughputRow)) == 1, "old slots are removed"
 
 
 def test_where_to_look_first_is_a_hint_and_no_more(ledger: Ledger, database: Database) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from ml_backend.labelstudio.task_prompt import group_by_prompt, parse_extra_para
 from ml_backend.labelstudio.validation import only_valid, problem
 from ml_backend.labelstudio.wire import PredictionOut, RegionOut, with_fresh_ids
 from ml_backend.serving.findings import Findings, Found
-from ml_backend.storage.store import Project, Store, StoreError
 
 SIZE = (40, 50)
 
@@ -223,50 +221,3 @@ def test_findings_pack_and_unpack(seed: int, height: int, width: int, count: int
 def test_damaged_findings_are_errors(payload: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         Findings.unpack(payload)
-
-
-def test_projects_and_results_are_kept(tmp_path: Path) -> None:
-    store = Store.in_folder(tmp_path / "new")
-    store.save_project(Project("1", {"prompt": "ü"}, "<View/>", "h"))
-    store.save_project(Project("1", "text", "<View/>", "h2"))
-    store.put_result("sha", "prompt", "v1", b"one")
-    store.put_result("sha", "prompt", "v1", b"two")
-    store.close()
-    store = Store.in_folder(tmp_path / "new")
-    assert store.projects() == [Project("1", "text", "<View/>", "h2")]
-    assert store.get_result("sha", "prompt", "v1") == b"two"
-    for other in (("x", "prompt", "v1"), ("sha", "x", "v1"), ("sha", "prompt", "v2")):
-        assert store.get_result(*other) is None
-    store.close()
-
-
-def test_the_oldest_results_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("ml_backend.storage.store.time.time", lambda: now[0])
-    store = Store.in_folder(tmp_path, cache_entries=4)
-    for index in range(4):
-        now[0] = index + 1.0
-        store.put_result(f"sha{index}", "p", "v", b"x")
-    now[0] = 50.0
-    assert store.get_result("sha0", "p", "v") == b"x"
-    for index in range(4, 8):
-        now[0] = 100.0 + index
-        store.put_result(f"sha{index}", "p", "v", b"x")
-    assert store.count_results() == 4
-    assert store.get_result("sha1", "p", "v") is None
-    store.close()
-    empty = Store.in_folder(tmp_path / "none", cache_entries=0)
-    empty.put_result("a", "b", "c", b"x")
-    assert empty.count_results() == 0
-    empty.close()
-
-
-def test_a_folder_that_cannot_be_used_says_what_to_set(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="INT_DATA_DIR"):
-        Store.in_folder(tmp_path / "file" / "sub")
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "backend.sqlite3").write_bytes(b"this is no database" * 100)
-    with pytest.raises(StoreError, match="INT_DATA_DIR"):
-        Store.in_folder(broken)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_backend.cli.watch import counts, duration, pace, summary
+from ml_backend.cli.watch import counts, duration, summary, throughput
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import TaskIn
 from ml_backend.runs.listing import Existing, TaskView
@@ -90,7 +90,7 @@ def test_the_toggle_that_is_off_is_named(project: dict[str, Any], set_it: bool, 
 
 
 @pytest.mark.parametrize(
-    ("status", "passing"),
+    ("status", "transient"),
     [
         (0, True),
         (400, False),
@@ -103,8 +103,8 @@ def test_the_toggle_that_is_off_is_named(project: dict[str, Any], set_it: bool, 
         (503, True),
     ],
 )
-def test_what_may_pass(status: int, passing: bool) -> None:
-    assert LabelStudioError("x", status).passing is passing
+def test_which_errors_are_transient(status: int, transient: bool) -> None:
+    assert LabelStudioError("x", status).transient is transient
 
 
 class Away:
@@ -157,9 +157,9 @@ def test_patience_ends_with_the_run_and_has_none_with_refusals() -> None:
 
 def test_numbers_for_people() -> None:
     progress = Progress({TaskState.PENDING: 100, TaskState.DONE: 20, TaskState.FAILED: 2}, rate=0.5)
-    assert pace(progress) == "0.5 images/s, 0:03:20 left, 2 failed"
+    assert throughput(progress) == "0.5 images/s, 0:03:20 left, 2 failed"
     assert counts(progress) == "100 pending, 20 done, 2 failed"
-    assert pace(Progress({TaskState.DONE: 5}, rate=22.4)) == "22 images/s"
+    assert throughput(Progress({TaskState.DONE: 5}, rate=22.4)) == "22 images/s"
     assert duration(3723.4) == "1:02:03"
     assert counts(Progress()) == "no tasks"
 

@@ -1,11 +1,11 @@
-"""How fast a run is: finished tasks counted by slots of a few seconds, so that nobody has to count tasks."""
+"""The throughput of a run: finished tasks counted by slots of a few seconds, so that tasks need no counting."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, delete, func, select
 
 from ml_backend.storage.database import Database, epoch_now
-from ml_backend.storage.run_tables import PaceRow
+from ml_backend.storage.tables import ThroughputRow
 
 SLOT = 5
 """Seconds of one slot."""
@@ -14,18 +14,22 @@ WINDOW = 180
 
 
 def add(connection: Connection, database: Database, key: int, tasks: int) -> None:
-    """Count tasks that became final now. The run's row is locked, so that nobody else counts for it."""
+    """Count tasks that became final now. The run's row must be locked."""
     slot = int(_now(connection) // SLOT)
     values = {"run": key, "slot": slot, "tasks": tasks}
-    connection.execute(database.upsert(PaceRow, values, tasks=PaceRow.tasks + tasks))
-    connection.execute(delete(PaceRow).where(PaceRow.run == key, PaceRow.slot < slot - 2 * WINDOW // SLOT))
+    connection.execute(database.upsert(ThroughputRow, values, tasks=ThroughputRow.tasks + tasks))
+    connection.execute(
+        delete(ThroughputRow).where(ThroughputRow.run == key, ThroughputRow.slot < slot - 2 * WINDOW // SLOT)
+    )
 
 
 def rate(connection: Connection, key: int, finished_at: float | None) -> float | None:
     """Final tasks per second in the last `WINDOW` seconds (of a finished run: the last of its time), or None."""
     until = _now(connection) if finished_at is None else finished_at
-    slots = (PaceRow.run == key, PaceRow.slot > (until - WINDOW) // SLOT)
-    first, tasks = connection.execute(select(func.min(PaceRow.slot), func.sum(PaceRow.tasks)).where(*slots)).one()
+    slots = (ThroughputRow.run == key, ThroughputRow.slot > (until - WINDOW) // SLOT)
+    first, tasks = connection.execute(
+        select(func.min(ThroughputRow.slot), func.sum(ThroughputRow.tasks)).where(*slots)
+    ).one()
     if first is None:
         return None
     return float(tasks) / max(until - first * SLOT, 1.0)
