@@ -1,4 +1,4 @@
-"""A batch through the models, whatever it takes: out of memory it is halved, after another failure images go alone.
+"""A batch through the loaded models: ``isolate``, with what the service can do about memory.
 
 Knows no torch: what the models can do about their memory they offer as methods (`Relieves`, `HasCpuTwin`).
 """
@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
+from int_model.runner.isolation import Failure, is_out_of_memory, isolate, try_once
 from ml_backend.errors import EngineError
 
 _log = logging.getLogger(__name__)
-_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
 _TOO_LARGE = (
     "the accelerator has not enough memory for this image, even alone; use a smaller profile or a smaller image, or "
     "set INT_OOM_FALLBACK=cpu"
@@ -60,28 +59,6 @@ class HasCpuTwin(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """Why an attempt failed. Holds no exception: its traceback would keep the tensors of the attempt alive."""
-
-    message: str
-    memory: bool
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or one that it came from, says that memory ran out (torch's, the system's, CUDA's)."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        named = any(cls.__name__ == "OutOfMemoryError" for cls in type(current).__mro__)
-        told = isinstance(current, RuntimeError) and any(sign in str(current).lower() for sign in _SIGNS)
-        if named or told or isinstance(current, MemoryError):
-            return True
-        current = current.__cause__ or current.__context__
-    return False
-
-
 def relieve(models: object) -> None:
     """Let the models give memory back, if they can. Never raises."""
     if not isinstance(models, Relieves):
@@ -101,79 +78,62 @@ def segment_each(
 ) -> Iterator[tuple[int, Segmentation | EngineError]]:
     """Every image's result or error with its place in ``images``, each as soon as it is known. Raises nothing.
 
-    Out of memory: caches are emptied, the batch is halved and tried again, and no later part of it is larger. An image
-    that does not fit alone is tried once more (now that all caches are empty), then on the CPU where the models offer
-    it, then it fails; the others go on. After any other failure the images of the batch are tried one by one.
+    As ``isolate``: out of memory, caches are emptied and the batch is halved. An image that does not fit alone goes to
+    the CPU where the models offer it, else it fails; the others go on.
     """
-    start, limit = 0, max(1, len(images))
-    while start < len(images):
-        part = range(start, min(start + limit, len(images)))
-        outcome = _attempt(models, [images[i] for i in part], task, strategy)
-        if not isinstance(outcome, _Failure):
-            yield from zip(part, outcome, strict=True)
-            start = part.stop
-        elif len(part) > 1:
-            if outcome.memory:
-                limit = len(part) // 2
-                _log.warning("out of memory with %d images; trying %d at once", len(part), limit)
-                relieve(models)
-                on_memory("retried")
-            else:
-                limit = 1
-                _log.warning("a batch of %d images failed; trying them one by one", len(part))
+
+    def free_memory() -> None:
+        _log.warning("out of memory; trying again with fewer images or emptied caches")
+        relieve(models)
+        on_memory("retried")
+
+    def rescue(image: Image, _: Failure) -> Segmentation | Failure:
+        relieve(models)
+        outcome = _on_cpu(models, image, task, on_memory)
+        if isinstance(outcome, Failure):
+            on_memory("failed")
+        return outcome
+
+    outcomes = isolate(_attempt(models, task, strategy), images, free_memory=free_memory, rescue=rescue)
+    for index, outcome in outcomes:
+        if not isinstance(outcome, Failure):
+            yield index, outcome
+        elif outcome.memory:
+            yield index, EngineError(outcome.message)
         else:
-            yield start, _alone(models, images[start], task, strategy, outcome, on_memory)
-            start += 1
+            yield index, EngineError(f"the models failed on this image: {outcome.message}")
 
 
-def _alone(
-    models: Segments,
-    image: Image,
-    task: TaskPrompt,
-    strategy: str,
-    failure: _Failure,
-    on_memory: Callable[[MemoryEvent], None],
-) -> Segmentation | EngineError:
-    """What else can be done for an image that failed alone."""
-    if not failure.memory:
-        return EngineError(f"the models failed on this image: {failure.message}")
-    relieve(models)
-    on_memory("retried")
-    again = _attempt(models, [image], task, strategy)
-    if not isinstance(again, _Failure):
-        return again[0]
-    if not again.memory:
-        return EngineError(f"the models failed on this image: {again.message}")
-    relieve(models)
+def _on_cpu(
+    models: Segments, image: Image, task: TaskPrompt, on_memory: Callable[[MemoryEvent], None]
+) -> Segmentation | Failure:
+    """An image that the accelerator is too small for, on the CPU; the failure's message says what became of that."""
     try:
         twin = models.on_cpu() if isinstance(models, HasCpuTwin) else None
     except Exception as error:  # noqa: BLE001 - whatever loading raises, only this image fails
         _log.exception("the models cannot be loaded on the CPU")
-        on_memory("failed")
-        return EngineError(f"{_TOO_LARGE.partition(';')[0]}, and the CPU cannot take it: {_sentence(error)}")
+        why = f"{_TOO_LARGE.partition(';')[0]}, and the CPU cannot take it: {Failure.of(error).message}"
+        return Failure("OutOfMemory", why, memory=True)
     if twin is None:
-        on_memory("failed")
-        return EngineError(_TOO_LARGE)
+        return Failure("OutOfMemory", _TOO_LARGE, memory=True)
     on_memory("cpu")
-    last = _attempt(twin, [image], task, strategy)
-    if not isinstance(last, _Failure):
+    last = try_once(_attempt(twin, task), [image])
+    if not isinstance(last, Failure):
         return last[0]
-    on_memory("failed")
-    return EngineError(f"{_TOO_LARGE.partition(';')[0]}, and on the CPU it failed too: {last.message}")
+    why = f"{_TOO_LARGE.partition(';')[0]}, and on the CPU it failed too: {last.message}"
+    return Failure("OutOfMemory", why, memory=True)
 
 
-def _attempt(
-    models: Segments, images: Sequence[Image], task: TaskPrompt, strategy: str
-) -> list[Segmentation] | _Failure:
-    try:
-        results = _chosen(models, strategy).segment(images, task)
-    except Exception as error:  # noqa: BLE001 - whatever a model raises, the engine lives on
-        memory = is_out_of_memory(error)
-        _log.warning("%d images failed: %s", len(images), type(error).__name__, exc_info=not memory)
-        return _Failure(_sentence(error), memory)
-    if len(results) != len(images):
-        return _Failure(f"the strategy gave {len(results)} results for {len(images)} images", memory=False)
-    return results
+def _attempt(models: Segments, task: TaskPrompt, strategy: str = "") -> Callable[[Sequence[Image]], list[Segmentation]]:
+    def attempt(images: Sequence[Image]) -> list[Segmentation]:
+        try:
+            return _chosen(models, strategy).segment(images, task)
+        except Exception as error:
+            memory = is_out_of_memory(error)
+            _log.warning("%d images failed: %s", len(images), type(error).__name__, exc_info=not memory)
+            raise
+
+    return attempt
 
 
 def _chosen(models: Segments, strategy: str) -> Segments:
@@ -182,7 +142,3 @@ def _chosen(models: Segments, strategy: str) -> Segments:
     if not isinstance(models, HasStrategies):
         raise EngineError(f"the loaded models know no strategy but their own; remove model_strategy='{strategy}'")
     return models.of_strategy(strategy)
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -16,10 +16,11 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation, Trace
 from int_model.interactive.clicks import ClickPrompt
 from int_model.models.memory import accelerator_memory
+from int_model.runner.isolation import is_out_of_memory
 from ml_backend.serving.engine import Engine, EngineError
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import Models
-from ml_backend.serving.recovery import MemoryEvent, is_out_of_memory, segment_each
+from ml_backend.serving.recovery import MemoryEvent, segment_each
 from tests.support.fakes import TASK, FakeSegmenter, fake_suite, scene
 
 WAIT = 20
