@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from int_model.interactive.clicks import ClickSegmenter, NotEncodedError
+from int_model.runner.isolation import is_out_of_memory
 from ml_backend.errors import EngineError
-from ml_backend.serving.recovery import MemoryEvent, is_out_of_memory
+from ml_backend.serving.recovery import MemoryEvent
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
