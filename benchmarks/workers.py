@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_backend.context import Workshop
+from ml_backend.context import AppContext
 from ml_backend.demo.client import LabelStudioSession
 from ml_backend.demo.processes import Child, free_port
 from ml_backend.demo.server import LabelStudioServer, ensure_environment
@@ -133,9 +133,9 @@ def measure(
             database_url=database or None,
             redis_url=redis.url,
         )
-        shop = Workshop.open(settings, identity=IDENTITY)
-        stack.callback(shop.store.close)
-        runs = shop.runs(queue)
+        context = AppContext.open(settings, identity=IDENTITY)
+        stack.callback(context.store.close)
+        runs = context.runs(queue)
         began = time.monotonic()
         run_id = str(runs.start(project).run.id)  # type: ignore[union-attr] # there is one but after a dry run
         while runs.get(run_id).state is not RunState.FINISHED:

@@ -1,4 +1,4 @@
-"""Everything that a process needs to work on runs, put together from the settings."""
+"""The parts of a backend process, put together from the settings: the one place that does it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ml_backend.fetching.images import FetchLimits, ImageFetcher
 from ml_backend.labelstudio.client import LabelStudioClient
 from ml_backend.runs.batch import BatchWorker
 from ml_backend.runs.ledger import Ledger
-from ml_backend.runs.manager import Runs, RunsError
+from ml_backend.runs.manager import NO_LABEL_STUDIO, Runs, RunsError
 from ml_backend.runs.owners import new_owner
 from ml_backend.runs.queues.base import RunQueue
 from ml_backend.serving.engine import Engine, Segments
@@ -24,31 +24,61 @@ from ml_backend.storage.store import Store
 _PUSH_TIMEOUT = 60.0  # well below a lease: what is still under way when it ends could arrive twice
 
 
-def batch_client(settings: Settings) -> LabelStudioClient:
-    """The client of a `BatchWorker`: without retries, for it waits by itself. Raises ``RunsError`` without a URL."""
-    return _client(settings, retries=0, timeout=_PUSH_TIMEOUT)
-
-
-def _client(settings: Settings, *, retries: int, timeout: float) -> LabelStudioClient:
+def label_studio_client(
+    settings: Settings, *, retries: int = 3, timeout: float = 30.0, with_token: bool = True
+) -> LabelStudioClient | None:
+    """A client of the settings' Label Studio, or None if no address is set. Calls no one."""
     if not settings.label_studio_url:
-        raise RunsError("no Label Studio is configured; set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        return None
     key = settings.label_studio_api_key
-    token = key.get_secret_value() if key else ""
+    token = key.get_secret_value() if key and with_token else ""
     return LabelStudioClient(
         settings.label_studio_url, token, ca_bundle=settings.ca_bundle, retries=retries, timeout=timeout
     )
 
 
+def image_fetcher(settings: Settings, client: LabelStudioClient | None, resolver: Resolver = resolve) -> ImageFetcher:
+    """Fetches images as the settings allow; make, use and close it in one event loop.
+
+    Args:
+        settings: limits, local folders and allowed hosts.
+        client: of Label Studio, whose token is sent to its own addresses; None where none is configured.
+        resolver: looks up hosts; for tests.
+
+    Raises ``ValueError`` for a broken network in the settings.
+    """
+    return ImageFetcher(
+        client.origin if client else None,
+        client.tokens if client else None,
+        policy=AddressPolicy.of(settings.allowed_hosts),
+        local_roots=settings.local_roots,
+        limits=FetchLimits(settings.max_image_bytes, settings.image_timeout),
+        ca_bundle=settings.ca_bundle,
+        resolver=resolver,
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Workshop:
-    """A service that need not be started, the ledger, and clients; make and close it in one event loop."""
+class AppContext:
+    """What every process of the backend works with; open and close it in one event loop.
+
+    Attributes:
+        settings: of the environment.
+        service: predicts, from `Service.start` on.
+        store: projects and results.
+        ledger: runs, in the same database.
+        fetcher: fetches images.
+        client: of Label Studio, or None where none is configured.
+        pushing: the same without retries, since a `BatchWorker` waits by itself.
+    """
 
     settings: Settings
     service: Service
     store: Store
     ledger: Ledger
-    client: LabelStudioClient
-    pushing: LabelStudioClient
+    fetcher: ImageFetcher
+    client: LabelStudioClient | None
+    pushing: LabelStudioClient | None
 
     @classmethod
     def open(
@@ -58,62 +88,53 @@ class Workshop:
         load: Callable[[], Segments] | None = None,
         identity: ModelIdentity | None = None,
         resolver: Resolver = resolve,
-    ) -> Workshop:
-        """Open the database and make everything; loads no models and calls nobody.
+    ) -> AppContext:
+        """Open the database and make everything; loads no models and calls no one.
 
         Args:
             settings: of the environment.
-            load: makes the strategy; the settings' models if None.
+            load: makes the strategy, in the engine's thread; the settings' models if None.
             identity: of those models; found from the profile if None.
             resolver: looks up hosts that images come from; for tests.
 
         Raises:
-            ValueError: the settings are wrong, or name no Label Studio.
+            ValueError: the settings, the profile or the method's options are wrong.
             StoreError: the database cannot be used.
         """
         known = identity or identify(settings)
-        client = _client(settings, retries=3, timeout=30.0)
+        client = label_studio_client(settings)
+        fetcher = image_fetcher(settings, client, resolver)
         store = Store(Database.of(settings), cache_entries=settings.cache_entries)
-        service = Service(
-            settings,
-            known,
-            Engine(
-                load or (lambda: load_strategy(settings)),
-                micro_batch=settings.micro_batch,
-                queue_size=settings.queue_size,
-            ),
-            ImageFetcher(
-                client.origin,
-                client.tokens,
-                policy=AddressPolicy.of(settings.allowed_hosts),
-                local_roots=settings.local_roots,
-                limits=FetchLimits(settings.max_image_bytes, settings.image_timeout),
-                ca_bundle=settings.ca_bundle,
-                resolver=resolver,
-            ),
-            store,
+        engine = Engine(
+            load or (lambda: load_strategy(settings)),
+            micro_batch=settings.micro_batch,
+            queue_size=settings.queue_size,
         )
-        return cls(settings, service, store, Ledger(store.database), client, batch_client(settings))
+        service = Service(settings, known, engine, fetcher, store)
+        pushing = label_studio_client(settings, retries=0, timeout=_PUSH_TIMEOUT)
+        return cls(settings, service, store, Ledger(store.database), fetcher, client, pushing)
 
-    def worker(self, *, alone: bool) -> BatchWorker:
-        """A worker of this process; see `BatchWorker`."""
+    def worker(self, *, alone: bool = False) -> BatchWorker:
+        """A worker of this process; see `BatchWorker`. Raises ``RunsError`` where no Label Studio is configured."""
+        if self.pushing is None:
+            raise RunsError(NO_LABEL_STUDIO)
         size = self.settings.run_batch
         return BatchWorker(self.service, self.ledger, self.pushing, new_owner(), size=size, alone=alone)
 
     def runs(self, queue: RunQueue) -> Runs:
-        """What people do with runs."""
+        """What people do with runs; ``queue`` is told where work is."""
         return Runs(
             self.ledger,
             self.client,
             queue,
             self.service.plan,
             default_prompt=self.settings.prompt,
-            port=self.settings.port,
             known_projects=self.store.projects,
         )
 
     async def close(self) -> None:
         """Stop the service and close everything; close workers first."""
         await self.service.close()
-        await asyncio.to_thread(self.client.close)
-        await asyncio.to_thread(self.pushing.close)
+        for client in (self.client, self.pushing):
+            if client is not None:
+                await asyncio.to_thread(client.close)

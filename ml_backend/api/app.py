@@ -23,18 +23,16 @@ from ml_backend.api.middleware import (
     error_response,
     read_json,
 )
-from ml_backend.api.runs import add_runs
+from ml_backend.api.run_pictures import Pictures
+from ml_backend.api.runs import RunsAccess, add_runs
+from ml_backend.context import AppContext
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
-from ml_backend.fetching.images import FetchLimits, ImageFetcher
-from ml_backend.labelstudio.client import LabelStudioClient
 from ml_backend.labelstudio.wire import RequestError, parse_predict, parse_setup, project_key
-from ml_backend.runs.desk import RunsDesk
-from ml_backend.serving.engine import Engine, Segments
-from ml_backend.serving.model_loading import ModelIdentity, identify, load_strategy
+from ml_backend.runs.runtime import RunsRuntime
+from ml_backend.serving.engine import Segments
+from ml_backend.serving.model_loading import ModelIdentity, identify
 from ml_backend.serving.service import Service
 from ml_backend.settings import Settings
-from ml_backend.storage.database import Database
-from ml_backend.storage.store import Store
 
 MODEL_CLASS = "IntBackend"
 _EVENTS = frozenset(
@@ -78,35 +76,21 @@ def create_app(
     """
     chosen = settings or Settings()
     known = identity or identify(chosen)
-    policy = AddressPolicy.of(chosen.allowed_hosts)
-    make = load or (lambda: load_strategy(chosen))
+    AddressPolicy.of(chosen.allowed_hosts)  # a broken network is refused before the server starts
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        client = _client(chosen)
-        fetcher = ImageFetcher(
-            client.origin if client else None,
-            client.tokens if client else None,
-            policy=policy,
-            local_roots=chosen.local_roots,
-            limits=FetchLimits(chosen.max_image_bytes, chosen.image_timeout),
-            ca_bundle=chosen.ca_bundle,
-            resolver=resolver,
-        )
-        store = Store(Database.of(chosen), cache_entries=chosen.cache_entries)
-        engine = Engine(make, micro_batch=chosen.micro_batch, queue_size=chosen.queue_size)
-        service = Service(chosen, known, engine, fetcher, store)
-        runs = RunsDesk(chosen, service, store, client, fetcher)
-        app.state.service, app.state.runs = service, runs.access
+        context = AppContext.open(chosen, load=load, identity=known, resolver=resolver)
+        runs = RunsRuntime(context)
+        context.service.late_tasks = runs.late_tasks
+        app.state.service, app.state.runs = context.service, _runs_access(context, runs)
         try:
             await runs.start()
-            await service.start()
+            await context.service.start()
             yield
         finally:
             await runs.close()
-            await service.close()
-            if client is not None:
-                client.close()
+            await context.close()
 
     app = FastAPI(title="int-backend", version=version("int-backend"), lifespan=lifespan, redirect_slashes=False)
     _add_protocol(app, chosen)
@@ -126,13 +110,10 @@ def create_app(
     return app
 
 
-def _client(settings: Settings) -> LabelStudioClient | None:
-    if not settings.label_studio_url:
-        return None
-    key = settings.label_studio_api_key
-    return LabelStudioClient(
-        settings.label_studio_url, key.get_secret_value() if key else "", ca_bundle=settings.ca_bundle
-    )
+def _runs_access(context: AppContext, runs: RunsRuntime) -> RunsAccess:
+    pixels = context.settings.max_image_pixels
+    pictures = None if context.client is None else Pictures(context.client, context.fetcher, max_pixels=pixels)
+    return RunsAccess(runs.runs, pictures, runs.workers, runs.suits, runs.stopping)
 
 
 def _service(request: Request) -> Service:

@@ -16,7 +16,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from ml_backend.cli.watch import Bar, ConsoleLog, summary
-from ml_backend.context import Workshop
+from ml_backend.context import AppContext
 from ml_backend.runs.ledger import LedgerError
 from ml_backend.runs.manager import Runs, RunsError, Started
 from ml_backend.runs.queues.base import RunQueue
@@ -127,13 +127,13 @@ async def _main(
     address = settings.redis_url.get_secret_value() if settings.redis_url else ""
     queue: RunQueue = RedisQueue(address) if address else Nobody()
     stop = asyncio.Event()
-    shop = Workshop.open(settings)
+    context = AppContext.open(settings)
     try:
         async with _signals(stop, bar):
             if known and not address:
-                await asyncio.to_thread(_must_suit, shop, known)
+                await asyncio.to_thread(_must_suit, context, known)
             try:
-                started = await asyncio.to_thread(begin, shop.runs(queue), stop.is_set)
+                started = await asyncio.to_thread(begin, context.runs(queue), stop.is_set)
             except RunsError as error:
                 if not stop.is_set():
                     raise
@@ -149,21 +149,21 @@ async def _main(
                 tell.print(f"watch it: int-backend runs show {started.run.id}", markup=False, highlight=False)
                 return DONE
             if address:
-                run = await _watch(shop, started.run, stop, bar)
+                run = await _watch(context, started.run, stop, bar)
             else:
-                run = await _do(shop, started.run, stop, bar)
-            status = await asyncio.to_thread(_report, shop, run, stop.is_set(), bool(address), tell)
+                run = await _do(context, started.run, stop, bar)
+            status = await asyncio.to_thread(_report, context, run, stop.is_set(), bool(address), tell)
             if stop.is_set():
                 _end_now(status)  # the models may be busy for minutes, with what nobody waits for any more
             return status
     finally:
-        await shop.close()
+        await context.close()
         queue.close()
 
 
-def _must_suit(shop: Workshop, run_id: str) -> None:
-    spec = shop.ledger.get(run_id).spec
-    here = shop.service.plan(spec.label_config, spec.extra_params).version
+def _must_suit(context: AppContext, run_id: str) -> None:
+    spec = context.ledger.get(run_id).spec
+    here = context.service.plan(spec.label_config, spec.extra_params).version
     if here != spec.model_version:
         raise RunsError(
             f"run {run_id} is for {spec.model_version}, and the models and settings here make {here}; use the "
@@ -171,42 +171,42 @@ def _must_suit(shop: Workshop, run_id: str) -> None:
         )
 
 
-async def _do(shop: Workshop, run: Run, stop: asyncio.Event, bar: Console) -> Run:
+async def _do(context: AppContext, run: Run, stop: asyncio.Event, bar: Console) -> Run:
     """Work on the run in this process until it ends or is to be stopped."""
     if run.state is RunState.FINISHED:
         return run
-    await shop.service.start()
-    worker = shop.worker(alone=True)
-    queue = LocalQueue(worker.work, shop.ledger, only=frozenset({run.id}))
+    await context.service.start()
+    worker = context.worker(alone=True)
+    queue = LocalQueue(worker.work, context.ledger, only=frozenset({run.id}))
     queue.start()
     try:
-        run = await _watch(shop, run, stop, bar, local=True)
+        run = await _watch(context, run, stop, bar, local=True)
     finally:
         await worker.close()
         await queue.aclose()
     if stop.is_set():
-        run = await asyncio.to_thread(_leave, shop, run.id)
+        run = await asyncio.to_thread(_leave, context, run.id)
     return run
 
 
-def _leave(shop: Workshop, run_id: str) -> Run:
+def _leave(context: AppContext, run_id: str) -> Run:
     """Interrupted: stop the run, unless others go on with it."""
-    if not shop.ledger.progress(run_id).workers:
+    if not context.ledger.progress(run_id).workers:
         try:
-            return shop.ledger.stop(run_id, "interrupted")
+            return context.ledger.stop(run_id, "interrupted")
         except LedgerError:
             pass  # its last task was finished at that moment, or somebody cancelled it
-    return shop.ledger.get(run_id)
+    return context.ledger.get(run_id)
 
 
-async def _watch(shop: Workshop, run: Run, stop: asyncio.Event, console: Console, *, local: bool = False) -> Run:
+async def _watch(context: AppContext, run: Run, stop: asyncio.Event, console: Console, *, local: bool = False) -> Run:
     """Show progress until the run ends or ``stop`` is set."""
     began = time.monotonic()
     with Bar(console, run.id) as shown:
         while True:
-            run = await asyncio.to_thread(shop.ledger.get, run.id)
-            progress = await asyncio.to_thread(shop.ledger.progress, run.id)
-            loading = local and shop.service.engine.status.state == "loading"
+            run = await asyncio.to_thread(context.ledger.get, run.id)
+            progress = await asyncio.to_thread(context.ledger.progress, run.id)
+            loading = local and context.service.engine.status.state == "loading"
             preparing = run.state is RunState.PREPARING
             note = "loading the models" if loading else _MADE_ELSEWHERE if preparing else ""
             shown.show(progress, note)
@@ -220,9 +220,9 @@ async def _watch(shop: Workshop, run: Run, stop: asyncio.Event, console: Console
                 continue
 
 
-def _report(shop: Workshop, run: Run, interrupted: bool, elsewhere: bool, tell: Console) -> int:
-    progress = shop.ledger.progress(run.id)
-    failed = shop.ledger.records(run.id, TaskState.FAILED)
+def _report(context: AppContext, run: Run, interrupted: bool, elsewhere: bool, tell: Console) -> int:
+    progress = context.ledger.progress(run.id)
+    failed = context.ledger.records(run.id, TaskState.FAILED)
     for line in summary(run, progress, failed):
         tell.print(line, markup=False, highlight=False, soft_wrap=True)
     if interrupted and run.state is RunState.ACTIVE:

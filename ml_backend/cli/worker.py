@@ -8,9 +8,9 @@ import signal
 from collections.abc import Callable
 
 from ml_backend.cli.serve import check_data_folder, set_up_logging
-from ml_backend.context import Workshop
+from ml_backend.context import AppContext
 from ml_backend.runs.batch import BatchWorker
-from ml_backend.runs.manager import RunsError
+from ml_backend.runs.manager import NO_LABEL_STUDIO, RunsError
 from ml_backend.runs.owners import process_lives, this_host
 from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.queues.redis_queue import RedisQueue
@@ -51,6 +51,8 @@ def run(
             "a worker needs REDIS_URL, e.g. redis://localhost:6379/1; without Redis, int-backend serve and int-backend "
             "annotate do the work themselves"
         )
+    if not settings.label_studio_url:
+        raise RunsError(NO_LABEL_STUDIO)
     set_up_logging(settings.log_level)
     check_data_folder(settings.data_dir)
     queue = RedisQueue(settings.redis_url.get_secret_value())
@@ -78,24 +80,24 @@ async def _work(
         await asyncio.to_thread(queue.check)
     except QueueError as error:
         _log.warning("%s; the worker waits for it", error)
-    shop = Workshop.open(settings, load=load, identity=identity)
-    tell(f"worker for runs; tickets from Redis at {queue.where}, ledger in {shop.store.database.where}")
+    context = AppContext.open(settings, load=load, identity=identity)
+    tell(f"worker for runs; tickets from Redis at {queue.where}, ledger in {context.store.database.where}")
     if settings.label_studio_api_key is None:
         _log.warning("LABEL_STUDIO_API_KEY is not set; Label Studio will refuse what this worker asks and pushes")
     try:
-        await shop.service.start()
-        if await _models_ready(shop, stopping):
-            tell(f"the models are ready; taking tickets as {shop.service.versions()[0].rpartition('-')[0]}")
-            await _take_tickets(shop, queue, stopping)
+        await context.service.start()
+        if await _models_ready(context, stopping):
+            tell(f"the models are ready; taking tickets as {context.service.versions()[0].rpartition('-')[0]}")
+            await _take_tickets(context, queue, stopping)
         tell("the worker has stopped; what it had not begun is left to others")
     finally:
-        await shop.close()
+        await context.close()
 
 
-async def _models_ready(shop: Workshop, stopping: asyncio.Event) -> bool:
+async def _models_ready(context: AppContext, stopping: asyncio.Event) -> bool:
     """Wait for the models: tickets taken before would only keep tasks from workers that have theirs."""
     while not stopping.is_set():
-        status = shop.service.engine.status
+        status = context.service.engine.status
         if status.state == "ready":
             return True
         if status.state == "failed":
@@ -104,16 +106,16 @@ async def _models_ready(shop: Workshop, stopping: asyncio.Event) -> bool:
     return False
 
 
-async def _take_tickets(shop: Workshop, queue: RedisQueue, stopping: asyncio.Event) -> None:
-    batch: BatchWorker = shop.worker(alone=False)
+async def _take_tickets(context: AppContext, queue: RedisQueue, stopping: asyncio.Event) -> None:
+    batch: BatchWorker = context.worker()
     loop = asyncio.get_running_loop()
     tickets = TicketWorker(
         queue,
         lambda run_id: asyncio.run_coroutine_threadsafe(batch.work(run_id), loop).result(),
-        lambda: [run.id for run in shop.ledger.unfinished()],
+        lambda: [run.id for run in context.ledger.unfinished()],
         name=batch.owner,
         suits=batch.suits,
-        tidy=lambda: shop.ledger.release_dead(this_host(), process_lives),
+        tidy=lambda: context.ledger.release_dead(this_host(), process_lives),
     )
     tickets.start()
     await stopping.wait()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from int_model.models.profile import Profile, ProfileError, read_profile
+from ml_backend.context import label_studio_client
 from ml_backend.doctor import own
-from ml_backend.doctor.access import make_client, make_fetcher
 from ml_backend.doctor.connection import Connected, LookUp, examine_connection
 from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
 from ml_backend.doctor.project import apply, examine_clicks, examine_config, examine_predictions
@@ -65,8 +65,8 @@ def examine(
     yield service
     yield from examine_tickets(settings)
     yield from _models(settings, place.probe)
-    bare = make_client(settings, timeout=_QUICK, with_token=False)
-    client = make_client(settings, timeout=_TIMEOUT)
+    bare = label_studio_client(settings, retries=0, timeout=_QUICK, with_token=False)
+    client = label_studio_client(settings, retries=0, timeout=_TIMEOUT)
     if bare is None or client is None:
         yield not_configured()
         return
@@ -160,8 +160,7 @@ def _project(
         clicks = examine_clicks(str(project.get("label_config")), interactive=connected.interactive)
         if clicks is not None and connected.title:
             yield clicks
-        fetcher = lambda: make_fetcher(settings, client)  # noqa: E731 - made inside the event loop that uses it
-        yield examine_sample(client, number, config, fetcher, settings.max_image_pixels)
+        yield examine_sample(client, number, config, settings)
 
 
 def _connection(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from int_model.io.errors import ImageError
 from int_model.io.images import decode_image
+from ml_backend.context import image_fetcher
 from ml_backend.doctor.findings import Finding, ok, problem, split_cure
-from ml_backend.fetching.images import FetchError, ImageFetcher
+from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig
+from ml_backend.settings import Settings
 
 IMAGE = "sample image"
 _CURES = {
@@ -25,13 +27,7 @@ _CURES = {
 }
 
 
-def examine_sample(
-    client: LabelStudioClient,
-    project_id: int,
-    config: LabelingConfig,
-    make_fetcher: Callable[[], ImageFetcher],
-    max_pixels: int,
-) -> Finding:
+def examine_sample(client: LabelStudioClient, project_id: int, config: LabelingConfig, settings: Settings) -> Finding:
     """Take the first task of the project, find its image's address, fetch it, decode it."""
     query = {"project": project_id, "page": 1, "page_size": 1, "fields": "all"}
     try:
@@ -52,12 +48,12 @@ def examine_sample(
         return problem(IMAGE, f"Step 2, the image's address in task {task_id}: {text}.", cure)
     kind = kind_of(address, client.origin.path)
     try:
-        content = asyncio.run(_fetch(make_fetcher, address, task_id))
+        content = asyncio.run(_fetch(settings, client, address, task_id))
     except (FetchError, LabelStudioError) as error:
         text, cure = split_cure(str(error), _CURES[kind])
         return problem(IMAGE, f"Step 3, fetching the image of task {task_id} ({kind}): {text.rstrip('.')}.", cure)
     try:
-        pixels = decode_image(content, max_pixels=max_pixels)
+        pixels = decode_image(content, max_pixels=settings.max_image_pixels)
     except ImageError as error:
         text, cure = split_cure(str(error), "replace the file by a JPEG, PNG, WebP, TIFF or BMP, or skip the task")
         if "limit is" in text:
@@ -87,8 +83,8 @@ def kind_of(address: str, mounted: str = "") -> str:
     return "address" if parts.scheme else "upload"
 
 
-async def _fetch(make_fetcher: Callable[[], ImageFetcher], address: str, task_id: int | None) -> bytes:
-    fetcher = make_fetcher()
+async def _fetch(settings: Settings, client: LabelStudioClient, address: str, task_id: int | None) -> bytes:
+    fetcher = image_fetcher(settings, client)
     try:
         return await fetcher.fetch(address, task_id)
     finally:

@@ -19,6 +19,7 @@ from ml_backend.serving.plan import Plan
 from ml_backend.storage.store import Project
 
 _SHOWN = 3
+NO_LABEL_STUDIO = "no Label Studio is configured; set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
 
 
 class RunsError(ValueError):
@@ -257,7 +258,7 @@ class Runs:
 
     def _label_studio(self) -> LabelStudioClient:
         if self._client is None:
-            raise RunsError("no Label Studio is configured; set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+            raise RunsError(NO_LABEL_STUDIO)
         return self._client
 
     def _params(self, client: LabelStudioClient, project: int) -> tuple[Any, bool]:

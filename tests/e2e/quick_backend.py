@@ -14,7 +14,7 @@ from pathlib import Path
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
-from ml_backend import context as workshop
+from ml_backend import context
 from ml_backend.cli.main import app
 from ml_backend.serving.model_loading import ModelIdentity
 from ml_backend.settings import Settings
@@ -40,6 +40,6 @@ def identity(settings: Settings) -> ModelIdentity:
 
 
 if __name__ == "__main__":
-    workshop.load_strategy = load
-    workshop.identify = identity
+    context.load_strategy = load
+    context.identify = identity
     app()

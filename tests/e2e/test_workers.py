@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.context import Workshop
+from ml_backend.context import AppContext
 from ml_backend.demo.client import LabelStudioSession
 from ml_backend.demo.processes import Child
 from ml_backend.demo.server import LabelStudioServer
@@ -77,7 +77,7 @@ def test_a_killed_worker_and_a_restart_of_redis_lose_nothing_and_double_nothing(
             "INT_RUN_BATCH": str(BATCH),
             "NO_PROXY": "127.0.0.1,localhost",
         }
-        shop = Workshop.open(
+        context = AppContext.open(
             Settings(
                 label_studio_url=label_studio.url,
                 label_studio_api_key=login.token,
@@ -91,7 +91,7 @@ def test_a_killed_worker_and_a_restart_of_redis_lose_nothing_and_double_nothing(
         children = [stack.enter_context(worker(number, tmp_path, environment)) for number in range(WORKERS)]
         until(lambda: queue.workers() == WORKERS, "the workers are there")
 
-        runs = shop.runs(queue)
+        runs = context.runs(queue)
         run = runs.start(project).run
         assert run is not None
 
@@ -109,7 +109,7 @@ def test_a_killed_worker_and_a_restart_of_redis_lose_nothing_and_double_nothing(
         redis.start()
         until(lambda: runs.get(run.id).state is RunState.FINISHED, "the run is finished")
         records = runs.records(run.id, limit=1000)
-        shop.store.close()
+        context.store.close()
 
     assert Counter(record.state for record in records) == {
         TaskState.DONE: TASKS - TASKS // 10,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ml_backend.context import Workshop
+from ml_backend.context import AppContext
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.runs.batch import BatchWorker
 from ml_backend.runs.listing import existing, list_tasks, look_at
@@ -45,18 +45,18 @@ class Clock:
 class Bench:
     """One process's share in runs, in this test's event loop."""
 
-    shop: Workshop
+    context: AppContext
     fake: FakeLabelStudio
     strategy: RedThings
     clock: Clock
 
     def worker(self, **options: Any) -> BatchWorker:
         given = {"size": 6, "alone": True, "check_config": 0.0, "sleep": self.clock.sleep, **options}
-        return BatchWorker(self.shop.service, self.shop.ledger, self.shop.pushing, new_owner(), **given)
+        return BatchWorker(self.context.service, self.context.ledger, self.context.pushing, new_owner(), **given)
 
     async def begin(self, **options: Any) -> Run:
-        queue = LocalQueue(self._nothing, self.shop.ledger)
-        started = await asyncio.to_thread(self.shop.runs(queue).start, PROJECT, **options)
+        queue = LocalQueue(self._nothing, self.context.ledger)
+        started = await asyncio.to_thread(self.context.runs(queue).start, PROJECT, **options)
         assert started.run is not None
         return started.run
 
@@ -67,7 +67,7 @@ class Bench:
     async def finish(self, run: Run, **options: Any) -> Run:
         """Use tickets, two at a time, until the run ends."""
         worker = self.worker(**options)
-        queue = LocalQueue(worker.work, self.shop.ledger, every=0.05)
+        queue = LocalQueue(worker.work, self.context.ledger, every=0.05)
         queue.start()
         try:
             return await self.until(lambda: self.run(run).state not in (RunState.ACTIVE, RunState.PREPARING), run)
@@ -83,13 +83,13 @@ class Bench:
         return self.run(run)
 
     def run(self, run: Run) -> Run:
-        return self.shop.ledger.get(run.id)
+        return self.context.ledger.get(run.id)
 
     def counts(self, run: Run) -> dict[str, int]:
-        return {state.value: n for state, n in self.shop.ledger.progress(run.id).counts.items() if n}
+        return {state.value: n for state, n in self.context.ledger.progress(run.id).counts.items() if n}
 
     def records(self, run: Run, state: TaskState) -> list[TaskRecord]:
-        return self.shop.ledger.records(run.id, state)
+        return self.context.ledger.records(run.id, state)
 
     def all_once(self, run: Run) -> bool:
         return self.fake.versions() == {task: [run.spec.model_version] for task in self.fake.tasks}
@@ -103,13 +103,13 @@ def bench(folder: Path, fake: FakeLabelStudio, test: Callable[[Bench], Any], **s
 async def _main(folder: Path, fake: FakeLabelStudio, test: Callable[[Bench], Any], settings: dict[str, Any]) -> None:
     strategy = RedThings()
     options = {"data_dir": folder, "label_studio_url": fake.url, "label_studio_api_key": "legacy", **settings}
-    shop = Workshop.open(Settings(**options), load=lambda: strategy, identity=IDENTITY)
-    await shop.service.start()
+    context = AppContext.open(Settings(**options), load=lambda: strategy, identity=IDENTITY)
+    await context.service.start()
     try:
-        await test(Bench(shop, fake, strategy, Clock()))
+        await test(Bench(context, fake, strategy, Clock()))
     finally:
         strategy.gate.set()
-        await shop.close()
+        await context.close()
 
 
 FAULTS: list[tuple[str, list[Fault]]] = [
@@ -186,7 +186,7 @@ def test_invalid_predictions_fail_alone_and_deleted_tasks_are_skipped(tmp_path: 
         assert Counter(p["task"] for p in it.fake.predictions) == Counter(set(range(1, 21)) - {3, 4, 9})
 
         it.fake.refuse = set()
-        assert await asyncio.to_thread(it.shop.ledger.retry, run.id) == 2
+        assert await asyncio.to_thread(it.context.ledger.retry, run.id) == 2
         run = await it.finish(run)
         assert it.counts(run) == {"done": 19, "skipped": 1}
         assert it.all_once(run)
@@ -196,7 +196,7 @@ def test_invalid_predictions_fail_alone_and_deleted_tasks_are_skipped(tmp_path: 
 
 def test_a_predecessor_that_died_after_its_push_is_believed(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
-        run, ledger = await it.begin(), it.shop.ledger
+        run, ledger = await it.begin(), it.context.ledger
         version = run.spec.model_version
         dead = ledger.lease(run.id, "elsewhere:1:dead", 5)
         assert dead is not None
@@ -221,22 +221,22 @@ def test_what_was_taken_over_is_not_pushed(tmp_path: Path) -> None:
     """The first worker is held up so long that its lease goes; the second one does the work."""
 
     async def check(it: Bench) -> None:
-        it.shop.ledger.lease_seconds = 0.2
+        it.context.ledger.lease_seconds = 0.2
         run = await it.begin()
         it.strategy.gate.clear()
         slow = it.worker(size=10, heartbeat=60.0)
         late = asyncio.create_task(slow.work(run.id))
         await asyncio.to_thread(it.strategy.started.wait, 30)
         await asyncio.sleep(0.3)
-        it.shop.ledger.lease_seconds = 60
-        taken = it.shop.ledger.lease(run.id, "elsewhere:1:quick", 10)
+        it.context.ledger.lease_seconds = 60
+        taken = it.context.ledger.lease(run.id, "elsewhere:1:quick", 10)
         assert taken is not None
         assert len(taken.tasks) == 10
         it.strategy.gate.set()
         await late
         assert it.fake.predictions == []
         results = [TaskResult(task, TaskState.DONE) for task in taken.tasks]
-        assert it.shop.ledger.finish(taken, results) == frozenset(taken.tasks)
+        assert it.context.ledger.finish(taken, results) == frozenset(taken.tasks)
         await slow.close()
 
     bench(tmp_path, FakeLabelStudio(10), check)
@@ -296,7 +296,7 @@ def test_a_changed_config_stops_the_run_and_forbids_to_resume(tmp_path: Path) ->
         assert run.state is RunState.STOPPED
         assert "labeling config was changed" in run.why
         assert it.counts(run) == {"done": 6, "pending": 4}
-        runs = it.shop.runs(LocalQueue(it._nothing, it.shop.ledger))
+        runs = it.context.runs(LocalQueue(it._nothing, it.context.ledger))
         with pytest.raises(RunsError, match="no longer that of run"):
             await asyncio.to_thread(runs.resume, run.id)
         second = await it.finish(await it.begin())
@@ -331,7 +331,7 @@ def test_a_config_that_changes_during_the_work_stops_before_anything_is_called_r
 
 def test_the_same_run_twice_is_joined(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
-        runs = it.shop.runs(LocalQueue(it._nothing, it.shop.ledger))
+        runs = it.context.runs(LocalQueue(it._nothing, it.context.ledger))
         both = await asyncio.gather(*[asyncio.to_thread(runs.start, PROJECT) for _ in range(2)])
         assert sorted(started.joined for started in both) == [False, True]
         assert len({started.run.id for started in both if started.run}) == 1
@@ -351,12 +351,12 @@ def test_cancelling_stops_at_once_and_resuming_goes_on(tmp_path: Path) -> None:
         worker = it.worker()
         ticket = asyncio.create_task(worker.work(run.id))
         await asyncio.to_thread(it.strategy.started.wait, 30)
-        it.shop.ledger.cancel(run.id)
+        it.context.ledger.cancel(run.id)
         await ticket
         assert it.counts(run) == {"pending": 10}
         it.strategy.gate.set()
         await worker.close()
-        it.shop.ledger.resume(run.id)
+        it.context.ledger.resume(run.id)
         run = await it.finish(run)
         assert it.counts(run) == {"done": 10}
         assert it.all_once(run)
@@ -374,7 +374,7 @@ def test_a_worker_that_is_told_to_stop_gives_everything_back(tmp_path: Path) -> 
         await worker.close()
         assert not await ticket
         assert it.counts(run) == {"pending": 10}
-        assert it.shop.ledger.progress(run.id).workers == 0
+        assert it.context.ledger.progress(run.id).workers == 0
 
     bench(tmp_path, FakeLabelStudio(10), check)
 
@@ -383,13 +383,13 @@ def test_a_worker_that_is_told_to_stop_gives_everything_back(tmp_path: Path) -> 
 def test_a_run_of_other_models_is_left_alone(tmp_path: Path, alone: bool, state: RunState) -> None:
     async def check(it: Bench) -> None:
         run = await it.begin()
-        object.__setattr__(it.shop.service._identity, "fingerprint", "1" * 64)
+        object.__setattr__(it.context.service._identity, "fingerprint", "1" * 64)
         try:
             worker = it.worker(alone=alone)
             assert not worker.suits(run.id)
             assert not await worker.work(run.id)
         finally:
-            object.__setattr__(it.shop.service._identity, "fingerprint", "0" * 64)
+            object.__setattr__(it.context.service._identity, "fingerprint", "0" * 64)
         assert it.run(run).state is state
         assert ("make int-fake" in it.run(run).why) is alone
         assert it.counts(run) == {"pending": 4}
@@ -427,7 +427,7 @@ def test_broken_images_and_failing_models_fail_alone_with_the_reason(tmp_path: P
 
 def test_listing_takes_pages_limits_and_only_what_is_missing(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
-        client, fake = it.shop.client, it.fake
+        client, fake = it.context.client, it.fake
         fake.predictions = [
             {"id": n, "task": n, "model_version": "v", "score": 0.5, "result": [1]} for n in range(1, 251, 2)
         ]

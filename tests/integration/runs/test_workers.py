@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ml_backend.context import Workshop
+from ml_backend.context import AppContext
 from ml_backend.demo.processes import Child
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunState, TaskState
@@ -92,13 +92,13 @@ def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_
             database_url=database,
             redis_url=redis.url,
         )
-        shop = Workshop.open(settings, identity=IDENTITY)
+        context = AppContext.open(settings, identity=IDENTITY)
         queue = RedisQueue(redis.url)
         stack.callback(queue.close)
-        stack.callback(shop.store.close)
+        stack.callback(context.store.close)
         children = [stack.enter_context(worker(tmp_path, environment, clock)) for clock in CLOCKS]
         until(lambda: queue.workers() == len(CLOCKS), "the workers are there")
-        runs = shop.runs(queue)
+        runs = context.runs(queue)
         run = runs.start(1).run
         assert run is not None
         until(lambda: len(label_studio.predictions) >= TASKS // 6, "some are pushed")

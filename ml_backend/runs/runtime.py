@@ -1,0 +1,86 @@
+"""Runs inside the HTTP service: it makes them, shows them, and without Redis does them itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ml_backend.context import AppContext
+from ml_backend.runs.from_predict import PredictRuns
+from ml_backend.runs.queues.base import QueueError
+from ml_backend.runs.queues.local import LocalQueue
+from ml_backend.runs.queues.redis_queue import RedisQueue
+
+_log = logging.getLogger(__name__)
+
+
+class RunsRuntime:
+    """Between `start` and `close`, in the service's event loop; close it before the context.
+
+    Args:
+        context: without Label Studio in it, runs can be looked at only.
+
+    Attributes:
+        runs: what people do with runs.
+        late_tasks: takes what ``/predict`` cannot do in time, or None if it is to take nothing.
+
+    Raises:
+        ValueError: REDIS_URL is no address.
+    """
+
+    def __init__(self, context: AppContext) -> None:
+        settings, client = context.settings, context.client
+        self._stopping = threading.Event()
+        redis_url = settings.redis_url.get_secret_value() if settings.redis_url else ""
+        self._redis = RedisQueue(redis_url) if redis_url else None
+        self._worker = context.worker() if client is not None and self._redis is None else None
+        self._local = LocalQueue(_nothing if self._worker is None else self._worker.work, context.ledger)
+        self.runs = context.runs(self._redis or self._local)
+        self.late_tasks: PredictRuns | None = None
+        if client is not None and client.tokens.kind != "none" and settings.runs_from_predict:
+            self.late_tasks = PredictRuns(context.store.database, self.runs)
+
+    @property
+    def workers(self) -> Callable[[], int] | None:
+        """How many worker processes live, or None if the backend does the work itself. Blocking."""
+        return self._redis.workers if self._redis else None
+
+    @property
+    def suits(self) -> Callable[[str], bool] | None:
+        """Whether the backend's own models are those of a run, or None if it does no runs. Blocking."""
+        return self._worker.suits if self._worker else None
+
+    def stopping(self) -> bool:
+        """Whether the backend is about to end."""
+        return self._stopping.is_set()
+
+    async def start(self) -> None:
+        """Begin to work on runs, or check that Redis can be used.
+
+        Raises:
+            SharedDatabaseError: the database of Redis is Label Studio's.
+        """
+        if self._redis is not None:
+            try:
+                await asyncio.to_thread(self._redis.check)
+            except QueueError as error:
+                _log.warning("%s; runs can be made and wait for it", error)
+        elif self._worker is not None:
+            self._local.start()
+
+    async def close(self) -> None:
+        """Give back what is not begun."""
+        self._stopping.set()
+        self._local.close()
+        if self._worker is not None:
+            await self._worker.close()
+        await self._local.aclose()
+        if self._redis is not None:
+            self._redis.close()
+
+
+async def _nothing(_: Any) -> bool:
+    return False
