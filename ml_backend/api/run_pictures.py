@@ -106,10 +106,10 @@ def draw(image: Image, regions: Sequence[Mapping[str, Any]], *, side: int = SIDE
     labels: dict[str, Colour] = {}
     for region in regions:
         try:
-            mask = decode_region(region)
+            mask = decode_region(region, (image.shape[0], image.shape[1]))
         except ValueError:
             continue
-        if mask.shape == image.shape[:2] and mask.any():
+        if mask.any():
             tint(small, shrink_mask(mask, side), labels.setdefault(_label(region), colour_of(len(labels))))
     return encode(small, "JPEG", quality=80)
 

@@ -37,8 +37,9 @@ from int_model.io.outputs import display_name, write_atomic
 from int_model.models import suite as suites
 from int_model.models.profile import Profile, read_profile
 from int_model.strategies.registry import STRATEGIES
+from ml_backend.cli.options import complain
 from ml_backend.cli.segment import SegmentOptions, configuration, parse_changes
-from ml_backend.labelstudio.exports import ExportedTasks
+from ml_backend.labelstudio.exports import ExportedExamples
 
 DEFAULT_STRATEGIES = ("int", "vlm_box", "grounded_sam")
 
@@ -54,6 +55,7 @@ class EvaluateOptions:
     label_studio: Path | None = None
     nano: int | None = None
     labels: tuple[str, ...] = ()
+    all_annotations: bool = False
     task: str | None = None
     profile: str = "nano"
     strategies: tuple[str, ...] | None = None
@@ -178,7 +180,8 @@ def _whole(options: EvaluateOptions, protocol: Protocol) -> tuple[Examples, str]
     export = options.label_studio
     if export is None:
         raise AssertionError("one kind of truth is given")
-    tasks = ExportedTasks.read(export, options.images, task, options.labels)
+    every = options.all_annotations
+    tasks = ExportedExamples.read(export, options.images, task, options.labels, every=every, tell=complain)
     left = f", {tasks.skipped} tasks without annotation left out" if tasks.skipped else ""
     return tasks, f"{display_name(options.images)} with {display_name(export)}{left}"
 

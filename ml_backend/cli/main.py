@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from ml_backend.cli.bootstrap_cli import bootstrap
-from ml_backend.cli.medical_cli import medical as medical_app
-from ml_backend.cli.options import Debug, Device, Overrides, Profile, StrategyName, plain_errors
+from ml_backend.cli.medical import medical as medical_app
+from ml_backend.cli.options import AllAnnotations, Debug, Device, Overrides, Profile, StrategyName, plain_errors
 from ml_backend.cli.runs import app as runs_app
 
 app = typer.Typer(
@@ -105,6 +105,7 @@ def evaluate(
     label: Annotated[
         list[str] | None, typer.Option(help="Only objects with this COCO category or label are sought.")
     ] = None,
+    all_annotations: AllAnnotations = False,
     strategies: Annotated[
         str | None,
         typer.Option(help="Separated by commas. (default: int,vlm_box,grounded_sam; with variants: int)"),
@@ -155,6 +156,7 @@ def evaluate(
             label_studio=label_studio,
             nano=nano,
             labels=tuple(label or ()),
+            all_annotations=all_annotations,
             task=task,
             profile=profile,
             strategies=None if strategies is None else listed(strategies),

@@ -29,6 +29,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--model", metavar="ROLE.KEY=VALUE", help="Change the profile, e.g. vlm.id=./llava.")
 ]
+AllAnnotations = Annotated[
+    bool,
+    typer.Option(
+        "--all-annotations",
+        help="Take every annotation that was not skipped. (default: the ground truth, else the one changed last)",
+    ),
+]
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +20,22 @@ from PIL import Image as PilImage
 from int_model.core.types import Mask
 from int_model.io.medical.dicom import read_dataset
 from int_model.io.medical.nifti import read_volume, to_volume
-from int_model.io.medical.sources import Source
+from int_model.io.medical.sources import Source, file_bytes, find_sources
+from int_model.io.outputs import write_atomic
 
 Masks = Mapping[str, Mask]
 """A picture's masks ``bool [H, W]`` by label."""
 
 _SCHEME = "99INTB"
 _LONGEST_CODE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PictureMasks:
+    """What is known of one picture: masks ``bool [H, W]`` by label, and whether a person made or accepted them."""
+
+    masks: Masks = field(default_factory=dict)
+    reviewed: bool = False
 
 
 class NoSegmentationError(ValueError):
@@ -35,6 +48,77 @@ class Restored:
 
     name: str
     data: bytes
+
+
+def restore(
+    answers: Mapping[str, PictureMasks],
+    mapping: Mapping[str, Source],
+    places: Sequence[Path],
+    out: Path,
+    *,
+    native: bool,
+    tell: Callable[[str], None],
+) -> int:
+    """Write masks in the pixel grid of the files that the pictures came from; returns how many files.
+
+    Args:
+        answers: by the picture's id.
+        mapping: where each picture came from.
+        places: files, or folders with everything below, in which the originals are.
+        out: the folder to write to; ``labels.json`` in it says which number is which label.
+        native: make DICOM segmentations (PNG where the file lacks what they need), NIfTI label volumes and TIFF label
+            maps; else every picture gets a PNG label map.
+        tell: gets a line for each picture or file that is left out.
+
+    Raises:
+        ValueError: there is no answer, or none of the files is found.
+    """
+    if not answers:
+        raise ValueError("the export holds no annotated picture of this mapping; is it the right export and mapping?")
+    numbers = label_numbers([answer.masks for answer in answers.values()])
+    out.mkdir(parents=True, exist_ok=True)
+    chosen = sorted((mapping[name] for name in answers), key=lambda source: (source.sha256, source.id))
+    if native:
+        files = _native_files(chosen, answers, places, numbers, tell)
+    else:
+        files = (to_png(source, answers[source.id].masks, numbers) for source in chosen)
+    written = 0
+    for restored in files:
+        write_atomic(out / restored.name, restored.data)
+        written += 1
+    write_atomic(out / "labels.json", json.dumps(numbers, indent=1, ensure_ascii=False).encode() + b"\n")
+    return written
+
+
+def _native_files(
+    chosen: Sequence[Source],
+    answers: Mapping[str, PictureMasks],
+    places: Sequence[Path],
+    numbers: Mapping[str, int],
+    tell: Callable[[str], None],
+) -> Iterator[Restored]:
+    """The pictures of each original as a file of its kind; ``chosen`` is sorted by the originals."""
+    paths = find_sources(places, {source.sha256 for source in chosen})
+    if not paths:
+        raise ValueError("none of the files that the pictures came from is there; name their folder with --sources")
+    for digest, group in groupby(chosen, key=lambda source: source.sha256):
+        sources = list(group)
+        if digest not in paths:
+            tell(f"left out: the file of picture {sources[0].id} is not below --sources")
+            continue
+        found = [answers[source.id] for source in sources]
+        masks = [answer.masks for answer in found]
+        if sources[0].kind == "dicom" and not any(mask.any() for entry in masks for mask in entry.values()):
+            tell(f"nothing to write: picture {sources[0].id} has no mask")
+            continue
+        try:
+            reviewed = all(answer.reviewed for answer in found)
+            yield to_native(sources, masks, file_bytes(paths[digest]), numbers, reviewed=reviewed)
+        except NoSegmentationError as error:
+            tell(f"{error}; its masks are written as PNG")
+            yield from (to_png(source, answers[source.id].masks, numbers) for source in sources)
+        except ValueError as error:
+            tell(f"left out: {error}")
 
 
 def label_numbers(masks: Sequence[Masks]) -> dict[str, int]:
@@ -91,8 +175,6 @@ def to_native(
     if first.kind == "nifti":
         flat = {s.index or 0: label_map(s, m, numbers) for s, m in zip(sources, masks, strict=True)}
         volume = to_volume(read_volume(data), first.axis if first.axis is not None else 2, flat)
-        import gzip
-
         return Restored(f"{first.sha256[:16]}.nii.gz", gzip.compress(volume.to_bytes(), mtime=0))
     if first.kind == "tiff":
         buffer = io.BytesIO()

@@ -22,6 +22,7 @@ from int_model.io.medical.dicom import decode_dicom
 from int_model.io.medical.sources import Source, mapping_from_json, mapping_to_json
 from ml_backend.cli.main import app
 from ml_backend.cli.medical import masks_of_export
+from ml_backend.labelstudio.exports import ExportedTask
 from ml_backend.labelstudio.regions.bitmask import encode_bitmask
 from ml_backend.labelstudio.regions.rle import encode_mask
 from tests.unit.int_model.io.medical.files import SECRETS, ct, nifti
@@ -203,13 +204,25 @@ def test_a_foreign_export_or_missing_originals_are_explained(clinic: Path, tmp_p
     common = ("--mapping", out / "mapping.json", "--out", tmp_path / "back", "--sources")
     assert "no annotated picture" in run("restore", out / "other.json", *common, clinic).output
     assert "none of the files" in run("restore", out / "e.json", *common, out).output
-    assert "a mask of it is (3, 4)" in run("restore", out / "small.json", *common, clinic).output
+    small = run("restore", out / "small.json", *common, clinic).output
+    assert "task 1: its regions are for 4 x 3 pixels, the image has 47 x 33" in " ".join(small.split())
+    (out / "min.json").write_text('[{"image": "a.png", "label": []}]')
+    assert "not a Label Studio export" in run("restore", out / "min.json", *common, clinic).output
 
 
-def test_the_latest_annotation_counts_and_predictions_only_on_request() -> None:
+ABC = Source("abc", "0" * 64, "picture", 4, 5)
+
+
+def masks(*tasks: dict[str, Any], predictions: bool = False, every: bool = False, told: Any = None) -> dict[str, Any]:
+    exported = [ExportedTask(f"task {number}", task) for number, task in enumerate(tasks)]
+    tell = ([] if told is None else told).append
+    return masks_of_export(exported, {"abc": ABC}, predictions=predictions, every=every, tell=tell)
+
+
+def test_the_annotation_that_evaluate_takes_counts_and_predictions_only_on_request() -> None:
     one, other = np.zeros((4, 5), dtype=bool), np.zeros((4, 5), dtype=bool)
     one[0], other[1] = True, True
-    task = {
+    task: dict[str, Any] = {
         "data": {"image": "/data/upload/1/8f3a1b2c-abc.png"},
         "annotations": [
             {"result": [region(other, "x")], "updated_at": "2026-01-02"},
@@ -217,14 +230,26 @@ def test_the_latest_annotation_counts_and_predictions_only_on_request() -> None:
             {"result": [region(one, "x")], "updated_at": "2026-02-01", "was_cancelled": True},
         ],
     }
-    found = masks_of_export([task], {"abc"}, predictions=False)
+    found = masks(task)
     assert np.array_equal(found["abc"].masks["x"], other)
     assert found["abc"].reviewed
+    assert np.array_equal(masks(task, every=True)["abc"].masks["x"], one | other)
+    task["annotations"][1]["ground_truth"] = True
+    assert np.array_equal(masks(task)["abc"].masks["x"], one), "the ground truth goes before what is newer"
     offered = {"data": {"picture": "abc"}, "predictions": [{"result": [region(one, "x")], "created_at": "1"}]}
-    assert masks_of_export([offered], {"abc"}, predictions=False) == {}
-    assert not masks_of_export([offered], {"abc"}, predictions=True)["abc"].reviewed
-    with pytest.raises(ValueError, match="not a Label Studio export"):
-        masks_of_export({"tasks": 1}, {"abc"}, predictions=False)
+    assert masks(offered) == {}
+    assert not masks(offered, predictions=True)["abc"].reviewed
+
+
+def test_an_ellipse_is_restored_and_what_is_no_area_is_named() -> None:
+    frame = {"original_height": 4, "original_width": 5}
+    oval = {**frame, "id": "o", "type": "ellipselabels"}
+    oval["value"] = {"x": 50, "y": 50, "radiusX": 30, "radiusY": 30, "rotation": 0, "ellipselabels": ["x"]}
+    point = {**frame, "id": "p", "type": "keypointlabels", "value": {"x": 1, "y": 1, "keypointlabels": ["x"]}}
+    told: list[str] = []
+    found = masks({"data": {"picture": "abc"}, "annotations": [{"result": [point, oval]}]}, told=told)
+    assert found["abc"].masks["x"].sum() == 6
+    assert told == ["task 0: region p (keypointlabels) is not an area; left out"]
 
 
 def test_split_labels_and_regions_without_a_label() -> None:
@@ -235,9 +260,9 @@ def test_split_labels_and_regions_without_a_label() -> None:
     named = {**shape, "type": "labels", "value": {**shape["value"], "labels": ["polyp"]}}
     alone = {**shape, "id": "other"}
     task = {"data": {"picture": "abc"}, "annotations": [{"result": [shape, named, alone]}]}
-    masks = masks_of_export([task], {"abc"}, predictions=False)["abc"].masks
-    assert set(masks) == {"polyp", "object"}
-    assert np.array_equal(masks["polyp"], mask)
+    found = masks(task)["abc"].masks
+    assert set(found) == {"polyp", "object"}
+    assert np.array_equal(found["polyp"], mask)
 
 
 @settings(deadline=None)
