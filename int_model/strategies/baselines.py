@@ -24,7 +24,7 @@ from int_model.strategies.negative_mining.semantic_masks import (
     fallback_boxes,
     find_boxes,
 )
-from int_model.strategies.negative_mining.state import Mined, Work, start
+from int_model.strategies.negative_mining.state import ImageState, Mined, start
 
 if TYPE_CHECKING:
     from int_model.models.suite import ModelSuite
@@ -46,25 +46,25 @@ class OnePass(ABC):
         """See ``Strategy.segment``."""
         check_images(images)
         calls = ModelCalls(self._suite, len(images))
-        works = [start(i, image, self._config) for i, image in enumerate(images)]
-        self._place_boxes(calls, works, task)
+        states = [start(i, image, self._config) for i, image in enumerate(images)]
+        self._place_boxes(calls, states, task)
         self._tell(1, "boxes")
-        found = [work for work in works if work.active]
+        found = [state for state in states if state.active]
         self._decode(calls, found)
         combine(calls, found, self._config)
-        for work in found:
-            work.iterations.append(work.record())
-        results = [conclude(work, task, self._config, calls, self.name) for work in works]
+        for state in found:
+            state.iterations.append(state.record())
+        results = [conclude(state, task, self._config, calls, self.name) for state in states]
         self._tell(2, "masks")
         return results
 
     @abstractmethod
-    def _place_boxes(self, calls: ModelCalls, works: Sequence[Work], task: TaskPrompt) -> None:
-        """Give every work its boxes, or a reason why it has none."""
+    def _place_boxes(self, calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt) -> None:
+        """Give every image its boxes, or a reason why it has none."""
 
-    def _decode(self, calls: ModelCalls, works: Sequence[Work]) -> None:
+    def _decode(self, calls: ModelCalls, states: Sequence[ImageState]) -> None:
         """The segmenter's masks in the boxes."""
-        decode(calls, works, self._config)
+        decode(calls, states, self._config)
 
     def _tell(self, done: int, stage: str) -> None:
         if self._progress is not None:
@@ -76,19 +76,19 @@ class VlmBox(OnePass):
 
     name = "vlm_box"
 
-    def _place_boxes(self, calls: ModelCalls, works: Sequence[Work], task: TaskPrompt) -> None:
+    def _place_boxes(self, calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt) -> None:
         answers = calls.dialogue(
-            [work.owner for work in works],
-            [work.image for work in works],
-            [(task.box_question,)] * len(works),
+            [state.owner for state in states],
+            [state.image for state in states],
+            [(task.box_question,)] * len(states),
             (self._config.vlm.box_tokens,),
         )
-        for work, (answer,) in zip(works, answers, strict=True):
-            boxes = parse_boxes(answer, self._suite.vlm.frame, *work.size)
+        for state, (answer,) in zip(states, answers, strict=True):
+            boxes = parse_boxes(answer, self._suite.vlm.frame, *state.size)
             found = FoundBoxes(tuple(Detection(box, VLM_BOX_SCORE) for box in boxes), "vlm_box")
-            name_by_task(work, task, (answer,), found if boxes else fallback_boxes(None, work.size))
+            name_by_task(state, task, (answer,), found if boxes else fallback_boxes(None, state.size))
             if not boxes:
-                work.notes.append("the vision-language model's answer holds no box; the whole image was taken")
+                state.notes.append("the vision-language model's answer holds no box; the whole image was taken")
 
 
 class GroundedSam(OnePass):
@@ -96,22 +96,22 @@ class GroundedSam(OnePass):
 
     name = "grounded_sam"
 
-    def _place_boxes(self, calls: ModelCalls, works: Sequence[Work], task: TaskPrompt) -> None:
-        queries = [BoxQuery(work.owner, work.image, task.text.lower()) for work in works]
+    def _place_boxes(self, calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt) -> None:
+        queries = [BoxQuery(state.owner, state.image, task.text.lower()) for state in states]
         answers = find_boxes(calls, queries, task.text.lower(), self._config.detector)
-        for work, found in zip(works, answers, strict=True):
+        for state, found in zip(states, answers, strict=True):
             if found is None:
-                work.reason = f"the detector found no {task.text}"
+                state.reason = f"the detector found no {task.text}"
             else:
-                name_by_task(work, task, (), found)
+                name_by_task(state, task, (), found)
 
 
-def name_by_task(work: Work, task: TaskPrompt, answers: tuple[str, ...], boxes: FoundBoxes) -> None:
+def name_by_task(state: ImageState, task: TaskPrompt, answers: tuple[str, ...], boxes: FoundBoxes) -> None:
     """Fill in what the loop would have found out: the task prompt is the name."""
     name, nothing = task.text.lower(), np.zeros((1, 1))
     first = boxes.boxes[0].box if answers and boxes.source == "vlm_box" else None
     candidate = Candidate(0, name, NO_ENVIRONMENT, box=first, answers=answers)
-    work.found, work.names = CandidateSet((candidate,), (name,), (first,), ("",)), (name,)
+    state.found, state.names = CandidateSet((candidate,), (name,), (first,), ("",)), (name,)
     change = Contrast(nothing, np.zeros(1), (name,))
-    work.mined = Mined(nothing, nothing, change, np.zeros(1), Choice(0, name), NO_ENVIRONMENT)
-    work.boxes = boxes
+    state.mined = Mined(nothing, nothing, change, np.zeros(1), Choice(0, name), NO_ENVIRONMENT)
+    state.boxes = boxes

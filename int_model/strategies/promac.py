@@ -32,7 +32,7 @@ from int_model.strategies.negative_mining.semantic_masks import (
     mask_prompts,
     probabilities,
 )
-from int_model.strategies.negative_mining.state import Decoded, Fused, Mined, Work, need, start
+from int_model.strategies.negative_mining.state import Decoded, Fused, ImageState, Mined, require, start
 
 if TYPE_CHECKING:
     from int_model.models.suite import ModelSuite
@@ -64,12 +64,12 @@ class ProMaC:
         config, calls = self._config, ModelCalls(self._suite, len(images), self._texts)
         steps = Steps(self._progress, total=2 + 3 * config.iterations.count)
 
-        works = [start(i, image, config) for i, image in enumerate(images)]
-        ask_candidates(calls, works, task, config)  # eq. 2
+        states = [start(i, image, config) for i, image in enumerate(images)]
+        ask_candidates(calls, states, task, config)  # eq. 2
         steps.done("candidates")
 
         for i in range(1, config.iterations.count + 1):
-            loop = [work for work in works if work.active]
+            loop = [state for state in states if state.active]
             if not loop:
                 break
             remove_candidates(calls, loop, task, config)  # eq. 4
@@ -81,61 +81,61 @@ class ProMaC:
             point(calls, loop, config)  # eq. 6
             decode_patches(calls, loop, config)  # eq. 6
             combine(calls, loop, config)  # eqs. 7, 8
-            for work in loop:
-                merge_patches(work)
+            for state in loop:
+                merge_patches(state)
             update(loop, config)  # eq. 9
-            for work in loop:
-                finish_iteration(work, config)
+            for state in loop:
+                finish_iteration(state, config)
             steps.done(f"iteration {i}: masks")
 
-        results = [conclude(work, task, config, calls, self.name) for work in works]  # eq. 10
+        results = [conclude(state, task, config, calls, self.name) for state in states]  # eq. 10
         steps.finished()
         return results
 
 
-def ask_again(calls: ModelCalls, works: Sequence[Work], task: TaskPrompt, config: IntConfig) -> None:
+def ask_again(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: IntConfig) -> None:
     """The dialogues with all patches, against their inpainted versions; as before where those are as before."""
-    todo = [work for work in works if not need(work.removal).reused]
+    todo = [state for state in states if not require(state.removal).reused]
     tokens = (config.vlm.caption_tokens, config.vlm.name_tokens, config.vlm.name_tokens, config.vlm.box_tokens)
-    views = [patch.crop(work.image) for work in todo for patch in work.patches]
+    views = [patch.crop(state.image) for state in todo for patch in state.patches]
     answers = calls.contrast(
-        [work.owner for work in todo for _ in work.patches],
+        [state.owner for state in todo for _ in state.patches],
         views,
-        [view for work in todo for view in need(work.removal).patches],
+        [view for state in todo for view in require(state.removal).patches],
         [task.dialogue] * len(views),
         tokens,
         config.promac.alpha,
         config.promac.plausible,
     )
-    for work in todo:
-        own, answers = answers[: len(work.patches)], answers[len(work.patches) :]
+    for state in todo:
+        own, answers = answers[: len(state.patches)], answers[len(state.patches) :]
         frame, rule = calls.suite.vlm.frame, config.candidates.negative_answer
-        take_candidates(work, collect_candidates(work.patches, own, task, frame, rule))
+        take_candidates(state, collect_candidates(state.patches, own, task, frame, rule))
 
 
-def decide(calls: ModelCalls, works: Sequence[Work], task: TaskPrompt, config: IntConfig) -> None:
+def decide(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: IntConfig) -> None:
     """Eq. 5: A_i^u and B_i^u, from the whole image against the whole inpainted image.
 
     The name is asked for with the candidates in the question. An answer that is no name gives way to the commonest
     candidate; one that holds no box to the candidates' own boxes (of that name, else of the whole image).
     """
-    todo = [work for work in works if work.mined is None or not need(work.removal).reused]
-    owners = [work.owner for work in todo]
-    images, others = [work.image for work in todo], [need(work.removal).patches[0] for work in todo]
+    todo = [state for state in states if state.mined is None or not require(state.removal).reused]
+    owners = [state.owner for state in todo]
+    images, others = [state.image for state in todo], [require(state.removal).patches[0] for state in todo]
     weight, tokens = (config.promac.alpha, config.promac.plausible), config.vlm
-    named = [(task.score_question(work.candidates.names),) for work in todo]
+    named = [(task.score_question(state.candidates.names),) for state in todo]
     names = calls.contrast(owners, images, others, named, (tokens.name_tokens,), *weight)
     boxes = calls.contrast(owners, images, others, [(task.box_question,)] * len(todo), (tokens.box_tokens,), *weight)
-    for work, (name,), (box,) in zip(todo, names, boxes, strict=True):
-        said = collect_candidates(work.patches[:1], [("", name, "", box)], task, calls.suite.vlm.frame)
-        chosen = said.names[0] if said.names and is_proper(said.names[0], task) else _commonest(work.candidates)
-        work.names = tuple(dict.fromkeys([*work.names, chosen]))
-        _note_choice(work, chosen)
-        found = said.boxes[0] or _own_box(work.candidates, chosen)
-        work.boxes = fallback_boxes(found, work.size)
+    for state, (name,), (box,) in zip(todo, names, boxes, strict=True):
+        said = collect_candidates(state.patches[:1], [("", name, "", box)], task, calls.suite.vlm.frame)
+        chosen = said.names[0] if said.names and is_proper(said.names[0], task) else _commonest(state.candidates)
+        state.names = tuple(dict.fromkeys([*state.names, chosen]))
+        _note_choice(state, chosen)
+        found = said.boxes[0] or _own_box(state.candidates, chosen)
+        state.boxes = fallback_boxes(found, state.size)
         if said.boxes[0] is None:
-            work.notes.append(
-                f"iteration {len(work.iterations) + 1}: the vision-language model's answer holds no box; taken was "
+            state.notes.append(
+                f"iteration {len(state.iterations) + 1}: the vision-language model's answer holds no box; taken was "
                 f"{'the one of a patch' if found else 'the whole image'}"
             )
 
@@ -151,39 +151,39 @@ def _own_box(candidates: CandidateSet, name: str) -> Box | None:
     return min(boxes, key=lambda entry: entry[:2])[2] if boxes else None
 
 
-def _note_choice(work: Work, name: str) -> None:
+def _note_choice(state: ImageState, name: str) -> None:
     """Fill in what the trace says about the prompt; there is no score to show, as the contrast is in the decoding."""
-    table, values = np.zeros((len(work.patches), len(work.names))), np.zeros(len(work.patches))
-    own = tuple(said or name for said in work.own_names)
-    background = work.candidates.environment_of(0, name)
-    work.mined = Mined(table, table, Contrast(table, values, own), values, Choice(0, name), background)
+    table, values = np.zeros((len(state.patches), len(state.names))), np.zeros(len(state.patches))
+    own = tuple(said or name for said in state.own_names)
+    background = state.candidates.environment_of(0, name)
+    state.mined = Mined(table, table, Contrast(table, values, own), values, Choice(0, name), background)
 
 
-def decode_patches(calls: ModelCalls, works: Sequence[Work], config: IntConfig) -> None:
+def decode_patches(calls: ModelCalls, states: Sequence[ImageState], config: IntConfig) -> None:
     """Eq. 6: the mask of each patch of X_i, pasted on black, inside what the patch sees of the box."""
-    seen: list[tuple[Work, Patch, Box]] = []
-    for work in works:
-        whole = need(work.boxes).boxes[0].box
-        for patch in work.patches:
+    seen: list[tuple[ImageState, Patch, Box]] = []
+    for state in states:
+        whole = require(state.boxes).boxes[0].box
+        for patch in state.patches:
             box = whole.intersect(patch.box)
             if box is not None and min(box.width, box.height) > _THINNEST:
-                seen.append((work, patch, box))
-    views = [_on_black(work.current, patch) for work, patch, _ in seen]
-    embeddings = calls.encode([work.owner for work, _, _ in seen], views)
-    masks: dict[int, list[tuple[Box, SoftMask, float]]] = {work.owner: [] for work in works}
-    for (work, patch, box), embedding in zip(seen, embeddings, strict=True):
-        points, labels = work.points.points, work.points.labels
+                seen.append((state, patch, box))
+    views = [_on_black(state.current, patch) for state, patch, _ in seen]
+    embeddings = calls.encode([state.owner for state, _, _ in seen], views)
+    masks: dict[int, list[tuple[Box, SoftMask, float]]] = {state.owner: [] for state in states}
+    for (state, patch, box), embedding in zip(seen, embeddings, strict=True):
+        points, labels = state.points.points, state.points.labels
         inside = np.array([patch.box.contains(x, y) for x, y in points], dtype=np.bool_)
         prompts = mask_prompts([box], points[inside], labels[inside], config.sam)
-        logits, iou = calls.decode_best(work.owner, embedding, prompts, work.size, multimask=config.sam.multimask)
-        layer = probabilities(logits)[0] * patch.box.to_mask(*work.size)  # nothing is known outside the patch
-        masks[work.owner].append((box, layer.astype(np.float32), float(iou[0])))
-    for work in works:
-        own = masks[work.owner]
-        source = need(work.boxes).source
-        work.boxes = FoundBoxes(tuple(Detection(box, VLM_BOX_SCORE) for box, _, _ in own), source)
+        logits, iou = calls.decode_best(state.owner, embedding, prompts, state.size, multimask=config.sam.multimask)
+        layer = probabilities(logits)[0] * patch.box.to_mask(*state.size)  # nothing is known outside the patch
+        masks[state.owner].append((box, layer.astype(np.float32), float(iou[0])))
+    for state in states:
+        own = masks[state.owner]
+        source = require(state.boxes).source
+        state.boxes = FoundBoxes(tuple(Detection(box, VLM_BOX_SCORE) for box, _, _ in own), source)
         ious: Floats = np.array([iou for _, _, iou in own], dtype=np.float64)
-        work.decoded = Decoded((), tuple(layer for _, layer, _ in own), ious)
+        state.decoded = Decoded((), tuple(layer for _, layer, _ in own), ious)
 
 
 def _on_black(image: Image, patch: Patch) -> Image:
@@ -193,16 +193,16 @@ def _on_black(image: Image, patch: Patch) -> Image:
     return canvas
 
 
-def merge_patches(work: Work) -> None:
+def merge_patches(state: ImageState) -> None:
     """The selected patches' masks are views of one thing: from here on they are one mask in one box."""
-    fused, decoded, boxes = need(work.fused), need(work.decoded), need(work.boxes)
+    fused, decoded, boxes = require(state.fused), require(state.decoded), require(state.boxes)
     chosen = np.flatnonzero(fused.selected)
-    layer: SoftMask = np.zeros(work.size, dtype=np.float32)
+    layer: SoftMask = np.zeros(state.size, dtype=np.float32)
     for i in chosen:
         layer = np.maximum(layer, decoded.layers[i])
     iou = float(np.average(decoded.predicted_iou[chosen], weights=fused.scores[chosen])) if len(chosen) else 0.0
     corners = np.array([d.box.as_tuple() for d in boxes.boxes])
     around = Box(*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist())
-    work.boxes = FoundBoxes((Detection(around, boxes.boxes[0].score),), boxes.source)
-    work.decoded = Decoded((), (layer,), np.array([iou]))
-    work.fused = Fused(np.ones(1), np.array([bool(fused.mask.any())]), fused.soft, fused.mask)
+    state.boxes = FoundBoxes((Detection(around, boxes.boxes[0].score),), boxes.source)
+    state.decoded = Decoded((), (layer,), np.array([iou]))
+    state.fused = Fused(np.ones(1), np.array([bool(fused.mask.any())]), fused.soft, fused.mask)

@@ -13,7 +13,7 @@ from int_model.core.types import Detection, Progress
 from int_model.models.calls import ModelCalls
 from int_model.strategies.baselines import OnePass, name_by_task
 from int_model.strategies.negative_mining.semantic_masks import FoundBoxes
-from int_model.strategies.negative_mining.state import Decoded, Work
+from int_model.strategies.negative_mining.state import Decoded, ImageState
 
 if TYPE_CHECKING:
     from int_model.models.suite import ModelSuite
@@ -35,20 +35,20 @@ class Sam3Text(OnePass):
             )
         super().__init__(suite, config, progress)
 
-    def _place_boxes(self, calls: ModelCalls, works: Sequence[Work], task: TaskPrompt) -> None:
+    def _place_boxes(self, calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt) -> None:
         name = task.text.lower()
-        images = [work.image for work in works]
+        images = [state.image for state in states]
         threshold = self._config.sam3.threshold
-        answers = calls.find([work.owner for work in works], images, [name] * len(works), threshold=threshold)
-        for work, found in zip(works, answers, strict=True):
+        answers = calls.find([state.owner for state in states], images, [name] * len(states), threshold=threshold)
+        for state, found in zip(states, answers, strict=True):
             if not found:
-                work.reason = f"SAM 3 found no {task.text}"
+                state.reason = f"SAM 3 found no {task.text}"
                 continue
             best = found[: self._config.sam3.max_instances]
             boxes = tuple(Detection(instance.box, min(1.0, instance.score), name) for instance in best)
-            name_by_task(work, task, (), FoundBoxes(boxes, "sam3"))
+            name_by_task(state, task, (), FoundBoxes(boxes, "sam3"))
             scores = np.array([instance.score for instance in best], dtype=np.float64)
-            work.decoded = Decoded((), tuple(instance.soft for instance in best), scores)
+            state.decoded = Decoded((), tuple(instance.soft for instance in best), scores)
 
-    def _decode(self, calls: ModelCalls, works: Sequence[Work]) -> None:
+    def _decode(self, calls: ModelCalls, states: Sequence[ImageState]) -> None:
         """The masks came with the boxes."""

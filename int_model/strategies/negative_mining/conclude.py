@@ -11,42 +11,42 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Instance, IterationTrace, Segmentation, SoftMask, Trace
 from int_model.models.calls import ModelCalls
 from int_model.strategies.negative_mining.final_choice import closest_to_mean, distinct_masks, instance_score, trusted
-from int_model.strategies.negative_mining.state import Work, enlarge
+from int_model.strategies.negative_mining.state import ImageState, enlarge
 
 
-def conclude(work: Work, task: TaskPrompt, config: IntConfig, calls: ModelCalls, strategy: str) -> Segmentation:
+def conclude(state: ImageState, task: TaskPrompt, config: IntConfig, calls: ModelCalls, strategy: str) -> Segmentation:
     """The result for one image, at its full size. Says why if there is no instance."""
     final: int | None = None
-    if work.iterations:
-        nearest, distances = closest_to_mean([iteration.soft_mask for iteration in work.iterations])
-        final = nearest if config.final.rule == "closest_to_mean" else len(work.iterations) - 1
+    if state.iterations:
+        nearest, distances = closest_to_mean([iteration.soft_mask for iteration in state.iterations])
+        final = nearest if config.final.rule == "closest_to_mean" else len(state.iterations) - 1
         for i, distance in enumerate(distances):
-            work.iterations[i] = dataclasses.replace(work.iterations[i], distance=float(distance))
+            state.iterations[i] = dataclasses.replace(state.iterations[i], distance=float(distance))
     trace = Trace(
         task=task.text,
         strategy=strategy,
-        patches=work.patches,
-        candidates=work.found.candidates if work.found else (),
-        names=work.names,
-        iterations=tuple(work.iterations),
+        patches=state.patches,
+        candidates=state.found.candidates if state.found else (),
+        names=state.names,
+        iterations=tuple(state.iterations),
         final_iteration=None if final is None else final + 1,
-        calls=calls.counts(work.owner),
+        calls=calls.counts(state.owner),
         seconds=dict(sorted(calls.seconds.items())),
-        notes=tuple(work.notes),
-        size=work.size,
+        notes=tuple(state.notes),
+        size=state.size,
     )
     if final is None:
-        return Segmentation(work.full_size, task.text, (), 0.0, trace, reason=work.reason)
-    chosen = work.iterations[final]
-    instances, score = trusted(_instances(work, chosen, config), config.abstain.min_score)
+        return Segmentation(state.full_size, task.text, (), 0.0, trace, reason=state.reason)
+    chosen = state.iterations[final]
+    instances, score = trusted(_instances(state, chosen, config), config.abstain.min_score)
     return Segmentation(
-        size=work.full_size,
+        size=state.full_size,
         task=task.text,
         instances=instances,
         score=score,
         trace=trace,
         name=chosen.winner_name,
-        soft_mask=enlarge(chosen.soft_mask, work.full_size),
+        soft_mask=enlarge(chosen.soft_mask, state.full_size),
         reason="" if instances else _reason(chosen, score, config),
     )
 
@@ -57,9 +57,9 @@ def _reason(chosen: IterationTrace, score: float, config: IntConfig) -> str:
     return f"the best score, {score:.2f}, is below {config.abstain.min_score:.2f}"
 
 
-def _instances(work: Work, chosen: IterationTrace, config: IntConfig) -> list[Instance]:
+def _instances(state: ImageState, chosen: IterationTrace, config: IntConfig) -> list[Instance]:
     """The selected masks of the final iteration that are objects of their own, best first."""
-    mean: SoftMask = np.mean([iteration.soft_mask for iteration in work.iterations], axis=0, dtype=np.float32)
+    mean: SoftMask = np.mean([iteration.soft_mask for iteration in state.iterations], axis=0, dtype=np.float32)
     picked = [i for i in np.flatnonzero(chosen.selected) if chosen.instance_masks[i].any()]
     masks = [chosen.instance_masks[i] for i in picked]
     scores = [
@@ -73,7 +73,7 @@ def _instances(work: Work, chosen: IterationTrace, config: IntConfig) -> list[In
     ]
     instances: list[Instance] = []
     for j in distinct_masks(masks, scores, config.fuse.duplicate_iou, config.fuse.duplicate_cover):
-        full = enlarge(masks[j], work.full_size) > 0.5
+        full = enlarge(masks[j], state.full_size) > 0.5
         if full.any():
             instances.append(Instance.of_mask(full, chosen.winner_name, scores[j]))
     return instances

@@ -18,7 +18,7 @@ from int_model.strategies.negative_mining.conclude import conclude
 from int_model.strategies.negative_mining.final_choice import has_settled
 from int_model.strategies.negative_mining.mask_stages import combine, decode, locate, point, update
 from int_model.strategies.negative_mining.prompt_stages import ask_candidates, mine, remove_candidates, take_answers
-from int_model.strategies.negative_mining.state import Work, start
+from int_model.strategies.negative_mining.state import ImageState, start
 
 if TYPE_CHECKING:
     from int_model.models.suite import ModelSuite
@@ -41,12 +41,12 @@ class IntPipeline:
         config, calls = self._config, ModelCalls(self._suite, len(images), self._texts)
         steps = Steps(self._progress, total=2 + 4 * config.iterations.count)
 
-        works = [start(i, image, config) for i, image in enumerate(images)]  # X_1..X_K
-        ask_candidates(calls, works, task, config)  # HCG: names, environments, boxes of every patch
+        states = [start(i, image, config) for i, image in enumerate(images)]  # X_1..X_K
+        ask_candidates(calls, states, task, config)  # HCG: names, environments, boxes of every patch
         steps.done("candidates")
 
         for i in range(1, config.iterations.count + 1):
-            loop = [work for work in works if work.active]
+            loop = [state for state in states if state.active]
             if not loop:
                 break
             if config.candidates.refresh == "every" and i > 1:
@@ -66,21 +66,21 @@ class IntPipeline:
             decode(calls, loop, config)  # eq. 10
             combine(calls, loop, config)  # eqs. 11, 12
             update(loop, config)  # eq. 13
-            for work in loop:
-                finish_iteration(work, config)
+            for state in loop:
+                finish_iteration(state, config)
             steps.done(f"iteration {i}: masks")
 
-        results = [conclude(work, task, config, calls, self.name) for work in works]  # eq. 14
+        results = [conclude(state, task, config, calls, self.name) for state in states]  # eq. 14
         steps.finished()
         return results
 
 
-def finish_iteration(work: Work, config: IntConfig) -> None:
+def finish_iteration(state: ImageState, config: IntConfig) -> None:
     """Note the iteration in the trace; leave the loop where the soft mask has settled."""
-    work.iterations.append(work.record())
-    if has_settled([iteration.soft_mask for iteration in work.iterations], config.early_stop):
-        work.stopped = True
-        work.notes.append(f"settled after {len(work.iterations)} iterations")
+    state.iterations.append(state.record())
+    if has_settled([iteration.soft_mask for iteration in state.iterations], config.early_stop):
+        state.stopped = True
+        state.notes.append(f"settled after {len(state.iterations)} iterations")
 
 
 def check_images(images: Sequence[Image]) -> None:
@@ -107,4 +107,4 @@ class Steps:
 
 
 def silent(_done: int, _total: int, _stage: str) -> None:
-    """Tell nobody."""
+    """The progress callback of a caller that gave none."""

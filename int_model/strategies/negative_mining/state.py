@@ -72,8 +72,8 @@ class Fused:
 
 
 @dataclass(slots=True, eq=False)
-class Work:
-    """One image on its way through the loop.
+class ImageState:
+    """What is known about one image on its way through the loop.
 
     ``image`` is X and ``current`` X_i, both at working size; ``full_size`` is the size of the image as it came.
     ``names`` only ever grows at its end, so that a column of the probability tables keeps its meaning. ``outputs_*``
@@ -121,12 +121,12 @@ class Work:
     @property
     def candidates(self) -> CandidateSet:
         """What the dialogues gave."""
-        return need(self.found)
+        return require(self.found)
 
     def record(self) -> IterationTrace:
         """This iteration, for the trace."""
-        removal, mined, boxes = self.removal, need(self.mined), need(self.boxes)
-        fused, decoded = need(self.fused), need(self.decoded)
+        removal, mined, boxes = self.removal, require(self.mined), require(self.boxes)
+        fused, decoded = require(self.fused), require(self.decoded)
         return IterationTrace(
             index=len(self.iterations) + 1,
             inpaint_mode=removal.mode if removal else "none",
@@ -155,19 +155,19 @@ class Work:
         )
 
 
-def need(value: _T | None) -> _T:
+def require(value: _T | None) -> _T:
     """The result of an earlier stage; raises ``RuntimeError`` if that stage has not run."""
     if value is None:
         raise RuntimeError("a stage of the loop ran before the stage that it builds on")
     return value
 
 
-def start(owner: int, image: Image, config: IntConfig) -> Work:
+def start(owner: int, image: Image, config: IntConfig) -> ImageState:
     """The state of one image before the first stage: brought to working size and cut into patches."""
     work_image = shrink(image, config.limits.max_side)
     scales = config.patches.scales if config.switches.hcg else (1,)
     patches = make_patches(work_image.shape[0], work_image.shape[1], scales, config.patches.quarters)
-    return Work(owner, (image.shape[0], image.shape[1]), work_image, work_image, patches)
+    return ImageState(owner, (image.shape[0], image.shape[1]), work_image, work_image, patches)
 
 
 def shrink(image: Image, max_side: int) -> Image:
