@@ -56,10 +56,14 @@ class Source:
 
     @property
     def where(self) -> dict[str, Any]:
-        """Keyword arguments of every ``from_pretrained``."""
+        """Keyword arguments of every ``from_pretrained``.
+
+        Code that comes with a checkpoint is refused explicitly: left open, transformers asks for permission on the
+        terminal.
+        """
         if self.is_folder:
-            return {"local_files_only": True}
-        return {"revision": self.revision, "local_files_only": self.offline}
+            return {"local_files_only": True, "trust_remote_code": False}
+        return {"revision": self.revision, "local_files_only": self.offline, "trust_remote_code": False}
 
     def read(self, load: Callable[..., Any], what: str, **options: Any) -> Any:
         """``load(location, ...)`` with its file errors made into one ``WeightsError``; ``what`` names the part."""

@@ -1,0 +1,63 @@
+"""What a checkpoint folder may not do: bring code along."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from int_model.models.suite import load_suite
+from int_model.models.weights import WeightsError
+
+FOLDERS = {"vlm": "vlm", "detector": "owl", "segmenter": "sam", "text_image": "clip"}
+FILES = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+AUTOS = (
+    "AutoConfig",
+    "AutoModel",
+    "AutoProcessor",
+    "AutoImageProcessor",
+    "AutoModelForImageTextToText",
+    "AutoModelForZeroShotObjectDetection",
+)
+
+
+def code(marker: Path) -> str:
+    """A module that leaves a mark when it is run (transformers copies it elsewhere first)."""
+    return f"import pathlib\npathlib.Path({str(marker)!r}).touch()\nclass Thing: ...\n"
+
+
+def copied(profile: Path, tmp_path: Path, role: str) -> Path:
+    return Path(shutil.copytree(profile.parent / FOLDERS[role], tmp_path / role))
+
+
+def load(profile: Path, role: str, folder: Path) -> Any:
+    return getattr(load_suite(profile, device="cpu", overrides={f"{role}.id": str(folder)}, offline=True), role)
+
+
+@pytest.mark.parametrize("role", FOLDERS)
+@pytest.mark.parametrize("unknown", [False, True])
+def test_code_in_a_checkpoint_neither_runs_nor_asks(
+    profile: Path, tmp_path: Path, role: str, unknown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What transformers knows is loaded without the code; what it does not know is refused."""
+    folder = copied(profile, tmp_path, role)
+    (folder / "evil.py").write_text(code(tmp_path / "has-run"))
+    for name in FILES:
+        if (folder / name).exists():
+            options = json.loads((folder / name).read_text())
+            options["auto_map"] = dict.fromkeys(AUTOS, "evil.Thing") | {"AutoTokenizer": ["evil.Thing", "evil.Thing"]}
+            if unknown and name == "config.json":
+                options["model_type"] = "evil"
+            (folder / name).write_text(json.dumps(options))
+    asked: list[object] = []
+    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "y")
+    if unknown and role in ("vlm", "detector"):  # the others name their class of model themselves
+        with pytest.raises(WeightsError, match=role):
+            load(profile, role, folder)
+    else:
+        load(profile, role, folder)
+    assert not asked
+    assert not list(tmp_path.rglob("has-run"))
