@@ -81,15 +81,15 @@ class Source:
             raise WeightsError(self._failed(what, error)) from error
 
     def model(self, cls: Any, *, what: str = "weights", **options: Any) -> Any:
-        """A model of ``cls`` in evaluation mode on the device; refuses a checkpoint that does not fill every tensor.
+        """A model of ``cls`` in evaluation mode on the device; refuses a checkpoint with missing or surplus tensors.
 
-        transformers and diffusers only log missing tensors and leave them random, which would give wrong masks
-        without any error.
+        transformers and diffusers only log them. A missing tensor would stay random; a surplus one tells that the
+        checkpoint was made for another architecture. Both would give wrong masks without any error.
         """
         options = {"output_loading_info": True, "dtype": self.dtype, **options}
         placed = "device_map" in options
         loaded, info = self.read(cls.from_pretrained, what, **options)
-        self._refuse_incomplete(info)
+        self._refuse_mismatch(info)
         model = loaded if placed else loaded.to(self.device)
         return model.eval()
 
@@ -98,18 +98,20 @@ class Source:
         key = "dtype" if cls.__module__.startswith("transformers") else "torch_dtype"
         options = {key: self.dtype, "subfolder": subfolder, "use_safetensors": True, "output_loading_info": True}
         loaded, info = self.read(cls.from_pretrained, f"weights of {subfolder}", **options)
-        self._refuse_incomplete(info)
+        self._refuse_mismatch(info)
         return loaded.to(self.device).eval()
 
-    def _refuse_incomplete(self, info: Any) -> None:
-        missing = sorted(info["missing_keys"])
-        wrong = sorted(str(entry[0]) for entry in info.get("mismatched_keys", ()))
-        if missing or wrong:
-            named = ", ".join((missing + wrong)[:3])
-            raise WeightsError(
-                f"the weights of the role '{self.role}' ({self.location}) leave {len(missing) + len(wrong)} tensors "
-                f"unset (e.g. {named}): get a complete checkpoint or set {self.role}.id to another one"
-            )
+    def _refuse_mismatch(self, info: Any) -> None:
+        unset = sorted(info["missing_keys"]) + sorted(str(entry[0]) for entry in info.get("mismatched_keys", ()))
+        surplus = sorted(info["unexpected_keys"])
+        if not unset and not surplus:
+            return
+        named = ", ".join((unset or surplus)[:3])
+        fault = f"leave {len(unset)} tensors unset" if unset else f"hold {len(surplus)} tensors that its model lacks"
+        raise WeightsError(
+            f"the weights of the role '{self.role}' ({self.location}) {fault} (e.g. {named}): get a complete "
+            f"checkpoint of this architecture or set {self.role}.id to another one"
+        )
 
     def _failed(self, what: str, error: Exception) -> str:
         cause = _first_line(error)

@@ -1,4 +1,4 @@
-"""What a checkpoint folder may not do: bring code along."""
+"""What a checkpoint folder may not do: bring code along, or hold tensors of another model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from int_model.models.suite import load_suite
 from int_model.models.weights import WeightsError
+from tests.unit.int_model.models.tiny_diffusion import save_stable_diffusion
 
 FOLDERS = {"vlm": "vlm", "detector": "owl", "segmenter": "sam", "text_image": "clip"}
 FILES = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
@@ -61,3 +63,25 @@ def test_code_in_a_checkpoint_neither_runs_nor_asks(
         load(profile, role, folder)
     assert not asked
     assert not list(tmp_path.rglob("has-run"))
+
+
+@pytest.mark.parametrize("role", FOLDERS)
+def test_a_tensor_that_the_model_does_not_have_is_named(profile: Path, tmp_path: Path, role: str) -> None:
+    folder = copied(profile, tmp_path, role)
+    weights = load_file(folder / "model.safetensors")
+    name = sorted(weights)[0]
+    save_file({**weights, "hq_token.weight": weights[name].clone()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=rf"'{role}'.*1 tensors that its model lacks .*hq_token\.weight.*{role}\.id"):
+        load(profile, role, folder)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_tensor_that_a_part_of_a_pipeline_does_not_have_is_named(
+    load_diffusers: Any, tmp_path: Path, part: str
+) -> None:
+    save_stable_diffusion(tmp_path)
+    (file,) = (tmp_path / part).glob("*.safetensors")
+    weights = load_file(file)
+    save_file({**weights, "more.weight": next(iter(weights.values())).clone()}, file, {"format": "pt"})
+    with pytest.raises(WeightsError, match=r"more\.weight.*inpainter\.id"):
+        load_diffusers(tmp_path)
