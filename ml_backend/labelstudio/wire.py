@@ -83,8 +83,8 @@ class PredictIn(_In):
 
     @property
     def is_interactive(self) -> bool:
-        """Whether an annotator waits for the answer."""
-        return self.context is not None
+        """Whether an annotator waits for the answer; an empty context says nothing of one."""
+        return bool(self.context)
 
     @property
     def typed_prompt(self) -> str:

@@ -131,7 +131,7 @@ def test_what_cannot_be_answered_is_a_valid_empty_answer_with_a_reason(running: 
     for prompts, data, reason in cases:
         assert ask(running, *prompts, data=data) == nothing
         assert reason in running.problems()
-    for context in ({}, {"result": []}, {"result": None}, {"result": 5}, {"event": "track"}, {"event": [1]}):
+    for context in ({"result": []}, {"result": None}, {"result": 5}, {"event": "track"}, {"event": [1]}):
         assert running.predict(GOOD, config=CONFIG, context=context) == [nothing]
     models.segmenter.broken = True
     assert ask(running, ON) == nothing

@@ -181,7 +181,9 @@ def test_odd_tasks_fail_alone(shared: Backend, task: Any) -> None:
     assert last["result"]
 
 
-@pytest.mark.parametrize("more", [{}, {"params": None}, {"params": {}}, {"params": []}, {"project": None}])
+@pytest.mark.parametrize(
+    "more", [{}, {"params": None}, {"params": {}}, {"params": {"context": {}}}, {"params": []}, {"project": None}]
+)
 def test_missing_fields_do_not_matter(shared: Backend, more: dict[str, Any]) -> None:
     answer = shared.client.post("/predict", json={"tasks": [recorded()], "label_config": POLYGONS} | more)
     assert answer.json()["results"][0]["result"]

@@ -149,6 +149,13 @@ def test_a_good_task_is_annotated_and_a_broken_one_is_an_empty_list(module: Modu
     assert response.model_version.startswith("int-fake-int-")
 
 
+def test_a_request_without_context_is_no_click(module: ModuleType) -> None:
+    model = module.IntBackend(project_id="1", label_config=POLYGONS)
+    for context in (None, {}):  # upstream passes {} where the request has none
+        (found,) = model.predict([{"id": 1, "data": GOOD}], context=context).model_dump()["predictions"]
+        assert found["result"], context
+
+
 def test_the_positional_call_of_the_webhook_works(module: ModuleType) -> None:
     data = {"project": {"id": 1, "label_config": POLYGONS.replace("Animal", "Frog")}}
     model = module.IntBackend("1", label_config=POLYGONS)
