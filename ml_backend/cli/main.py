@@ -292,7 +292,7 @@ def doctor(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Look for what keeps predictions from arriving, and name the cure. Exit status 1 if there is a problem."""
+    """Look for what keeps predictions from arriving, and name the remedy. Exit status 1 if there is a problem."""
     with plain_errors(debug=debug):
         from ml_backend.doctor.command import run
 

@@ -1,1 +1,1 @@
-"""``int-backend doctor``: what stands between Label Studio, the images, the models and us, and the cure of each."""
+"""``int-backend doctor``: what stands between Label Studio, the images, the models and us, and the remedy of each."""

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterable
 
 from ml_backend.cli.serve import load_settings
-from ml_backend.doctor.examination import Surroundings, examine
-from ml_backend.doctor.findings import Finding, Level, has_problem, problem, report
+from ml_backend.doctor.diagnosis import Diagnosis, Level, has_problem, problem, report
+from ml_backend.doctor.examination import Environment, examine
 
 _MARKS = {Level.OK: "ok     ", Level.WARNING: "warning", Level.PROBLEM: "PROBLEM"}
 
@@ -19,14 +19,14 @@ def run(
     fix: bool,
     as_json: bool,
     tell: Callable[[str], None],
-    around: Surroundings | None = None,
+    environment: Environment | None = None,
 ) -> int:
     """Examine, tell, and return the exit status: 1 if there is any problem, else 0."""
-    found: list[Finding] = []
-    for finding in _examined(url, project_id, fix, around):
-        found.append(finding)
+    found: list[Diagnosis] = []
+    for diagnosis in _examined(url, project_id, fix, environment):
+        found.append(diagnosis)
         if not as_json:
-            for line in lines(finding):
+            for line in lines(diagnosis):
                 tell(line)
     if as_json:
         tell(json.dumps(report(found), indent=2))
@@ -35,25 +35,27 @@ def run(
     return 1 if has_problem(found) else 0
 
 
-def _examined(url: str | None, project_id: int | None, fix: bool, around: Surroundings | None) -> Iterable[Finding]:
+def _examined(
+    url: str | None, project_id: int | None, fix: bool, environment: Environment | None
+) -> Iterable[Diagnosis]:
     try:
         settings = load_settings({"label_studio_url": url})
     except ValueError as error:
         return [problem("settings", f"The settings cannot be used: {error}.", "correct it; docs/settings.md lists all")]
-    return examine(settings, project_id=project_id, fix=fix, around=around)
+    return examine(settings, project_id=project_id, fix=fix, environment=environment)
 
 
-def lines(finding: Finding) -> list[str]:
-    """A finding for people: its sentence, and its cure below."""
-    head = f"{_MARKS[finding.level]}  {finding.check:<15}  {finding.text}"
-    return [head] if not finding.cure else [head, f"{'':26}cure: {finding.cure}"]
+def lines(diagnosis: Diagnosis) -> list[str]:
+    """A diagnosis for people: its sentence, and its remedy below."""
+    head = f"{_MARKS[diagnosis.level]}  {diagnosis.check:<15}  {diagnosis.text}"
+    return [head] if not diagnosis.remedy else [head, f"{'':26}remedy: {diagnosis.remedy}"]
 
 
-def summary(findings: Iterable[Finding]) -> str:
+def summary(diagnoses: Iterable[Diagnosis]) -> str:
     """The last line."""
-    listed = list(findings)
-    problems = sum(finding.level is Level.PROBLEM for finding in listed)
-    warnings = sum(finding.level is Level.WARNING for finding in listed)
+    listed = list(diagnoses)
+    problems = sum(diagnosis.level is Level.PROBLEM for diagnosis in listed)
+    warnings = sum(diagnosis.level is Level.WARNING for diagnosis in listed)
     if not problems and not warnings:
         return "all is well"
     return f"{problems} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}"

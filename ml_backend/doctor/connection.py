@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ml_backend.doctor.findings import Finding, ok, problem, warning
+from ml_backend.doctor.diagnosis import Diagnosis, ok, problem, warning
 from ml_backend.fetching.addresses import is_public
 from ml_backend.labelstudio.connections import our_connection
 from ml_backend.settings import Settings
@@ -29,14 +29,14 @@ class Connected:
     """The project's connection to us.
 
     Attributes:
-        findings: what was found.
+        diagnoses: what was found.
         title: of the connection, or "".
         version: the model version that Label Studio last got from it, or "".
         extra_params: of the connection.
         interactive: whether clicks are sent to it.
     """
 
-    findings: tuple[Finding, ...]
+    diagnoses: tuple[Diagnosis, ...]
     title: str = ""
     version: str = ""
     extra_params: Any = None
@@ -58,8 +58,8 @@ def examine_connection(
     """
     listed = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
     if not listed:
-        cure = f"{_CONNECT}; start Label Studio with {_FLAG} if that is a private address" if guarded else _CONNECT
-        return Connected((problem(CONNECTION, "The project has no connection to an ML backend.", cure),))
+        remedy = f"{_CONNECT}; start Label Studio with {_FLAG} if that is a private address" if guarded else _CONNECT
+        return Connected((problem(CONNECTION, "The project has no connection to an ML backend.", remedy),))
     ours = our_connection(listed, settings.port)
     if ours is None:
         titles = ", ".join(repr(_text(row, "title")) for row in listed)
@@ -79,15 +79,15 @@ def examine_connection(
     )
 
 
-def _state(row: Mapping[str, Any], settings: Settings, *, running: bool) -> list[Finding]:
+def _state(row: Mapping[str, Any], settings: Settings, *, running: bool) -> list[Diagnosis]:
     url, state = _text(row, "url"), row.get("state")
     wants_login = settings.basic_auth_user is not None
     if wants_login and row.get("auth_method") != "BASIC_AUTH":
         text = "The backend asks for a name and password, and the connection has none."
-        cure = (
+        remedy = (
             "edit the connection under Settings > Model: Basic authentication with BASIC_AUTH_USER and BASIC_AUTH_PASS"
         )
-        return [problem(CONNECTION, text, cure)]
+        return [problem(CONNECTION, text, remedy)]
     if wants_login and row.get("basic_auth_user") != settings.basic_auth_user:
         text = "The connection logs in under another name than BASIC_AUTH_USER."
         return [problem(CONNECTION, text, "enter BASIC_AUTH_USER and BASIC_AUTH_PASS under Settings > Model")]
@@ -97,36 +97,36 @@ def _state(row: Mapping[str, Any], settings: Settings, *, running: bool) -> list
         return [problem(CONNECTION, text, "look into the backend's log, and at its /status page")]
     if state == "DI":
         start = "" if running else "start the backend (int-backend serve); "
-        cure = f"{start}check that {url}/health opens on the machine where Label Studio runs; {_LOOPBACK}"
-        return [problem(CONNECTION, f"Label Studio cannot reach {url}.", cure)]
+        remedy = f"{start}check that {url}/health opens on the machine where Label Studio runs; {_LOOPBACK}"
+        return [problem(CONNECTION, f"Label Studio cannot reach {url}.", remedy)]
     version = _text(row, "model_version")
     return [ok(CONNECTION, f"Label Studio reaches {url}{f' and got the model version {version}' if version else ''}.")]
 
 
 def _address(
     row: Mapping[str, Any], webhooks: Any, settings: Settings, *, guarded: bool, look_up: LookUp
-) -> list[Finding]:
+) -> list[Diagnosis]:
     url = _text(row, "url")
     private = _is_private(url, look_up)
     if row.get("state") == "DI" and private and guarded:
         text = f"{url} is a private address; since 1.23.1 Label Studio refuses those (403 reserved network address)."
-        cure = f"start Label Studio with {_FLAG}; a public address with Basic auth does without"
-        return [warning(ADDRESS, text, cure)]
+        remedy = f"start Label Studio with {_FLAG}; a public address with Basic auth does without"
+        return [warning(ADDRESS, text, remedy)]
     if row.get("state") == "DI" or not isinstance(webhooks, list):
         return []
     wanted = f"{url.rstrip('/')}/webhook"
     hook = next((h for h in webhooks if isinstance(h, Mapping) and _text(h, "url").rstrip("/") == wanted), None)
     if hook is None:
         text = f"The connection has no webhook {wanted}; it was refused if only ML_BLOCK_LOCAL_IP=false was given."
-        cure = f"start Label Studio with {_FLAG}, then delete the connection and make it again"
-        return [warning(ADDRESS, text, cure)]
+        remedy = f"start Label Studio with {_FLAG}, then delete the connection and make it again"
+        return [warning(ADDRESS, text, remedy)]
     if hook.get("is_active") is False:
         return [warning(ADDRESS, "The connection's webhook is switched off.", "switch it on under Settings > Webhooks")]
     headers = hook.get("headers")
     if settings.webhook_secret is not None and not _has_secret(headers):
         text = "INT_WEBHOOK_SECRET is set, but the webhook does not send it."
-        cure = "add the header X-Webhook-Secret to the webhook under Settings > Webhooks"
-        return [warning(ADDRESS, text, cure)]
+        remedy = "add the header X-Webhook-Secret to the webhook under Settings > Webhooks"
+        return [warning(ADDRESS, text, remedy)]
     kind = "private" if private else "public"
     return [ok(ADDRESS, f"Label Studio may call the {kind} address {url}, and has its webhook.")]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from int_model.models.profile import Profile, ProfileError, read_profile
 from ml_backend.context import label_studio_client
-from ml_backend.doctor import own
-from ml_backend.doctor.connection import Connected, LookUp, examine_connection
-from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
+from ml_backend.doctor import local
+from ml_backend.doctor.connection import CONNECTION, Connected, LookUp, examine_connection
+from ml_backend.doctor.diagnosis import Diagnosis, of_error, ok, problem, warning
 from ml_backend.doctor.project import apply, examine_clicks, examine_config, examine_predictions
+from ml_backend.doctor.redis import examine_redis
 from ml_backend.doctor.sample import examine_sample
 from ml_backend.doctor.server import Server, examine_server, examine_token, not_configured
-from ml_backend.doctor.tickets import examine_tickets
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.serving.model_loading import identify
 from ml_backend.settings import Settings
@@ -26,16 +26,16 @@ _TIMEOUT = 30.0  # Label Studio asks every connected backend before it lists the
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """What the doctor looks at besides Label Studio; tests put their own in."""
 
-    probe: own.Probe
+    probe: local.Probe
     look_up: LookUp
 
     @classmethod
-    def real(cls) -> Surroundings:
+    def real(cls) -> Environment:
         """This machine."""
-        return cls(own.probe_in_subprocess, look_up)
+        return cls(local.probe_in_subprocess, look_up)
 
 
 def look_up(host: str) -> Sequence[str]:
@@ -48,22 +48,22 @@ def look_up(host: str) -> Sequence[str]:
 
 
 def examine(
-    settings: Settings, *, project_id: int | None = None, fix: bool = False, around: Surroundings | None = None
-) -> Iterator[Finding]:
-    """Look at everything, and yield each finding as soon as it is known.
+    settings: Settings, *, project_id: int | None = None, fix: bool = False, environment: Environment | None = None
+) -> Iterator[Diagnosis]:
+    """Look at everything, and yield each diagnosis as soon as it is known.
 
     Args:
         settings: those that the service would run with.
         project_id: the project to look at; None takes the only one there is.
         fix: whether the project's toggles may be changed.
-        around: this machine, if None.
+        environment: this machine, if None.
     """
-    place = around or Surroundings.real()
-    yield from own.examine_settings(settings)
-    yield from own.examine_database(settings)
-    service, running = own.examine_service(settings)
+    place = environment or Environment.real()
+    yield from local.examine_settings(settings)
+    yield from local.examine_database(settings)
+    service, running = local.examine_service(settings)
     yield service
-    yield from examine_tickets(settings)
+    yield from examine_redis(settings)
     yield from _models(settings, place.probe)
     bare = label_studio_client(settings, retries=0, timeout=_QUICK, with_token=False)
     client = label_studio_client(settings, retries=0, timeout=_TIMEOUT)
@@ -72,21 +72,21 @@ def examine(
         return
     with bare, client:
         server = examine_server(bare)
-        yield from server.findings
+        yield from server.diagnoses
         if server.answers:
             yield from _label_studio(client, settings, project_id, server, fix=fix, running=running, place=place)
 
 
-def _models(settings: Settings, probe: own.Probe) -> Iterator[Finding]:
+def _models(settings: Settings, probe: local.Probe) -> Iterator[Diagnosis]:
     try:
         profile: Profile = read_profile(settings.profile, settings.profile_overrides or None)
         identify(settings)
     except (ProfileError, ValueError) as error:
-        text, cure = split_cure(str(error), "correct INT_PROFILE, INT_PROFILE_OVERRIDES, INT_STRATEGY or INT_CONFIG")
-        yield problem(PROFILE, f"The models cannot be chosen: {text}.", cure)
+        remedy = "correct INT_PROFILE, INT_PROFILE_OVERRIDES, INT_STRATEGY or INT_CONFIG"
+        yield of_error(PROFILE, error, remedy, before="The models cannot be chosen: ")
         return
-    yield from own.examine_weights(profile)
-    yield own.examine_memory(profile, settings.device, probe)
+    yield from local.examine_weights(profile)
+    yield local.examine_memory(profile, settings.device, probe)
 
 
 def _label_studio(
@@ -97,19 +97,19 @@ def _label_studio(
     *,
     fix: bool,
     running: bool,
-    place: Surroundings,
-) -> Iterator[Finding]:
+    place: Environment,
+) -> Iterator[Diagnosis]:
     token = examine_token(client, settings)
     yield from token
-    if any(finding.level == "problem" for finding in token):
+    if any(diagnosis.level == "problem" for diagnosis in token):
         return
-    chosen, finding = _choose(client, project_id)
-    yield finding
+    chosen, diagnosis = _choose(client, project_id)
+    yield diagnosis
     if chosen is not None:
         yield from _project(client, settings, chosen, server, fix=fix, running=running, place=place)
 
 
-def _choose(client: LabelStudioClient, project_id: int | None) -> tuple[Mapping[str, Any] | None, Finding]:
+def _choose(client: LabelStudioClient, project_id: int | None) -> tuple[Mapping[str, Any] | None, Diagnosis]:
     """The project to look at, and what is said about it."""
     try:
         if project_id is not None:
@@ -120,8 +120,7 @@ def _choose(client: LabelStudioClient, project_id: int | None) -> tuple[Mapping[
             return found, ok(PROJECT, f"Project {project_id} is '{found.get('title', '')}'.")
         listed = client.json("GET", "/api/projects", params={"page_size": 10})
     except LabelStudioError as error:
-        text, cure = split_cure(str(error), "check the project's id")
-        return None, problem(PROJECT, f"{text}.", cure)
+        return None, of_error(PROJECT, error, "check the project's id")
     results = listed.get("results") if isinstance(listed, Mapping) else None
     rows = [row for row in results if _is_project(row)] if isinstance(results, list) else []
     if len(rows) == 1:
@@ -144,18 +143,18 @@ def _project(
     *,
     fix: bool,
     running: bool,
-    place: Surroundings,
-) -> Iterator[Finding]:
+    place: Environment,
+) -> Iterator[Diagnosis]:
     number = int(project["id"])
     connected = _connection(client, settings, number, server, running=running, place=place)
-    yield from connected.findings
-    findings, config = examine_config(str(project.get("label_config") or ""), connected.extra_params, settings)
-    yield from findings
-    findings, change = examine_predictions(project, connected.title, connected.version)
+    yield from connected.diagnoses
+    diagnoses, config = examine_config(str(project.get("label_config") or ""), connected.extra_params, settings)
+    yield from diagnoses
+    diagnoses, change = examine_predictions(project, connected.title, connected.version)
     if fix and change:
         yield apply(client, number, change)
     else:
-        yield from findings
+        yield from diagnoses
     if config is not None:
         clicks = examine_clicks(str(project.get("label_config")), interactive=connected.interactive)
         if clicks is not None and connected.title:
@@ -164,13 +163,12 @@ def _project(
 
 
 def _connection(
-    client: LabelStudioClient, settings: Settings, number: int, server: Server, *, running: bool, place: Surroundings
+    client: LabelStudioClient, settings: Settings, number: int, server: Server, *, running: bool, place: Environment
 ) -> Connected:
     try:
         rows = client.json("GET", "/api/ml", params={"project": number})
     except LabelStudioError as error:
-        text, cure = split_cure(str(error), "check that the token's user may see the project's settings")
-        return Connected((problem("connection", f"{text}.", cure),))
+        return Connected((of_error(CONNECTION, error, "check that the token's user may see the project's settings"),))
     try:
         webhooks = client.json("GET", "/api/webhooks/", params={"project": number})
     except LabelStudioError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from defusedxml.ElementTree import fromstring
 
-from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
+from ml_backend.doctor.diagnosis import Diagnosis, of_error, ok, problem, split_remedy, warning
 from ml_backend.labelstudio.attributes import unknown_attributes
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.connections import PRELABEL_SETTING, prelabel_obstacles
@@ -20,20 +20,20 @@ CONFIG, PREDICTIONS, SAMPLING, CLICKS = "labeling config", "predictions", "sampl
 _SHOWN = 3
 
 
-def examine_config(text: str, extra_params: Any, settings: Settings) -> tuple[list[Finding], LabelingConfig | None]:
+def examine_config(text: str, extra_params: Any, settings: Settings) -> tuple[list[Diagnosis], LabelingConfig | None]:
     """The labeling config and the connection's extra params; the config is None where it cannot work."""
     try:
         config = parse_label_config(text)
     except ConfigError as error:
-        message, cure = split_cure(str(error), "")
-        if not cure:
-            message, _, cure = str(error).partition(" Needed: ")
-        return [problem(CONFIG, _sentence(message), cure or "correct it in Settings > Labeling Interface")], None
+        message, remedy = split_remedy(str(error), "")
+        if not remedy:
+            message, _, remedy = str(error).partition(" Needed: ")
+        return [problem(CONFIG, _sentence(message), remedy or "correct it in Settings > Labeling Interface")], None
     params = parse_extra_params(extra_params)
-    found: list[Finding] = []
+    found: list[Diagnosis] = []
     if params.warning:
-        cure = "correct the extra params of the connection (Settings > Model): plain text, or JSON"
-        found.append(warning(CONFIG, _sentence(params.warning), cure))
+        remedy = "correct the extra params of the connection (Settings > Model): plain text, or JSON"
+        found.append(warning(CONFIG, _sentence(params.warning), remedy))
     found += [_skipped(text) for text in config.warnings]
     for control in config.controls:
         for text_ in options_for(control, params.options, settings.output).warnings:
@@ -49,7 +49,7 @@ def examine_config(text: str, extra_params: Any, settings: Settings) -> tuple[li
     return found, config
 
 
-def examine_predictions(project: Mapping[str, Any], title: str, version: str) -> tuple[list[Finding], dict[str, Any]]:
+def examine_predictions(project: Mapping[str, Any], title: str, version: str) -> tuple[list[Diagnosis], dict[str, Any]]:
     """Whether the project shows our predictions; also what to ``PATCH`` so that it does ({} if nothing).
 
     Args:
@@ -73,12 +73,12 @@ def examine_predictions(project: Mapping[str, Any], title: str, version: str) ->
             "Uncertainty sampling looks for predictions of the chosen version; with a connection's title it is random."
         )
         wanted = repr(version) if version else "a version int-..."
-        cure = f"choose {wanted} under {PRELABEL_SETTING} once predictions exist"
-        found.append(warning(SAMPLING, text, cure))
+        remedy = f"choose {wanted} under {PRELABEL_SETTING} once predictions exist"
+        found.append(warning(SAMPLING, text, remedy))
     return found, {name: value for obstacle in obstacles for name, value in obstacle.change.items()}
 
 
-def examine_clicks(config: str, *, interactive: bool) -> Finding | None:
+def examine_clicks(config: str, *, interactive: bool) -> Diagnosis | None:
     """Whether the config's smart tools have somebody to ask; None where it has none. The config must parse."""
     tools = [e.tag for e in fromstring(config, forbid_dtd=True).iter() if str(e.get("smart", "")).lower() == "true"]
     if not tools:
@@ -90,13 +90,13 @@ def examine_clicks(config: str, *, interactive: bool) -> Finding | None:
     return warning(CLICKS, text, "switch on 'Use for interactive preannotations' in the connection (Settings > Model)")
 
 
-def apply(client: LabelStudioClient, project_id: int, change: dict[str, Any]) -> Finding:
+def apply(client: LabelStudioClient, project_id: int, change: dict[str, Any]) -> Diagnosis:
     """``PATCH`` the project; says what was changed, or why it was not."""
     try:
         client.request("PATCH", f"/api/projects/{int(project_id)}", body=change)
     except LabelStudioError as error:
-        text, cure = split_cure(str(error), f"change it under {PRELABEL_SETTING}")
-        return problem(PREDICTIONS, f"The project could not be changed: {text}.", cure)
+        remedy = f"change it under {PRELABEL_SETTING}"
+        return of_error(PREDICTIONS, error, remedy, before="The project could not be changed: ")
     said = " and ".join(f"{name} = {value!r}" for name, value in change.items())
     return ok(PREDICTIONS, f"Changed in the project: {said}.")
 
@@ -105,16 +105,16 @@ def _targets(config: LabelingConfig) -> list[Any]:
     return [target for image in config.images for target in config.targets(image)]
 
 
-def _prompts(config: LabelingConfig, params: ConnectionParams, settings: Settings) -> tuple[list[str], list[Finding]]:
+def _prompts(config: LabelingConfig, params: ConnectionParams, settings: Settings) -> tuple[list[str], list[Diagnosis]]:
     """The prompts of a task without fields of its own, and labels that have none."""
     said: list[str] = []
-    broken: list[Finding] = []
+    broken: list[Diagnosis] = []
     for target in _targets(config):
         try:
             text, source = prompt_of(target, params, settings.prompt, {})
         except PromptError as error:
-            message, _, cure = str(error).partition(": ")
-            broken.append(problem(CONFIG, _sentence(message), cure))
+            message, _, remedy = str(error).partition(": ")
+            broken.append(problem(CONFIG, _sentence(message), remedy))
             continue
         said.append(f"{text!r} (from the {source})")
     unique = list(dict.fromkeys(said))
@@ -122,7 +122,7 @@ def _prompts(config: LabelingConfig, params: ConnectionParams, settings: Setting
     return unique[:_SHOWN] + more, list(dict.fromkeys(broken))
 
 
-def _skipped(text: str) -> Finding:
+def _skipped(text: str) -> Diagnosis:
     return warning(CONFIG, _sentence(f"{text}; it is left out"), "correct it in Settings > Labeling Interface")
 
 

@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 from int_model.io.errors import ImageError
 from int_model.io.images import decode_image
 from ml_backend.context import image_fetcher
-from ml_backend.doctor.findings import Finding, ok, problem, split_cure
+from ml_backend.doctor.diagnosis import Diagnosis, of_error, ok, problem, split_remedy
 from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig
 from ml_backend.settings import Settings
 
 IMAGE = "sample image"
-_CURES = {
+_REMEDIES = {
     "upload": "check LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY",
     "local file": "give Label Studio LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and a local storage of that folder, "
     "or mount the folder here and name it in INT_LOCAL_ROOTS",
@@ -27,14 +27,13 @@ _CURES = {
 }
 
 
-def examine_sample(client: LabelStudioClient, project_id: int, config: LabelingConfig, settings: Settings) -> Finding:
+def examine_sample(client: LabelStudioClient, project_id: int, config: LabelingConfig, settings: Settings) -> Diagnosis:
     """Take the first task of the project, find its image's address, fetch it, decode it."""
     query = {"project": project_id, "page": 1, "page_size": 1, "fields": "all"}
     try:
         answer = client.json("GET", "/api/tasks", params=query)
     except LabelStudioError as error:
-        text, cure = split_cure(str(error), "check the token's access to the project")
-        return problem(IMAGE, f"Step 1, asking for a task: {text}.", cure)
+        return of_error(IMAGE, error, "check the token's access to the project", before="Step 1, asking for a task: ")
     tasks = answer.get("tasks") if isinstance(answer, Mapping) else answer
     if not isinstance(tasks, list) or not tasks or not isinstance(tasks[0], Mapping):
         return problem(IMAGE, "The project has no tasks.", "import images into the project")
@@ -44,21 +43,21 @@ def examine_sample(client: LabelStudioClient, project_id: int, config: LabelingC
     try:
         address = image.addresses(data if isinstance(data, Mapping) else {})[0]
     except ConfigError as error:
-        text, cure = split_cure(str(error), "import tasks with that field")
-        return problem(IMAGE, f"Step 2, the image's address in task {task_id}: {text}.", cure)
+        before = f"Step 2, the image's address in task {task_id}: "
+        return of_error(IMAGE, error, "import tasks with that field", before=before)
     kind = kind_of(address, client.origin.path)
     try:
         content = asyncio.run(_fetch(settings, client, address, task_id))
     except (FetchError, LabelStudioError) as error:
-        text, cure = split_cure(str(error), _CURES[kind])
-        return problem(IMAGE, f"Step 3, fetching the image of task {task_id} ({kind}): {text.rstrip('.')}.", cure)
+        before = f"Step 3, fetching the image of task {task_id} ({kind}): "
+        return of_error(IMAGE, error, _REMEDIES[kind], before=before)
     try:
         pixels = decode_image(content, max_pixels=settings.max_image_pixels)
     except ImageError as error:
-        text, cure = split_cure(str(error), "replace the file by a JPEG, PNG, WebP, TIFF or BMP, or skip the task")
+        text, remedy = split_remedy(str(error), "replace the file by a JPEG, PNG, WebP, TIFF or BMP, or skip the task")
         if "limit is" in text:
-            cure = "make the image smaller, or raise INT_MAX_IMAGE_PIXELS"
-        return problem(IMAGE, f"Step 4, decoding the image of task {task_id}: {text.rstrip('.')}.", cure)
+            remedy = "make the image smaller, or raise INT_MAX_IMAGE_PIXELS"
+        return problem(IMAGE, f"Step 4, decoding the image of task {task_id}: {text.rstrip('.')}.", remedy)
     height, width = pixels.shape[:2]
     return ok(IMAGE, f"The image of task {task_id} ({kind}) was fetched and decoded: {width} x {height} pixels.")
 

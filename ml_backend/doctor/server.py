@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ml_backend.doctor.findings import Finding, ok, problem, split_cure, warning
+from ml_backend.doctor.diagnosis import Diagnosis, of_error, ok, problem, warning
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError, jwt_claims
 from ml_backend.settings import Settings
 
@@ -21,9 +21,9 @@ _GUARDED_SINCE = (1, 23, 1)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What answers at the address: its findings, whether it is a Label Studio, and its version ("" if unknown)."""
+    """What answers at the address: its diagnoses, whether it is a Label Studio, and its version ("" if unknown)."""
 
-    findings: tuple[Finding, ...]
+    diagnoses: tuple[Diagnosis, ...]
     answers: bool
     version: str = ""
 
@@ -34,8 +34,8 @@ class Server:
         return numbers is None or tuple(int(part or 0) for part in numbers.groups()) >= _GUARDED_SINCE
 
 
-def not_configured() -> Finding:
-    """The finding where no address is set."""
+def not_configured() -> Diagnosis:
+    """The diagnosis where no address is set."""
     return problem(
         SERVER,
         "No address of Label Studio is set, so images that it keeps cannot be fetched.",
@@ -61,7 +61,7 @@ def examine_server(client: LabelStudioClient) -> Server:
     return Server((ok(SERVER, f"Label Studio {version or 'of an unknown version'} answers at {base}."),), True, version)
 
 
-def examine_token(client: LabelStudioClient, settings: Settings) -> tuple[Finding, ...]:
+def examine_token(client: LabelStudioClient, settings: Settings) -> tuple[Diagnosis, ...]:
     """The kind of the token, and whether Label Studio takes it."""
     kind = client.tokens.kind
     if kind == "none":
@@ -79,8 +79,8 @@ def examine_token(client: LabelStudioClient, settings: Settings) -> tuple[Findin
             form = "a personal one has three parts with dots, a legacy one 40 hexadecimal digits"
             text = f"LABEL_STUDIO_API_KEY is refused (401) and looks like {looks}: {form}."
             return (problem(TOKEN, text, f"copy it whole, or {_MAKE_TOKEN}"),)
-        text, cure = split_cure(str(error), _MAKE_TOKEN)
-        return (problem(TOKEN, f"LABEL_STUDIO_API_KEY is {name}, and it does not work: {text}.", cure),)
+        before = f"LABEL_STUDIO_API_KEY is {name}, and it does not work: "
+        return (of_error(TOKEN, error, _MAKE_TOKEN, before=before),)
     if kind == "access":
         text = "LABEL_STUDIO_API_KEY is a short-lived access token, which stops working within minutes."
         return (warning(TOKEN, text, _MAKE_TOKEN),)
@@ -102,7 +102,7 @@ def _version(response: Any) -> str | None:
     return "" if any("label-studio" in str(key) for key in answer) else None
 
 
-def _unreachable(base: str, error: LabelStudioError) -> Finding:
+def _unreachable(base: str, error: LabelStudioError) -> Diagnosis:
     message = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in message:
         text = f"The certificate of {base} is not signed by an authority that is trusted here."
@@ -112,5 +112,4 @@ def _unreachable(base: str, error: LabelStudioError) -> Finding:
         return problem(SERVER, text, _CHECK_URL)
     if error.status:
         return problem(SERVER, f"{base} answers {error.status}.", _CHECK_URL)
-    text, cure = split_cure(message, _CHECK_URL)
-    return problem(SERVER, f"{text}.", cure)
+    return of_error(SERVER, error, _CHECK_URL)

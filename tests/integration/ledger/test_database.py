@@ -15,8 +15,8 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import func, inspect, select, text
 
-from ml_backend.doctor import own
-from ml_backend.doctor.findings import Level
+from ml_backend.doctor import local
+from ml_backend.doctor.diagnosis import Level
 from ml_backend.settings import Settings
 from ml_backend.storage.database import Database, StoreError
 from ml_backend.storage.migrations import config
@@ -125,16 +125,19 @@ def test_an_address_shows_without_its_password(postgres: Server) -> None:
 
 def test_the_doctor_asks_the_database_and_leaves_its_tables_alone(postgres: Server) -> None:
     address = postgres.new_database()
-    assert own.examine_database(Settings(database_url=None)) == []
-    (finding,) = own.examine_database(Settings(database_url=SecretStr(address)))
-    assert (finding.level, finding.check) == (Level.OK, "database")
+    assert local.examine_database(Settings(database_url=None)) == []
+    (diagnosis,) = local.examine_database(Settings(database_url=SecretStr(address)))
+    assert (diagnosis.level, diagnosis.check) == (Level.OK, "database")
     database = Database(address, migrated=False)
     with database.read() as connection:
         assert inspect(connection).get_table_names() == []
     database.close()
-    (finding,) = own.examine_database(Settings(database_url=SecretStr("postgresql://u:hunter2@127.0.0.1:1/db")))
-    assert (finding.level, finding.cure) == (Level.PROBLEM, "check DATABASE_URL and that the PostgreSQL server runs")
-    assert "hunter2" not in finding.text
+    (diagnosis,) = local.examine_database(Settings(database_url=SecretStr("postgresql://u:hunter2@127.0.0.1:1/db")))
+    assert (diagnosis.level, diagnosis.remedy) == (
+        Level.PROBLEM,
+        "check DATABASE_URL and that the PostgreSQL server runs",
+    )
+    assert "hunter2" not in diagnosis.text
 
 
 def test_a_server_that_was_restarted_is_connected_again(postgres: Server) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ml_backend.doctor.examination import Surroundings, examine
-from ml_backend.doctor.findings import Finding
+from ml_backend.doctor.diagnosis import Diagnosis
+from ml_backend.doctor.examination import Environment, examine
 from ml_backend.settings import Settings
 from tests.integration.ml_backend.fetching import PAT
 from tests.support.harness import POLYGONS, LabelStudioStub, encoded, picture
@@ -100,7 +100,7 @@ class World(LabelStudioStub):
             return self.send(handler, 200, b"{}")
         return super().answer(handler, method, body)
 
-    def look(self, *, project_id: int | None = None, fix: bool = False) -> list[Finding]:
+    def look(self, *, project_id: int | None = None, fix: bool = False) -> list[Diagnosis]:
         self.publish()
         given: dict[str, Any] = {
             "label_studio_url": self.url,
@@ -110,15 +110,15 @@ class World(LabelStudioStub):
             "profile": str(self.folder / "tiny.toml"),
             **self.settings,
         }
-        return list(examine(Settings(**given), project_id=project_id, fix=fix, around=self.around()))
+        return list(examine(Settings(**given), project_id=project_id, fix=fix, environment=self.environment()))
 
-    def around(self) -> Surroundings:
+    def environment(self) -> Environment:
         def probe() -> Mapping[str, Any]:
             if self.probe_fails:
                 raise RuntimeError(self.probe_fails)
             return {"cuda": self.cards, "mps": False, "ram_gb": self.ram_gb}
 
-        return Surroundings(probe, lambda host: self.names.get(host, []))
+        return Environment(probe, lambda host: self.names.get(host, []))
 
 
 def write_profile(folder: Path, memory_gb: float = 1.0) -> None:

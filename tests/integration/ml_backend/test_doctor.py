@@ -1,4 +1,4 @@
-"""`int-backend doctor` against a stub of Label Studio over a real socket: broken situations, findings, cures."""
+"""`int-backend doctor` against a stub of Label Studio over a real socket: broken situations, diagnoses, remedies."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from ml_backend.cli.main import app
 from ml_backend.demo.processes import free_port
-from ml_backend.doctor import own
+from ml_backend.doctor import local
 from ml_backend.doctor.command import run
-from ml_backend.doctor.findings import Finding, Level, ok, problem, warning
+from ml_backend.doctor.diagnosis import Diagnosis, Level, ok, problem, warning
 from tests.integration.ml_backend.doctoring import GPU, VERSION, World, running, write_profile
 from tests.integration.ml_backend.fetching import PAT
 from tests.support.harness import POLYGONS, backend, fake_jwt
@@ -30,8 +30,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield well
 
 
-def sick(findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.level is not Level.OK]
+def sick(diagnoses: list[Diagnosis]) -> list[Diagnosis]:
+    return [diagnosis for diagnosis in diagnoses if diagnosis.level is not Level.OK]
 
 
 def row(**changes: Any) -> Break:
@@ -224,14 +224,14 @@ SITUATIONS: dict[str, tuple[Break, str, Level, str, str]] = {
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_each_broken_situation_has_its_finding_and_its_cure(
+def test_each_broken_situation_has_its_diagnosis_and_its_remedy(
     name: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    change, check, level, text, cure = SITUATIONS[name]
+    change, check, level, text, remedy = SITUATIONS[name]
     change(world)
     found = world.look()
-    fitting = [f for f in found if f.check == check and f.level is level and text in f.text and cure in f.cure]
+    fitting = [f for f in found if f.check == check and f.level is level and text in f.text and remedy in f.remedy]
     assert len(fitting) == 1, sick(found)
 
 
@@ -240,7 +240,7 @@ def test_a_healthy_project_gets_no_complaint(world: World) -> None:
         world.settings["port"] = own_backend.client.base_url.port
         found = world.look()
     assert sick(found) == []
-    said = {finding.check: finding.text for finding in found}
+    said = {diagnosis.check: diagnosis.text for diagnosis in found}
     assert set(said) == {
         "settings", "backend", "weights", "memory", "label studio", "token", "project", "connection", "address",
         "labeling config", "predictions", "sample image",
@@ -268,7 +268,7 @@ def test_models_that_cannot_be_loaded_are_told_with_their_reason(world: World) -
 def test_smart_tools_with_an_interactive_connection_are_well(world: World) -> None:
     world.project["label_config"] = POLYGONS.replace('name="label"', 'smart="true" name="label"')
     world.row["is_interactive"] = True
-    assert {finding.check: finding.level for finding in world.look()}["clicks"] is Level.OK
+    assert {diagnosis.check: diagnosis.level for diagnosis in world.look()}["clicks"] is Level.OK
 
 
 @pytest.mark.parametrize(("password", "level"), [("right", Level.OK), ("wrong", W)])
@@ -276,9 +276,9 @@ def test_the_doctor_logs_in_to_the_backend(world: World, password: str, level: L
     with backend(world.folder / "data", basic_auth_user="u", basic_auth_pass="right") as own_backend:
         port = own_backend.client.base_url.port
         world.settings.update(port=port, basic_auth_user="u", basic_auth_pass=password)
-        (finding,) = [f for f in world.look() if f.check == "backend"]
-    assert finding.level is level
-    assert "right" not in finding.text + finding.cure
+        (diagnosis,) = [f for f in world.look() if f.check == "backend"]
+    assert diagnosis.level is level
+    assert "right" not in diagnosis.text + diagnosis.remedy
 
 
 def test_fix_changes_only_what_is_wrong(world: World) -> None:
@@ -298,7 +298,7 @@ def test_nothing_is_changed_without_fix_or_without_need(world: World) -> None:
 
 def test_a_version_of_ours_is_left_chosen(world: World) -> None:
     world.project["model_version"] = VERSION
-    assert "predictions" not in {finding.check for finding in sick(world.look(fix=True))}
+    assert "predictions" not in {diagnosis.check for diagnosis in sick(world.look(fix=True))}
     assert world.patches == []
 
 
@@ -306,39 +306,39 @@ def test_an_older_label_studio_is_not_told_about_reserved_addresses(world: World
     world.release = {"release": "1.22.0"}
     world.row["state"] = "DI"
     found = sick(world.look())
-    assert "address" not in {finding.check for finding in found}
-    assert any(finding.check == "connection" for finding in found)
+    assert "address" not in {diagnosis.check for diagnosis in found}
+    assert any(diagnosis.check == "connection" for diagnosis in found)
 
 
 def test_a_public_address_is_not_told_about_reserved_addresses(world: World) -> None:
     world.names["gpu.example.com"] = ["8.8.8.8"]
     world.row.update(state="DI", url="http://gpu.example.com:9090")
-    assert "address" not in {finding.check for finding in sick(world.look())}
+    assert "address" not in {diagnosis.check for diagnosis in sick(world.look())}
 
 
 def test_under_a_sub_path(tmp_path: Path) -> None:
     with running(World(folder=tmp_path, prefix="/label-studio")) as world:
         world.tasks[0]["data"]["image"] = "/label-studio/data/upload/1/red.png"
-        assert {finding.check for finding in sick(world.look())} == {"backend"}
+        assert {diagnosis.check for diagnosis in sick(world.look())} == {"backend"}
 
 
-def test_the_token_is_in_no_finding(world: World) -> None:
+def test_the_token_is_in_no_diagnosis(world: World) -> None:
     world.refresh = "another"
-    assert PAT not in json.dumps([finding.as_json() for finding in world.look()])
+    assert PAT not in json.dumps([diagnosis.as_json() for diagnosis in world.look()])
 
 
 def test_without_a_connection_that_is_the_projects_only_problem_there(world: World) -> None:
     world.rows.clear()
-    problems = [finding.check for finding in world.look(project_id=1) if finding.level is P]
+    problems = [diagnosis.check for diagnosis in world.look(project_id=1) if diagnosis.level is P]
     assert problems == ["connection"]
 
 
 def test_offline_and_missing_weights_are_a_problem(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     world.settings["profile_overrides"] = {"vlm.id": "nobody/no-such-model"}
-    (finding,) = [f for f in sick(world.look()) if f.check == "weights"]
-    assert finding.level is P
-    assert "HF_HUB_OFFLINE" in finding.text
+    (diagnosis,) = [f for f in sick(world.look()) if f.check == "weights"]
+    assert diagnosis.level is P
+    assert "HF_HUB_OFFLINE" in diagnosis.text
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -362,12 +362,12 @@ def test_the_status_says_whether_there_is_a_problem(
         world.rows.clear()
     _environment(world, monkeypatch)
     told: list[str] = []
-    around = world.around()
-    got = run(url=world.url, project_id=None, fix=False, as_json=False, tell=told.append, around=around)
+    environment = world.environment()
+    got = run(url=world.url, project_id=None, fix=False, as_json=False, tell=told.append, environment=environment)
     assert got == status
     assert told[-1] == f"{1 - connected} problem{'s' if connected else ''}, 1 warning"
     assert any(line.startswith("PROBLEM  connection") for line in told) is not connected
-    assert any(line.strip().startswith("cure: ") for line in told)
+    assert any(line.strip().startswith("remedy: ") for line in told)
 
 
 def test_the_command_line_prints_json_alone_and_asks_the_real_machine(
@@ -382,17 +382,17 @@ def test_the_command_line_prints_json_alone_and_asks_the_real_machine(
     assert [f["level"] for f in answer["findings"] if f["check"] == "memory"] != ["problem"]
 
 
-def test_settings_that_make_no_sense_are_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_make_no_sense_are_a_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INT_PORT", "many")
     told: list[str] = []
     assert run(url=None, project_id=None, fix=False, as_json=True, tell=told.append) == 1
-    (finding,) = json.loads(told[0])["findings"]
-    assert "INT_PORT" in finding["text"]
+    (diagnosis,) = json.loads(told[0])["findings"]
+    assert "INT_PORT" in diagnosis["text"]
 
 
-def test_a_finding_that_is_not_well_names_a_cure() -> None:
-    with pytest.raises(ValueError, match="no cure"):
-        Finding("token", Level.WARNING, "bad")
+def test_a_diagnosis_that_is_not_well_names_a_remedy() -> None:
+    with pytest.raises(ValueError, match="no remedy"):
+        Diagnosis("token", Level.WARNING, "bad")
     assert {ok("a", "b").level, warning("a", "b", "c").level, problem("a", "b", "c").level} == set(Level)
 
 
@@ -402,4 +402,4 @@ def test_the_doctor_imports_no_torch() -> None:
 
     code = "import sys, ml_backend.doctor.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert own.probe_in_subprocess.__module__ == "ml_backend.doctor.own"
+    assert local.probe_in_subprocess.__module__ == "ml_backend.doctor.local"

@@ -1,4 +1,4 @@
-"""A database of Redis that is Label Studio's: the worker, the service and the doctor say so, and how to cure it."""
+"""A database of Redis that is Label Studio's: the worker, the service and the doctor say so, and what to do."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ml_backend.doctor.findings import Level
-from ml_backend.doctor.tickets import examine_tickets
+from ml_backend.doctor.diagnosis import Level
+from ml_backend.doctor.redis import examine_redis
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.settings import Settings
 from tests.support.redis_server import RedisServer, redis_server
@@ -53,34 +53,34 @@ def settings(server: RedisServer) -> Settings:
 
 
 def test_the_doctor_names_it(shared: RedisServer) -> None:
-    (finding,) = examine_tickets(settings(shared))
-    assert finding.level is Level.PROBLEM
-    assert "Label Studio keeps its own queues" in finding.text
-    assert "REDIS_URL=" in finding.cure
+    (diagnosis,) = examine_redis(settings(shared))
+    assert diagnosis.level is Level.PROBLEM
+    assert "Label Studio keeps its own queues" in diagnosis.text
+    assert "REDIS_URL=" in diagnosis.remedy
 
 
 def test_the_doctor_counts_workers(server: RedisServer) -> None:
-    (finding,) = examine_tickets(settings(server))
-    assert finding.level is Level.WARNING
-    assert "int-backend worker" in finding.cure
+    (diagnosis,) = examine_redis(settings(server))
+    assert diagnosis.level is Level.WARNING
+    assert "int-backend worker" in diagnosis.remedy
     queue = RedisQueue(server.url)
     queue.beat("host:1:a")
-    (finding,) = examine_tickets(settings(server))
-    assert finding.level is Level.OK
-    assert "1 worker for runs" in finding.text
+    (diagnosis,) = examine_redis(settings(server))
+    assert diagnosis.level is Level.OK
+    assert "1 worker for runs" in diagnosis.text
     queue.leave("host:1:a")
     queue.close()
 
 
 def test_the_doctor_without_redis_or_with_a_wrong_address(tmp_path: Path) -> None:
-    assert examine_tickets(Settings()) == []
-    (finding,) = examine_tickets(Settings(redis_url="redis:6379"))
-    assert finding.level is Level.PROBLEM
+    assert examine_redis(Settings()) == []
+    (diagnosis,) = examine_redis(Settings(redis_url="redis:6379"))
+    assert diagnosis.level is Level.PROBLEM
     with redis_server(tmp_path / "gone") as gone:
         pass
-    (finding,) = examine_tickets(settings(gone))
-    assert finding.level is Level.PROBLEM
-    assert "check REDIS_URL" in finding.cure
+    (diagnosis,) = examine_redis(settings(gone))
+    assert diagnosis.level is Level.PROBLEM
+    assert "check REDIS_URL" in diagnosis.remedy
 
 
 def test_a_worker_needs_redis_and_label_studio(server: RedisServer, tmp_path: Path) -> None:

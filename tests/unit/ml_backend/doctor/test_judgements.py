@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from int_model.models.memory import accelerators
 from ml_backend.doctor.command import lines, summary
 from ml_backend.doctor.connection import examine_connection
-from ml_backend.doctor.findings import Level, has_problem, ok, problem, report, split_cure, warning
+from ml_backend.doctor.diagnosis import Level, has_problem, ok, problem, report, split_remedy, warning
 from ml_backend.doctor.project import examine_config, examine_predictions
 from ml_backend.doctor.sample import kind_of
 from ml_backend.doctor.server import Server
@@ -39,7 +39,7 @@ SETTINGS = Settings()
 @given(rows=st.lists(ROW | JSON, max_size=3) | JSON, webhooks=JSON | st.lists(JSON, max_size=2), running=st.booleans())
 def test_any_answer_about_connections_is_judged(rows: Any, webhooks: Any, running: bool) -> None:
     judged = examine_connection(rows, webhooks, SETTINGS, running=running, guarded=True, look_up=lambda host: [])
-    assert judged.findings
+    assert judged.diagnoses
     assert isinstance(judged.title, str)
     assert isinstance(judged.version, str)
 
@@ -60,7 +60,7 @@ def test_what_is_changed_makes_the_project_well(project: dict[str, Any], title: 
     assert found
     after, nothing = examine_predictions({**project, **change}, title, version)
     assert nothing == {}
-    assert {finding.level for finding in after if finding.check == "predictions"} == {Level.OK}
+    assert {diagnosis.level for diagnosis in after if diagnosis.check == "predictions"} == {Level.OK}
     assert bool(change) is any(f.level is not Level.OK for f in found if f.check == "predictions")
 
 
@@ -101,15 +101,15 @@ def test_which_versions_refuse_private_addresses(version: str, guards: bool) -> 
     assert Server((), True, version).guards_addresses is guards
 
 
-def test_the_cure_is_what_follows_the_semicolon() -> None:
-    assert split_cure("it is broken; mend it; now", "x") == ("it is broken", "mend it; now")
-    assert split_cure("it is broken", "mend it") == ("it is broken", "mend it")
+def test_the_remedy_is_what_follows_the_semicolon() -> None:
+    assert split_remedy("it is broken; mend it; now", "x") == ("it is broken", "mend it; now")
+    assert split_remedy("it is broken", "mend it") == ("it is broken", "mend it")
 
 
 def test_lines_and_summary() -> None:
     found = [ok("a", "Fine."), warning("b", "Hm.", "look"), problem("c", "No.", "do")]
     assert lines(found[0]) == ["ok       a                Fine."]
-    assert lines(found[2]) == ["PROBLEM  c                No.", "                          cure: do"]
+    assert lines(found[2]) == ["PROBLEM  c                No.", "                          remedy: do"]
     assert summary(found) == "1 problem, 1 warning"
     assert summary(found[:1]) == "all is well"
     assert report(found)["ok"] is False

@@ -16,7 +16,7 @@ from sqlalchemy import literal, select
 
 from int_model.models.identity import folder_of, is_bundled
 from int_model.models.profile import Profile, Weights
-from ml_backend.doctor.findings import Finding, Level, ok, problem, split_cure, warning
+from ml_backend.doctor.diagnosis import Diagnosis, Level, of_error, ok, problem, split_remedy, warning
 from ml_backend.settings import Settings
 from ml_backend.storage.database import Database, StoreError
 
@@ -30,7 +30,7 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHT_FILES = ("*.safetensors", "*.bin")
 
 
-def examine_settings(settings: Settings) -> list[Finding]:
+def examine_settings(settings: Settings) -> list[Diagnosis]:
     """What cannot be seen from one setting alone."""
     found = []
     folder = settings.data_dir
@@ -46,7 +46,7 @@ def examine_settings(settings: Settings) -> list[Finding]:
     return found
 
 
-def examine_database(settings: Settings) -> list[Finding]:
+def examine_database(settings: Settings) -> list[Diagnosis]:
     """Whether the database of ``DATABASE_URL`` answers; its tables are left alone. Nothing is said of SQLite's file."""
     address = settings.database_url.get_secret_value() if settings.database_url else ""
     if not address:
@@ -57,12 +57,11 @@ def examine_database(settings: Settings) -> list[Finding]:
             connection.execute(select(literal(1)))
         database.close()
     except StoreError as error:
-        said, cure = split_cure(str(error), "check DATABASE_URL")
-        return [problem(DATABASE, f"{said[:1].upper()}{said[1:]}.", cure)]
+        return [of_error(DATABASE, error, "check DATABASE_URL")]
     return [ok(DATABASE, f"The database answers: {database.where}.")]
 
 
-def examine_service(settings: Settings, *, timeout: float = 3.0) -> tuple[Finding, bool]:
+def examine_service(settings: Settings, *, timeout: float = 3.0) -> tuple[Diagnosis, bool]:
     """Whether the backend answers on this machine, and what its models are doing."""
     host = settings.host if settings.host not in ("0.0.0.0", "::", "") else "127.0.0.1"  # noqa: S104 only compared
     url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
@@ -86,11 +85,11 @@ def examine_service(settings: Settings, *, timeout: float = 3.0) -> tuple[Findin
     except (httpx.HTTPError, ValueError):
         text = f"The backend does not answer at {url}; this is fine if it runs on another machine."
         return warning(SERVICE, text, "start it with int-backend serve, or run the doctor where it runs"), False
-    text, cure = split_cure(" ".join(str(why).split())[:600], "see the findings on weights and memory")
-    return problem(SERVICE, f"The backend runs at {url}, but its models cannot be loaded: {text}", cure), True
+    text, remedy = split_remedy(" ".join(str(why).split())[:600], "see the diagnoses on weights and memory")
+    return problem(SERVICE, f"The backend runs at {url}, but its models cannot be loaded: {text}", remedy), True
 
 
-def examine_weights(profile: Profile) -> list[Finding]:
+def examine_weights(profile: Profile) -> list[Diagnosis]:
     """What the profile names and whether it is on the disk, role by role."""
     found = []
     for role in profile.roles:
@@ -100,7 +99,7 @@ def examine_weights(profile: Profile) -> list[Finding]:
     return found
 
 
-def examine_memory(profile: Profile, device: str, probe: Probe) -> Finding:
+def examine_memory(profile: Profile, device: str, probe: Probe) -> Diagnosis:
     """The accelerator's memory against the profile's ``memory_gb``."""
     needed = profile.meta.memory_gb
     try:
@@ -120,12 +119,12 @@ def examine_memory(profile: Profile, device: str, probe: Probe) -> Finding:
         card = cards[place]
         return _compare(profile, needed, f"{card['name']} has", float(card["total_gb"]), float(card["free_gb"]))
     memory = float(seen["ram_gb"])
-    finding = _compare(profile, needed, "this machine has", memory, memory)
+    diagnosis = _compare(profile, needed, "this machine has", memory, memory)
     alone = kind == "cpu" or (kind == "auto" and not seen["mps"])
-    if finding.level is Level.OK and alone and (needed or 0) >= _LARGE_GB:
+    if diagnosis.level is Level.OK and alone and (needed or 0) >= _LARGE_GB:
         text = f"The profile '{profile.name}' is for an accelerator, and none is in use: an image takes many minutes."
         return warning(MEMORY, text, "run on a machine with a GPU (INT_DEVICE=cuda), or choose a smaller profile")
-    return finding
+    return diagnosis
 
 
 def probe_in_subprocess() -> Mapping[str, Any]:
@@ -142,7 +141,7 @@ def probe_in_subprocess() -> Mapping[str, Any]:
     return seen
 
 
-def _compare(profile: Profile, needed: float | None, who: str, total: float, free: float) -> Finding:
+def _compare(profile: Profile, needed: float | None, who: str, total: float, free: float) -> Diagnosis:
     if needed is None:
         return ok(MEMORY, f"The profile '{profile.name}' does not say what it needs; {who} {total:.1f} GB.")
     if total < needed:
@@ -154,16 +153,16 @@ def _compare(profile: Profile, needed: float | None, who: str, total: float, fre
     return ok(MEMORY, f"The profile '{profile.name}' needs {needed:g} GB; {who} {total:.1f} GB.")
 
 
-def _weights(role: str, weights: Weights) -> Finding:
+def _weights(role: str, weights: Weights) -> Diagnosis:
     folder = folder_of(weights.id)
     if folder is not None:
         missing = _incomplete(folder)
         if missing is None:
             return ok(WEIGHTS, f"{role}: {weights.id} is on the disk.")
-        cure = f"put a folder written by save_pretrained there, or set {role}.id in INT_PROFILE_OVERRIDES"
+        remedy = f"put a folder written by save_pretrained there, or set {role}.id in INT_PROFILE_OVERRIDES"
         if is_bundled(weights.id):
-            cure = "reinstall the package: its bundled checkpoints are not complete"
-        return problem(WEIGHTS, f"{role}: {weights.id} {missing}.", cure)
+            remedy = "reinstall the package: its bundled checkpoints are not complete"
+        return problem(WEIGHTS, f"{role}: {weights.id} {missing}.", remedy)
     name = f"{weights.id}@{weights.revision[:8]}"
     snapshot = _snapshot(weights)
     missing = "is not on the disk" if snapshot is None else _incomplete(snapshot)
