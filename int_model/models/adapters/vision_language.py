@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProce
 from int_model.core.types import Floats, Image
 from int_model.models.adapters.contrastive import ContrastBranch
 from int_model.models.adapters.imaging import content_key, same_length
+from int_model.models.adapters.quantisation import check_quantised, quantisation
 from int_model.models.adapters.teacher_forcing import TeacherForcing
 from int_model.models.adapters.vlm_inputs import ImageFitting, InputBuilder, ProcessorInputs, ProjectedInputs
 from int_model.models.device import in_batches
@@ -262,28 +263,9 @@ def load(settings: VisionLanguageRole, source: Source) -> HFVisionLanguage:
     options: dict[str, Any] = {}
     if source.device.type == "cuda":
         options["device_map"] = {"": source.device}
-    if settings.quantize != "none":
-        options["quantization_config"] = _quantization(settings.quantize, source)
-    return HFVisionLanguage(source.model(AutoModelForImageTextToText, **options), processor, settings)
-
-
-def _quantization(kind: str, source: Source) -> Any:
-    from importlib.util import find_spec
-
-    from transformers import BitsAndBytesConfig
-
-    if find_spec("bitsandbytes") is None or source.device.type != "cuda":
-        raise WeightsError(
-            f"{source.role}.quantize = '{kind}' needs CUDA and the package bitsandbytes: install it or set "
-            f"{source.role}.quantize to none"
-        )
-    # The image side is small and suffers most; only the language model is quantised.
-    keep = ["lm_head", "vision_tower", "multi_modal_projector", "visual"]
-    if kind == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=keep)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=source.dtype,
-        llm_int8_skip_modules=keep,
-    )
+    if settings.quantize == "none":
+        return HFVisionLanguage(source.model(AutoModelForImageTextToText, **options), processor, settings)
+    options["quantization_config"] = quantisation(settings.quantize, source)
+    model = source.model(AutoModelForImageTextToText, **options)
+    check_quantised(model, source.role)
+    return HFVisionLanguage(model, processor, settings)
