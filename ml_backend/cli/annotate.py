@@ -19,7 +19,7 @@ from ml_backend.cli.watch import Bar, ConsoleLog, summary
 from ml_backend.context import AppContext
 from ml_backend.runs.ledger import LedgerError
 from ml_backend.runs.manager import Runs, RunsError, Started
-from ml_backend.runs.queues.base import RunQueue
+from ml_backend.runs.queues.base import NullQueue, RunQueue
 from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import Run, RunState, TaskState
@@ -44,16 +44,6 @@ class AnnotateOptions:
     set_model_version: bool = False
     dry_run: bool = False
     detach: bool = False
-
-
-class Nobody:
-    """A queue that tells no one: for looking only, and for runs that this process does itself."""
-
-    def wake(self, run_id: str) -> None:
-        """Tell nobody."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
 
 
 def run_annotate(settings: Settings, options: AnnotateOptions, *, tell: Console, bar: Console, debug: bool) -> int:
@@ -125,7 +115,7 @@ async def _main(
 ) -> int:
     _log_to(bar, debug=debug)
     address = settings.redis_url.get_secret_value() if settings.redis_url else ""
-    queue: RunQueue = RedisQueue(address) if address else Nobody()
+    queue: RunQueue = RedisQueue(address) if address else NullQueue()
     stop = asyncio.Event()
     context = AppContext.open(settings)
     try:

@@ -170,16 +170,16 @@ def _console() -> Any:
 
 @contextmanager
 def _ledger_only() -> Iterator[Runs]:
-    """Runs to look at and to cancel; no Label Studio, no models, and nobody is told."""
-    from ml_backend.cli.annotate import Nobody
+    """Runs to look at and to cancel; no Label Studio, no models, no queue."""
     from ml_backend.cli.serve import load_settings
     from ml_backend.runs.ledger import Ledger
     from ml_backend.runs.manager import Runs
+    from ml_backend.runs.queues.base import NullQueue
     from ml_backend.storage.database import Database
 
     database = Database.of(load_settings({}))
     try:
-        yield Runs(Ledger(database), None, Nobody(), _no_plan)
+        yield Runs(Ledger(database), None, NullQueue(), _no_plan)
     finally:
         database.close()
 

@@ -21,14 +21,15 @@ from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
 import httpcore
 import httpx
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
+from ml_backend.backoff import TRANSIENT_STATUSES, Backoff, retry_after
 from ml_backend.fetching.addresses import AddressPolicy, AddressRefusedError, GuardedBackend, Resolver, resolve
-from ml_backend.labelstudio.client import LabelStudioError, Origin, retry_after, unauthorised
+from ml_backend.labelstudio.client import LabelStudioError, Origin, unauthorised
 
 _CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure_blob", "azure-spi")
 _SCHEME = re.compile(r"data(?=:)|[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_RETRIED = frozenset({429, 500, 502, 503, 504})
 _MAX_REDIRECTS = 5
 _ATTEMPTS = 3
 _READ_TIMEOUT = 20.0
@@ -217,31 +218,30 @@ class ImageFetcher:
             raise FetchError(f"{path.name} cannot be read: {error.strerror or error}") from error
 
     async def _download(self, url: httpx.URL) -> bytes:
-        retried_token = False
-        for attempt in range(_ATTEMPTS):
-            try:
-                status, headers, body, final = await self._follow(url)
-            except AddressRefusedError as error:
-                raise FetchError(str(error)) from None
-            except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise FetchError(
-                        f"{_short(str(url))} cannot be reached ({type(error).__name__}: {error}); check the address "
-                        "from where the backend runs",
-                        transient=True,
-                    ) from error
-                await asyncio.sleep(0.3 * 2**attempt)
-                continue
-            if status < 300:
-                return body
-            ours = self._origin is not None and self._origin.owns(final)
-            if status == 401 and ours and not retried_token and self._credentials and self._credentials.forget():
-                retried_token = True
-                continue
-            if status not in _RETRIED or attempt == _ATTEMPTS - 1:
-                raise self._refused(status, final, ours=ours)
-            await asyncio.sleep(retry_after(headers.get("retry-after"), 0.3 * 2**attempt))
-        raise FetchError(f"{_short(str(url))} keeps refusing; try again later", transient=True)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_NotNowError),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=Backoff(0.3),
+            reraise=True,
+        )
+        return await retrying(self._attempt, url)
+
+    async def _attempt(self, url: httpx.URL, *, renew_token: bool = True) -> bytes:
+        try:
+            status, headers, body, final = await self._follow(url)
+        except AddressRefusedError as error:
+            raise FetchError(str(error)) from None
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+            raise _NotNowError(
+                f"{_short(str(url))} cannot be reached ({type(error).__name__}: {error}); check the address from where "
+                "the backend runs"
+            ) from error
+        if status < 300:
+            return body
+        ours = self._origin is not None and self._origin.owns(final)
+        if status == 401 and ours and renew_token and self._credentials and self._credentials.forget():
+            return await self._attempt(url, renew_token=False)
+        raise self._refused(status, final, headers, ours=ours)
 
     async def _follow(self, url: httpx.URL) -> tuple[int, Mapping[str, str], bytes, httpx.URL]:
         """Status, headers, body and final address after at most five redirects; every hop is checked like the first."""
@@ -288,7 +288,7 @@ class ImageFetcher:
     def _too_long(self, what: str) -> str:
         return f"{what} has more than {self._limits.max_bytes} bytes; make it smaller or raise INT_MAX_IMAGE_BYTES"
 
-    def _refused(self, status: int, url: httpx.URL, *, ours: bool) -> FetchError:
+    def _refused(self, status: int, url: httpx.URL, headers: Mapping[str, str], *, ours: bool) -> FetchError:
         where = _short(str(url))
         if status == 404:
             return _NotFoundError(f"{where} is not there (404); was the file deleted?")
@@ -298,12 +298,23 @@ class ImageFetcher:
             return FetchError(f"{where} may not be read ({status}); give the token's user access to it")
         if status == 500 and ours and "/data/upload/" in url.path:  # so answers 1.23.2 where a file has vanished
             cure = "was its file deleted? Then upload it again; else Label Studio's log says why"
-            return FetchError(f"{where}: Label Studio cannot read the upload (500); {cure}", transient=True)
-        return FetchError(f"{where} answered {status}; try it in a browser", transient=status in _RETRIED)
+            return _NotNowError(f"{where}: Label Studio cannot read the upload (500); {cure}")
+        text = f"{where} answered {status}; try it in a browser"
+        if status in TRANSIENT_STATUSES:
+            return _NotNowError(text, retry_after(headers.get("retry-after")))
+        return FetchError(text)
 
 
 class _NotFoundError(FetchError):
     pass
+
+
+class _NotNowError(FetchError):
+    """The next attempt may succeed, after as many seconds as the server asked for."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message, transient=True)
+        self.retry_after = retry_after
 
 
 def _parse(address: str) -> httpx.URL:

@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_attempt
+
+from ml_backend.backoff import TRANSIENT_STATUSES, Backoff, retry_after
 
 _log = logging.getLogger(__name__)
-_RETRIED = frozenset({429, 500, 502, 503, 504})
+_RETRIED = TRANSIENT_STATUSES | {0}
 _REFRESH_EARLY = 60.0
 _ACCESS_LIFETIME = 240.0
+_REFRESH = "/api/token/refresh/"
 
 
 class LabelStudioError(RuntimeError):
@@ -156,7 +160,9 @@ class LabelStudioClient:
         token: personal access token, legacy token, or "".
         ca_bundle: PEM file of the authorities to trust; None for the usual ones.
         retries: how often a request is repeated after 429, 5xx or no connection (not POST, except after 429).
-        sleep: waits between attempts.
+        sleep: waits between attempts; for tests.
+        clock: seconds since 1970; for tests.
+        backoff: makes the delays between the attempts of one request; for tests.
 
     Raises:
         ValueError: ``base_url`` is no address.
@@ -172,12 +178,14 @@ class LabelStudioClient:
         retries: int = 3,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
+        backoff: Callable[[], Backoff] = lambda: Backoff(0.5),
     ) -> None:
         self.origin = Origin.of(base_url)
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca_bundle)) if ca_bundle else True
         self._http = httpx.Client(verify=verify, timeout=timeout, trust_env=False, follow_redirects=False)
         self._retries = retries
         self._sleep = sleep
+        self._backoff = backoff
         self.tokens = Tokens(token, self._exchange, clock)
 
     def __enter__(self) -> LabelStudioClient:
@@ -198,14 +206,12 @@ class LabelStudioClient:
         Raises:
             LabelStudioError: no connection, or refused for good.
         """
-        response = self._authorised(method, path, params, body)
-        if response.status_code == 401 and self.tokens.forget():
-            response = self._authorised(method, path, params, body)
-        if response.status_code >= 400:
-            header = response.headers.get("retry-after")
-            wait = None if header is None else retry_after(header, 1.0)
-            raise LabelStudioError(self._refusal(method, path, response), response.status_code, retry_after=wait)
-        return response
+        try:
+            return self._retried(method, path, params, body)
+        except LabelStudioError as error:
+            if error.status != 401 or not self.tokens.forget():
+                raise
+        return self._retried(method, path, params, body)
 
     def json(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> Any:
         """As :meth:`request`, the answer's JSON. Raises ``LabelStudioError`` also where it is none."""
@@ -288,55 +294,65 @@ class LabelStudioClient:
         """Delete one prediction."""
         self.request("DELETE", f"/api/predictions/{int(prediction_id)}")
 
-    def _authorised(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any) -> httpx.Response:
-        return self._send(method, self.origin.resolve(path), self.tokens.headers(), params, body)
-
     def _exchange(self, refresh: str) -> str:
-        response = self._send("POST", self.origin.resolve("/api/token/refresh/"), {}, None, {"refresh": refresh})
-        if response.status_code in (400, 401, 403):
-            raise LabelStudioError(
-                "Label Studio refused the personal access token: it was revoked or has expired; make a new one under "
-                "Account & Settings > Personal Access Token and set LABEL_STUDIO_API_KEY",
-                response.status_code,
-            )
         try:
-            access = response.json()["access"]
+            access = self._retried("POST", _REFRESH, None, {"refresh": refresh}).json()["access"]
+        except LabelStudioError as error:
+            if error.status in (400, 401, 403):
+                raise LabelStudioError(
+                    "Label Studio refused the personal access token: it was revoked or has expired; make a new one "
+                    "under Account & Settings > Personal Access Token and set LABEL_STUDIO_API_KEY",
+                    error.status,
+                ) from None
+            if error.status == 0:
+                raise
+            status, access = error.status, None
         except (ValueError, KeyError, TypeError):
-            access = None
-        if response.status_code >= 400 or not isinstance(access, str):
+            status, access = 200, None
+        if not isinstance(access, str):
             raise LabelStudioError(
-                f"{self.origin.base}/api/token/refresh/ answered {response.status_code} without a token; is "
-                "LABEL_STUDIO_URL the address of Label Studio?",
-                response.status_code,
+                f"{self.origin.base}{_REFRESH} answered {status} without a token; is LABEL_STUDIO_URL the address of "
+                "Label Studio?",
+                status,
             )
         return access
 
-    def _send(
-        self, method: str, url: str, headers: Mapping[str, str], params: Mapping[str, Any] | None, body: Any
+    def _retried(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any) -> httpx.Response:
+        repeatable = method in ("GET", "HEAD", "PUT", "DELETE") or path == _REFRESH
+
+        def again(error: BaseException) -> bool:
+            if not isinstance(error, LabelStudioError):
+                return False
+            may_be_done = error.status != 429 and not error.unsent
+            return error.status in _RETRIED and (repeatable or not may_be_done)
+
+        retrying = Retrying(
+            retry=retry_if_exception(again),
+            stop=stop_after_attempt(self._retries + 1),
+            wait=self._backoff(),
+            sleep=self._sleep,
+            before_sleep=before_sleep_log(_log, logging.INFO),
+            reraise=True,
+        )
+        headers = {} if path == _REFRESH else self.tokens.headers()
+        return retrying(self._attempt, method, path, headers, params, body)
+
+    def _attempt(
+        self, method: str, path: str, headers: Mapping[str, str], params: Mapping[str, Any] | None, body: Any
     ) -> httpx.Response:
-        repeatable = method in ("GET", "HEAD", "PUT", "DELETE") or url.endswith("/api/token/refresh/")
-        for attempt in range(self._retries + 1):
-            last = attempt == self._retries
-            try:
-                response = self._http.request(method, url, headers=dict(headers), params=params, json=body)
-            except httpx.RequestError as error:
-                unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-                if last or not (repeatable or unsent):
-                    raise LabelStudioError(
-                        f"Label Studio at {self.origin.base} cannot be reached ({type(error).__name__}: "
-                        f"{error}); check LABEL_STUDIO_URL from where the backend runs (in a container, localhost is "
-                        "that container)",
-                        unsent=unsent,
-                    ) from error
-                wait = 0.5 * 2**attempt
-            else:
-                again = response.status_code == 429 or (repeatable and response.status_code in _RETRIED)
-                if last or not again:
-                    return response
-                wait = retry_after(response.headers.get("retry-after"), 0.5 * 2**attempt)
-                _log.info("Label Studio answered %s; trying again in %.1f s", response.status_code, wait)
-            self._sleep(wait)
-        raise AssertionError("the loop returns or raises")
+        url = self.origin.resolve(path)
+        try:
+            response = self._http.request(method, url, headers=dict(headers), params=params, json=body)
+        except httpx.RequestError as error:
+            raise LabelStudioError(
+                f"Label Studio at {self.origin.base} cannot be reached ({type(error).__name__}: {error}); check "
+                "LABEL_STUDIO_URL from where the backend runs (in a container, localhost is that container)",
+                unsent=isinstance(error, httpx.ConnectError | httpx.ConnectTimeout),
+            ) from error
+        if response.status_code >= 400:
+            asked = retry_after(response.headers.get("retry-after"))
+            raise LabelStudioError(self._refusal(method, path, response), response.status_code, retry_after=asked)
+        return response
 
     def _refusal(self, method: str, path: str, response: httpx.Response) -> str:
         where = f"{method} {self.origin.base}{path}"
@@ -364,12 +380,3 @@ def unauthorised(kind: str) -> str:
             "API Tokens Settings"
         )
     return "Label Studio refused the token (401); make a new personal access token and set LABEL_STUDIO_API_KEY"
-
-
-def retry_after(header: str | None, default: float) -> float:
-    """Seconds to wait: the ``Retry-After`` header if it is a number, else the default; at most 30."""
-    try:
-        wanted = float(header) if header is not None else default
-    except ValueError:
-        wanted = default
-    return min(max(wanted, 0.0), 30.0) if wanted == wanted else default

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ml_backend.backoff import Backoff
 from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.wire import TaskIn
-from ml_backend.runs.patience import WorkEndedError
+from ml_backend.runs.calls import WorkEndedError
 from ml_backend.serving.engine import BusyError, EngineError
 from ml_backend.serving.plan import Plan
 from ml_backend.serving.service import Answer, Service
@@ -50,11 +51,12 @@ class PatientService:
             WorkEndedError: the run is over, or the process is told to stop.
         """
         tries = 0
+        busy, fetching = Backoff(1.0, 8.0), Backoff(1.0, 4.0)
         while not self.stopping():
             try:
                 return await self.service.annotate(task, plan)
             except BusyError:
-                await self.sleep(1.0)
+                await self.sleep(busy.delay())
             except EngineError:
                 await self._models_gone()
                 raise
@@ -66,7 +68,8 @@ class PatientService:
                 await self.until_there()
                 if time.monotonic() - began > _AWAY:
                     tries = 0  # Label Studio was away: that was no try
-                await self.sleep(float(tries))
+                    fetching.reset()
+                await self.sleep(fetching.delay())
         raise WorkEndedError
 
     async def _models_gone(self) -> None:

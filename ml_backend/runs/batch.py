@@ -18,11 +18,10 @@ from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.label_config import ConfigError
 from ml_backend.labelstudio.task_prompt import PromptError
 from ml_backend.runs.annotating import PatientService, RunStopError
+from ml_backend.runs.calls import LabelStudioCalls, LedgerCalls, WorkEndedError
 from ml_backend.runs.ledger import Ledger, LedgerError
 from ml_backend.runs.listing import Existing, TaskView, existing, look_at
-from ml_backend.runs.patience import Patience, WorkEndedError
 from ml_backend.runs.push import Finished, Pusher
-from ml_backend.runs.records import Records
 from ml_backend.runs.triage import pushed_before, triage
 from ml_backend.runs.types import Lease, Run, RunSpec, RunState, TaskResult, TaskState
 from ml_backend.serving.engine import EngineError
@@ -44,17 +43,17 @@ class _Job:
     spec: RunSpec
     plan: Plan | None
     why: str  # why there is no plan: this worker must leave the run alone
-    patience: Patience
+    calls: LabelStudioCalls
     pusher: Pusher
     checked: float = -1e9
 
 
 @dataclass(slots=True, eq=False)
-class _Ticket:
-    """One lease at work: which tasks are settled in the ledger, how many are still being annotated."""
+class _Batch:
+    """One lease at work: which tasks the ledger has results of, how many are still being annotated."""
 
     lease: Lease
-    settled: set[int] = field(default_factory=set)
+    acked: set[int] = field(default_factory=set)
     pushing: set[int] = field(default_factory=set)
     annotating: int = 0
 
@@ -101,8 +100,8 @@ class BatchWorker:
         self._stopping = asyncio.Event()
         self._at_work = 0
         self._last_end = 0.0
-        self._calls = ThreadPoolExecutor(4, thread_name_prefix="runs-http")
-        self._records = Records()
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="runs-http")
+        self._ledger_calls = LedgerCalls()
 
     # --- for queues
 
@@ -116,7 +115,7 @@ class BatchWorker:
             return False
         self._at_work += 1
         try:
-            run = await self._records.call(self._ledger.get, run_id)
+            run = await self._ledger_calls.call(self._ledger.get, run_id)
             if run.state is not RunState.ACTIVE:
                 return False
             job = await self._job(run)
@@ -126,7 +125,7 @@ class BatchWorker:
                 return False
             try:
                 await self._check(job)
-                lease = await self._records.call(self._ledger.lease, run_id, self.owner, self._size)
+                lease = await self._ledger_calls.call(self._ledger.lease, run_id, self.owner, self._size)
                 if lease is None:
                     return False
                 async with self._beating(lease):
@@ -160,8 +159,8 @@ class BatchWorker:
             await asyncio.sleep(0.02)
         for job in self._jobs.values():
             await job.pusher.close()
-        self._calls.shutdown(wait=False, cancel_futures=True)
-        await self._records.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._ledger_calls.close()
 
     # --- a run
 
@@ -170,11 +169,11 @@ class BatchWorker:
         if known is not None:
             return known
         plan, why = await asyncio.to_thread(self._plan_for, run.spec)
-        if run.id in self._jobs:  # the other ticket was quicker
+        if run.id in self._jobs:  # another ticket was quicker
             return self._jobs[run.id]
         if plan is None:
             _log.warning("run %s is left to others: %s", run.id, why)
-        patience = Patience(self._calls, lambda: self._over(run.id), self._sleep)
+        calls = LabelStudioCalls(self._threads, lambda: self._over(run.id), self._sleep)
         spec = run.spec
 
         async def still_right() -> None:
@@ -183,14 +182,14 @@ class BatchWorker:
 
         pusher = Pusher(
             self._client,
-            patience,
+            calls,
             spec.project,
             spec.model_version,
-            fence=lambda lease: self._records.call(self._ledger.renew, lease),
-            settle=self._settle,
+            renew=lambda lease: self._ledger_calls.call(self._ledger.renew, lease),
+            ack=self._ack,
             still_right=still_right,
         )
-        job = _Job(spec, plan, why, patience, pusher)
+        job = _Job(spec, plan, why, calls, pusher)
         while len(self._jobs) >= _KNOWN_RUNS:
             await self._jobs.pop(next(iter(self._jobs))).pusher.close()
         self._jobs[run.id] = job
@@ -212,7 +211,7 @@ class BatchWorker:
         """Raises ``RunStopError`` if the labeling config is no longer the run's."""
         if time.monotonic() - job.checked < self._check_every:
             return
-        project = await job.patience.call(self._client.project, job.spec.project)
+        project = await job.calls.call(self._client.project, job.spec.project)
         if config_hash(str(project.get("label_config") or "")) != job.spec.config_hash:
             raise RunStopError(
                 "the project's labeling config was changed during the run; start a new run, which takes what is missing"
@@ -222,12 +221,12 @@ class BatchWorker:
     async def _over(self, run_id: str) -> bool:
         if self._stopping.is_set():
             return True
-        return (await self._records.call(self._ledger.get, run_id)).state is not RunState.ACTIVE
+        return (await self._ledger_calls.call(self._ledger.get, run_id)).state is not RunState.ACTIVE
 
     async def _stop_run(self, run_id: str, why: str) -> None:
         _log.warning("run %s stops: %s", run_id, why)
         try:
-            await self._records.call(self._ledger.stop, run_id, why)
+            await self._ledger_calls.call(self._ledger.stop, run_id, why)
         except LedgerError as error:
             _log.info("%s", error)  # somebody else has ended it meanwhile
 
@@ -235,35 +234,35 @@ class BatchWorker:
         """Whoever finishes the last task lets the project show the run's version, if that was asked for."""
         if not job.spec.set_model_version:
             return
-        if (await self._records.call(self._ledger.get, run_id)).state is RunState.FINISHED:
+        if (await self._ledger_calls.call(self._ledger.get, run_id)).state is RunState.FINISHED:
             change = {"model_version": job.spec.model_version}
             try:
-                await job.patience.call(self._client.update_project, job.spec.project, change)
+                await job.calls.call(self._client.update_project, job.spec.project, change)
             except LabelStudioError as error:
                 _log.warning("the project's model version could not be set: %s", error)
 
     # --- a lease
 
     async def _work_on(self, job: _Job, plan: Plan, lease: Lease) -> None:
-        ticket = _Ticket(lease)
+        batch = _Batch(lease)
         tasks: dict[int, asyncio.Task[None]] = {}
         stop = asyncio.create_task(self._stopping.wait())
         try:
-            for view in await self._wanted(job, ticket):
-                ticket.annotating += 1
-                tasks[view.task.id or 0] = asyncio.create_task(self._one(job, plan, ticket, view))
-            await self._all_or_stop(job, ticket, tasks, stop)
+            for view in await self._wanted(job, batch):
+                batch.annotating += 1
+                tasks[view.task.id or 0] = asyncio.create_task(self._one(job, plan, batch, view))
+            await self._all_or_stop(job, batch, tasks, stop)
         finally:
             stop.cancel()
             for work in tasks.values():
                 work.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
-            left = frozenset(lease.tasks) - ticket.settled
+            left = frozenset(lease.tasks) - batch.acked
             if left:
                 await self._give_back(lease, left)
 
     async def _all_or_stop(
-        self, job: _Job, ticket: _Ticket, tasks: dict[int, asyncio.Task[None]], stop: asyncio.Task[Any]
+        self, job: _Job, batch: _Batch, tasks: dict[int, asyncio.Task[None]], stop: asyncio.Task[Any]
     ) -> None:
         """Wait for all tasks, the first that says the run cannot go on, its cancellation, or the process's end."""
         pending = set(tasks.values())
@@ -276,29 +275,29 @@ class BatchWorker:
                 work.result()
             if time.monotonic() - looked >= _LOOK:
                 looked = time.monotonic()
-                if await self._over(ticket.lease.run):
+                if await self._over(batch.lease.run):
                     break
         if pending:
             for task, work in tasks.items():
-                if task not in ticket.pushing:
+                if task not in batch.pushing:
                     work.cancel()
-            job.pusher.hurry()
+            job.pusher.flush()
             await asyncio.wait(pending, timeout=_GRACE)
 
-    async def _wanted(self, job: _Job, ticket: _Ticket) -> list[TaskView]:
-        """Look at the lease's tasks just before the work; what needs none is settled at once."""
-        spec, lease = job.spec, ticket.lease
-        views = await job.patience.call(look_at, self._client, spec.project, lease.tasks, spec.model_version)
+    async def _wanted(self, job: _Job, batch: _Batch) -> list[TaskView]:
+        """Look at the lease's tasks just before the work; what needs none gets its result at once."""
+        spec, lease = job.spec, batch.lease
+        views = await job.calls.call(look_at, self._client, spec.project, lease.tasks, spec.model_version)
         there: dict[int, list[Existing]] = {}
         if again := pushed_before(lease, views):
-            there = await job.patience.call(existing, self._client, spec.project, again, spec.model_version)
+            there = await job.calls.call(existing, self._client, spec.project, again, spec.model_version)
         wanted, results = triage(spec, lease, views, there)
         if results:
-            await self._settle(lease, results)
-            ticket.settled |= {result.task for result in results}
+            await self._ack(lease, results)
+            batch.acked |= {result.task for result in results}
         return wanted
 
-    async def _one(self, job: _Job, plan: Plan, ticket: _Ticket, view: TaskView) -> None:
+    async def _one(self, job: _Job, plan: Plan, batch: _Batch, view: TaskView) -> None:
         task, started = view.task.id or 0, time.monotonic()
         try:
             try:
@@ -316,25 +315,25 @@ class BatchWorker:
             except Exception as error:  # noqa: BLE001 - one task must not end a run of thousands
                 answer, reason = None, f"unexpected {type(error).__name__}; the log says more"
         finally:
-            ticket.annotating -= 1
+            batch.annotating -= 1
         seconds = self._seconds(started)
         if answer is None:
-            await self._settle(ticket.lease, [TaskResult(task, TaskState.FAILED, reason=reason, seconds=seconds)])
+            await self._ack(batch.lease, [TaskResult(task, TaskState.FAILED, reason=reason, seconds=seconds)])
         else:
             prediction = answer.prediction.as_json()
             state = TaskState.DONE if prediction["result"] else TaskState.ABSTAINED
             result = TaskResult(task, state, answer.prediction.score, reason, seconds)
-            ticket.pushing.add(task)
-            pushed = asyncio.ensure_future(job.pusher.push(Finished(ticket.lease, result, prediction)))
+            batch.pushing.add(task)
+            pushed = asyncio.ensure_future(job.pusher.push(Finished(batch.lease, result, prediction)))
             await asyncio.sleep(0)
-            self._maybe_hurry(job, ticket)
+            self._maybe_flush(job, batch)
             await pushed
-        ticket.settled.add(task)
-        self._maybe_hurry(job, ticket)
+        batch.acked.add(task)
+        self._maybe_flush(job, batch)
 
-    def _maybe_hurry(self, job: _Job, ticket: _Ticket) -> None:
-        if ticket.annotating == 0:  # nothing of this lease is worth waiting for
-            job.pusher.hurry()
+    def _maybe_flush(self, job: _Job, batch: _Batch) -> None:
+        if batch.annotating == 0:  # nothing of this lease is worth waiting for
+            job.pusher.flush()
 
     def _seconds(self, started: float) -> float:
         """This task's share of the time: since the one before it ended, so that a run's tasks add up to its time."""
@@ -346,21 +345,21 @@ class BatchWorker:
     def _patient(self, job: _Job) -> PatientService:
         return PatientService(
             self._service,
-            lambda: job.patience.call(self._client.request, "GET", "/api/version"),
+            lambda: job.calls.call(self._client.request, "GET", "/api/version"),
             self._sleep,
             self._stopping.is_set,
             alone=self._alone,
         )
 
-    async def _settle(self, lease: Lease, results: Sequence[TaskResult]) -> None:
-        accepted = await self._records.call(self._ledger.finish, lease, list(results))
+    async def _ack(self, lease: Lease, results: Sequence[TaskResult]) -> None:
+        accepted = await self._ledger_calls.call(self._ledger.finish, lease, list(results))
         for result in results:
             if result.task not in accepted:
                 _log.info("task %d was taken over before it was finished here", result.task)
 
     async def _give_back(self, lease: Lease, tasks: frozenset[int]) -> None:
         try:
-            await self._records.call(self._ledger.release, lease, tasks)
+            await self._ledger_calls.call(self._ledger.release, lease, tasks)
         except (StoreError, LedgerError) as error:
             _log.warning("tasks could not be given back, others take them when the lease expires: %s", error)
 
@@ -372,7 +371,7 @@ class BatchWorker:
             while True:
                 await asyncio.sleep(self._heartbeat)
                 try:
-                    await self._records.once(self._ledger.renew, lease)
+                    await self._ledger_calls.once(self._ledger.renew, lease)
                 except StoreError as error:
                     _log.warning("a lease could not be renewed: %s", error)
 

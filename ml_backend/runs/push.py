@@ -1,4 +1,4 @@
-"""Finished predictions on their way to Label Studio: in groups, never twice, and patiently."""
+"""Finished predictions on their way to Label Studio: in groups, never twice, for as long as it takes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
+from ml_backend.runs.calls import LabelStudioCalls
 from ml_backend.runs.listing import Existing, existing, look_at
-from ml_backend.runs.patience import Patience
 from ml_backend.runs.types import Lease, TaskResult, TaskState
 
 _log = logging.getLogger(__name__)
@@ -32,34 +32,34 @@ class Finished:
     prediction: dict[str, Any]
     doubtful: bool = False  # somebody may have pushed it already
     size: int = 0
-    settled: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    acked: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def __post_init__(self) -> None:
         self.doubtful = self.lease.attempts.get(self.result.task, 1) > 1
         self.size = len(json.dumps(self.prediction, separators=(",", ":")))
 
 
-Fence = Callable[[Lease], Awaitable[frozenset[int]]]
-"""Makes sure that a lease lasts for one more push; the tasks that are still held under it."""
+Renew = Callable[[Lease], Awaitable[frozenset[int]]]
+"""Extends a lease, so that it lasts for one more push; the tasks that are still held under it."""
 
-Settle = Callable[[Lease, Sequence[TaskResult]], Awaitable[None]]
+Ack = Callable[[Lease, Sequence[TaskResult]], Awaitable[None]]
 """Writes results into the ledger."""
 
 
 class Pusher:
     """Pushes the predictions of one run, one group at a time. Lives in one event loop; `close` it there.
 
-    A group goes when it is full, when its first prediction has waited two seconds, or when somebody is in a hurry.
+    A group goes when it is full, when its first prediction has waited two seconds, or after `flush`.
     Before every attempt the leases are renewed: what others have taken over meanwhile is left to them. After an
     attempt whose end is not known, Label Studio is first asked what arrived.
 
     Args:
         client: without retries of its own.
-        patience: waits while Label Studio is away.
+        calls: makes them, and waits while Label Studio is away.
         project: the project's id.
         version: the run's model version.
-        fence: renews a lease.
-        settle: tells the ledger.
+        renew: extends a lease.
+        ack: tells the ledger.
         still_right: raises if the run must stop, e.g. as the labeling config was changed; asked before an item is
             called refused.
     """
@@ -67,26 +67,26 @@ class Pusher:
     def __init__(
         self,
         client: LabelStudioClient,
-        patience: Patience,
+        calls: LabelStudioCalls,
         project: int,
         version: str,
         *,
-        fence: Fence,
-        settle: Settle,
+        renew: Renew,
+        ack: Ack,
         still_right: Callable[[], Awaitable[None]],
         linger: float = _LINGER,
     ) -> None:
         self._client = client
-        self._patience = patience
+        self._calls = calls
         self._project = project
         self._version = version
-        self._fence = fence
-        self._settle = settle
+        self._renew = renew
+        self._ack = ack
         self._still_right = still_right
         self._linger = linger
         self._waiting: list[Finished] = []
         self._news = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._due = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
     async def push(self, entry: Finished) -> bool:
@@ -101,13 +101,13 @@ class Pusher:
         self._waiting.append(entry)
         self._news.set()
         if len(self._waiting) >= _GROUP:
-            self._hurry.set()
-        return await entry.settled
+            self._due.set()
+        return await entry.acked
 
-    def hurry(self) -> None:
-        """Push what is there now."""
+    def flush(self) -> None:
+        """Push now what is waiting."""
         if self._waiting:
-            self._hurry.set()
+            self._due.set()
 
     async def close(self) -> None:
         """Stop; what was not pushed raises ``CancelledError`` where it is waited for."""
@@ -115,17 +115,17 @@ class Pusher:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         for entry in self._waiting:
-            entry.settled.cancel()
+            entry.acked.cancel()
 
     async def _run(self) -> None:
         while True:
             await self._news.wait()
             try:
                 async with asyncio.timeout(self._linger):
-                    await self._hurry.wait()
+                    await self._due.wait()
             except TimeoutError:
                 pass  # waited long enough for company
-            self._hurry.clear()
+            self._due.clear()
             self._news.clear()
             while self._waiting:
                 await self._one_group(self._take())
@@ -143,15 +143,15 @@ class Pusher:
             await self._send(group)
         except asyncio.CancelledError:
             for entry in group:
-                entry.settled.cancel()
+                entry.acked.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - everybody who waits for it gets it
             for entry in group:
-                if not entry.settled.done():
-                    entry.settled.set_exception(error)
+                if not entry.acked.done():
+                    entry.acked.set_exception(error)
 
     async def _send(self, group: list[Finished]) -> None:
-        delay = 1.0
+        backoff = self._calls.backoff()
         while True:
             group = await self._held(group)
             doubtful = [entry for entry in group if entry.doubtful]
@@ -163,19 +163,18 @@ class Pusher:
                 return
             items = [{"task": entry.result.task, **entry.prediction} for entry in group]
             try:
-                created = await self._patience.once(self._client.import_predictions, self._project, items)
+                created = await self._calls.once(self._client.import_predictions, self._project, items)
             except LabelStudioError as error:
                 if error.transient:
                     for entry in group:
                         entry.doubtful = entry.doubtful or not (error.unsent or error.status == 429)
-                    await self._patience.wait(error, delay)
-                    delay = min(2 * delay, 30.0)
+                    await self._calls.wait(error, backoff)
                     continue
                 if error.status in _FOR_ALL:
                     raise
                 await self._one_by_one(group, str(error))
                 return
-            self._patience.well()
+            self._calls.reset()
             if created >= len(group):
                 await self._arrived(group, await self._look_if_small(group))
                 return
@@ -188,11 +187,11 @@ class Pusher:
     async def _held(self, group: list[Finished]) -> list[Finished]:
         """Those that are still ours; the leases of these last for another push."""
         leases = {entry.lease.token: entry.lease for entry in group}
-        held = {token: await self._fence(lease) for token, lease in leases.items()}
+        held = {token: await self._renew(lease) for token, lease in leases.items()}
         lost = [entry for entry in group if entry.result.task not in held[entry.lease.token]]
         for entry in lost:
             _log.info("task %d was taken over by another worker", entry.result.task)
-            entry.settled.set_result(False)
+            entry.acked.set_result(False)
         return [entry for entry in group if entry not in lost]
 
     async def _one_by_one(self, group: list[Finished], reason: str) -> None:
@@ -206,18 +205,18 @@ class Pusher:
             return
         (entry,) = group
         task = entry.result.task
-        there = await self._patience.call(look_at, self._client, self._project, [task], self._version)
+        there = await self._calls.call(look_at, self._client, self._project, [task], self._version)
         if task in there:
             text = f"Label Studio did not take the prediction: {reason}"[:500]
             result = replace(entry.result, state=TaskState.FAILED, score=None, reason=text)
         else:
             result = replace(entry.result, state=TaskState.SKIPPED, score=None, reason="the task was deleted")
-        await self._settle_all([entry], [result])
+        await self._ack_all([entry], [result])
 
     async def _look(self, group: Collection[Finished]) -> dict[int, list[Existing]]:
         """Which predictions are there; a second one of ours on a task is removed."""
         tasks = [entry.result.task for entry in group]
-        there = await self._patience.call(existing, self._client, self._project, tasks, self._version)
+        there = await self._calls.call(existing, self._client, self._project, tasks, self._version)
         for task, (_, *surplus) in there.items():
             for one in surplus:
                 _log.warning("task %d had a second prediction of %s; removing it", task, self._version)
@@ -226,7 +225,7 @@ class Pusher:
 
     async def _remove(self, prediction: int) -> None:
         try:
-            await self._patience.call(self._client.delete_prediction, prediction)
+            await self._calls.call(self._client.delete_prediction, prediction)
         except LabelStudioError as error:
             if error.status != 404:  # somebody else removed it
                 _log.warning("%s", error)
@@ -242,13 +241,13 @@ class Pusher:
         for entry in group:
             seen = there.get(entry.result.task)
             results.append(replace(entry.result, prediction=seen[0].id) if seen else entry.result)
-        await self._settle_all(group, results)
+        await self._ack_all(group, results)
 
-    async def _settle_all(self, group: list[Finished], results: list[TaskResult]) -> None:
+    async def _ack_all(self, group: list[Finished], results: list[TaskResult]) -> None:
         leases = {entry.lease.token: entry.lease for entry in group}
         for token, lease in leases.items():
             own = [r for entry, r in zip(group, results, strict=True) if entry.lease.token == token]
-            await self._settle(lease, own)
+            await self._ack(lease, own)
         for entry in group:
-            if not entry.settled.done():
-                entry.settled.set_result(True)
+            if not entry.acked.done():
+                entry.acked.set_result(True)

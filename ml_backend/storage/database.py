@@ -7,7 +7,6 @@ database's clock (`epoch_now`), so that the clocks of workers on other machines 
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,9 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.functions import FunctionElement
+from tenacity import Retrying, retry_if_exception, stop_after_delay
 
+from ml_backend.backoff import Backoff
 from ml_backend.storage.migrations import MigrationError, migrate
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _LOCK_SECONDS = 20  # SQLite: how long a writer waits for others; each holds the lock for milliseconds
 
 
@@ -183,17 +185,16 @@ def _use_wal(cursor: Any) -> None:
     SQLite does not wait for a lock when it switches, whatever the busy timeout: two who open a new file at once would
     fail, so we wait ourselves.
     """
-    until = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                cursor.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > until:
-                raise
-            time.sleep(0.02)
-        else:
-            return
+
+    def is_busy(error: BaseException) -> bool:
+        return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in _BUSY
+
+    def switch() -> None:
+        if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            cursor.execute("PRAGMA journal_mode=WAL")
+
+    wait, stop = Backoff(0.02, 0.2), stop_after_delay(_LOCK_SECONDS)
+    Retrying(retry=retry_if_exception(is_busy), wait=wait, stop=stop, reraise=True)(switch)
 
 
 def _sqlite(address: URL) -> Engine:

@@ -28,5 +28,15 @@ class RunQueue(Protocol):
         ...
 
 
+class NullQueue:
+    """`RunQueue` of a process that only looks, or that does the run itself: it wakes no worker."""
+
+    def wake(self, run_id: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class QueueError(RuntimeError):
     """The queue cannot be reached; the message names the cure. The ledger keeps the run; `wake` again later."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from ml_backend.backoff import Backoff
 from ml_backend.runs.ledger import Ledger, LedgerError
 from ml_backend.runs.owners import process_lives, this_host
 from ml_backend.storage.database import StoreError
@@ -14,7 +15,6 @@ from ml_backend.storage.database import StoreError
 _log = logging.getLogger(__name__)
 _TICKETS = 2
 _TIDY_EVERY = 10
-_AFTER_TROUBLE = 5.0
 
 AsyncWork = Callable[[str], Awaitable[bool]]
 """Does one micro-batch of the run of that id; whether more may be left in it. `BatchWorker.work` is one."""
@@ -87,6 +87,7 @@ class LocalQueue:
             self._news.set()
 
     async def _use_tickets(self) -> None:
+        backoff = Backoff(5.0, 30.0)
         while True:
             await self._news.wait()
             if not self._runs:
@@ -95,17 +96,17 @@ class LocalQueue:
             run_id = next(iter(self._runs))
             self._runs.pop(run_id)
             self._runs[run_id] = False  # now the last in the row
+            more = False
             try:
                 more = await self._work(run_id)
+                backoff.reset()
             except (LedgerError, StoreError) as error:
                 _log.warning("run %s: %s", run_id, error)
-                more = False
-                await asyncio.sleep(_AFTER_TROUBLE)
+                await asyncio.sleep(backoff.delay())
             except Exception:  # noqa: BLE001 - the loop must outlive whatever one run meets
                 # The ledger still has the tasks, and the reconciler comes back to them.
                 _log.exception("a micro-batch of run %s failed unexpectedly", run_id)
-                more = False
-                await asyncio.sleep(_AFTER_TROUBLE)
+                await asyncio.sleep(backoff.delay())
             if not more and self._runs.get(run_id) is False:
                 del self._runs[run_id]
 

@@ -13,7 +13,7 @@ import pytest
 
 from ml_backend.fetching.addresses import AddressPolicy
 from ml_backend.fetching.images import FetchError
-from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError, Origin, Tokens, jwt_claims, retry_after
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError, Origin, Tokens, jwt_claims
 from tests.integration.ml_backend.fetching import FILE, PAT, connect, fetch
 from tests.support.harness import (
     POLYGONS,
@@ -155,13 +155,6 @@ def test_retries_wait_as_told_and_give_up(stub: LabelStudioStub) -> None:
         with pytest.raises(LabelStudioError, match="500"):
             client.import_predictions(1, [])
         assert len(waits) == before, "a POST that may have been carried out is not repeated"
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"), [(None, 2.0), ("3", 3.0), ("999", 30.0), ("x", 2.0), ("nan", 2.0), ("-1", 0)]
-)
-def test_retry_after(header: str | None, seconds: float) -> None:
-    assert retry_after(header, 2.0) == seconds
 
 
 def test_no_connection_names_the_setting() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +14,6 @@ from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import TaskIn
 from ml_backend.runs.listing import Existing, TaskView
 from ml_backend.runs.manager import project_warnings, with_prompt
-from ml_backend.runs.patience import Patience, WorkEndedError
 from ml_backend.runs.triage import pushed_before, triage
 from ml_backend.runs.types import Lease, Progress, Run, RunSpec, RunState, TaskRecord, TaskState
 
@@ -105,54 +101,6 @@ def test_the_toggle_that_is_off_is_named(project: dict[str, Any], set_it: bool, 
 )
 def test_which_errors_are_transient(status: int, transient: bool) -> None:
     assert LabelStudioError("x", status).transient is transient
-
-
-class Away:
-    """Fails so many times."""
-
-    def __init__(self, times: int, error: LabelStudioError) -> None:
-        self.left = times
-        self.error = error
-
-    def __call__(self) -> str:
-        if self.left:
-            self.left -= 1
-            raise self.error
-        return "there"
-
-
-def patiently(function: Away, *, ended_after: int = 10**9) -> tuple[str, list[float]]:
-    waits: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-
-    async def ended() -> bool:
-        return len(waits) >= ended_after
-
-    async def main() -> str:
-        with ThreadPoolExecutor(1) as threads:
-            return await Patience(threads, ended, sleep).call(function)
-
-    return asyncio.run(main()), waits
-
-
-def test_patience_waits_longer_and_longer_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        assert patiently(Away(8, LabelStudioError("gone", 0))) == ("there", [1, 2, 4, 8, 16, 30, 30, 30])
-    assert next(r.getMessage() for r in caplog.records) == "gone; waiting for it"
-    assert len(caplog.records) == 2  # and that it is back
-
-
-def test_patience_does_as_label_studio_asks() -> None:
-    assert patiently(Away(2, LabelStudioError("slow down", 429, retry_after=7.5))) == ("there", [7.5, 7.5])
-
-
-def test_patience_ends_with_the_run_and_has_none_with_refusals() -> None:
-    with pytest.raises(WorkEndedError):
-        patiently(Away(9, LabelStudioError("gone", 502)), ended_after=3)
-    with pytest.raises(LabelStudioError, match="no"):
-        patiently(Away(1, LabelStudioError("no", 403)))
 
 
 def test_numbers_for_people() -> None:

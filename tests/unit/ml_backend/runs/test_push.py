@@ -1,0 +1,198 @@
+"""What a pusher asks of Label Studio: how many requests, in which groups, when it looks first, how long it waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from ml_backend.backoff import Backoff
+from ml_backend.labelstudio.client import LabelStudioError
+from ml_backend.runs.calls import LabelStudioCalls
+from ml_backend.runs.push import Finished, Pusher
+from ml_backend.runs.types import Lease, TaskResult, TaskState
+
+VERSION = "int-nano-int-00c0ffee"
+SMALL, ABOVE_LOOK, SIX_MB = 100, 600 * 1024, 6 * 1024 * 1024
+
+
+def unsent() -> LabelStudioError:
+    return LabelStudioError("no connection", unsent=True)
+
+
+class LabelStudio:
+    """Keeps predictions; ``faults`` are what the next pushes meet: an error, and whether they arrive all the same."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.groups: list[list[int]] = []
+        self.kept: dict[int, list[dict[str, Any]]] = {}
+        self.faults: list[tuple[LabelStudioError | None, frozenset[int] | None]] = []
+
+    def import_predictions(self, project: int, items: list[dict[str, Any]]) -> int:
+        self.requests.append("push")
+        self.groups.append([item["task"] for item in items])
+        error, lost = self.faults.pop(0) if self.faults else (None, frozenset())
+        kept = [item for item in items if lost is not None and item["task"] not in lost]
+        for item in kept:
+            number = 1000 + sum(map(len, self.kept.values()))
+            self.kept.setdefault(item["task"], []).append({"id": number, **item, "result": []})
+        if error is not None:
+            raise error
+        return len(kept)
+
+    def tasks_page(self, project: int, page: int, size: int, *, query: Any, whole: bool = False) -> list[Any]:
+        self.requests.append("look" if whole else "tasks")
+        included = query["selectedItems"]["included"]
+        return [{"id": task, "data": {}, "predictions": self.kept.get(task, [])} for task in included]
+
+
+class Bench:
+    """A pusher over that Label Studio; waiting takes no time."""
+
+    def __init__(self, server: LabelStudio) -> None:
+        self.server = server
+        self.waits: list[float] = []
+        self.acked: dict[int, TaskResult] = {}
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    async def ended(self) -> bool:
+        return False
+
+    async def renew(self, lease: Lease) -> frozenset[int]:
+        return frozenset(lease.attempts)
+
+    async def ack(self, lease: Lease, results: Sequence[TaskResult]) -> None:
+        self.acked |= {result.task: result for result in results}
+
+    async def right(self) -> None:
+        pass
+
+    def push(self, count: int, size: int = SMALL, *, attempts: int = 1) -> list[bool]:
+        """Push so many predictions of about that many bytes, all at once."""
+
+        async def main() -> list[bool]:
+            with ThreadPoolExecutor(1) as threads:
+                calls = LabelStudioCalls(threads, self.ended, self.sleep, backoff=lambda: Backoff(draw=lambda: 1.0))
+                pusher = Pusher(
+                    self.server,  # type: ignore[arg-type]
+                    calls,
+                    7,
+                    VERSION,
+                    renew=self.renew,
+                    ack=self.ack,
+                    still_right=self.right,
+                    linger=0.01,
+                )
+                lease = Lease("1", "1", "host:1:x", dict.fromkeys(range(1, count + 1), attempts))
+                prediction = {"result": [{"rle": "x" * size}], "score": 0.5, "model_version": VERSION}
+                entries = [Finished(lease, TaskResult(task, TaskState.DONE, 0.5), prediction) for task in lease.tasks]
+                try:
+                    return await asyncio.gather(*map(pusher.push, entries))
+                finally:
+                    await pusher.close()
+
+        return asyncio.run(main())
+
+
+@pytest.fixture
+def server() -> LabelStudio:
+    return LabelStudio()
+
+
+@pytest.fixture
+def bench(server: LabelStudio) -> Bench:
+    return Bench(server)
+
+
+def test_a_group_is_one_request_and_one_look(bench: Bench, server: LabelStudio) -> None:
+    assert bench.push(10) == [True] * 10
+    assert server.requests == ["push", "look"]
+    assert {task: result.prediction for task, result in bench.acked.items()} == {n: 999 + n for n in range(1, 11)}
+
+
+def test_large_masks_are_not_fetched_back(bench: Bench, server: LabelStudio) -> None:
+    bench.push(2, ABOVE_LOOK)
+    assert server.requests == ["push"]
+    assert [result.prediction for result in bench.acked.values()] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "groups"),
+    [(100, SMALL, [64, 36]), (5, SIX_MB, [2, 2, 1]), (2, 3 * SIX_MB, [1, 1])],
+)
+def test_a_group_has_at_most_64_predictions_and_16_mb(
+    bench: Bench, server: LabelStudio, count: int, size: int, groups: list[int]
+) -> None:
+    bench.push(count, size)
+    assert [len(group) for group in server.groups] == groups
+    assert Counter(task for group in server.groups for task in group) == Counter(range(1, count + 1))
+
+
+@pytest.mark.parametrize("size", [SMALL, ABOVE_LOOK, SIX_MB])
+@pytest.mark.parametrize("error", [unsent(), LabelStudioError("slow down", 429)], ids=["unsent", "429"])
+def test_what_certainly_did_not_arrive_is_sent_again_without_a_look(
+    bench: Bench, server: LabelStudio, error: LabelStudioError, size: int
+) -> None:
+    server.faults = [(error, None), (error, None)]
+    bench.push(2, size)
+    assert server.requests[:3] == ["push"] * 3
+    assert server.groups == [[1, 2]] * 3
+    assert all(len(kept) == 1 for kept in server.kept.values())
+
+
+@pytest.mark.parametrize("size", [SMALL, ABOVE_LOOK, SIX_MB])
+@pytest.mark.parametrize("status", [0, 408, 500, 503])
+@pytest.mark.parametrize(
+    ("lost", "again"), [(None, [[1, 2]]), (frozenset({2}), [[2]]), (frozenset(), [])], ids=["none", "half", "all"]
+)
+def test_after_a_doubtful_push_only_what_is_missing_is_sent_again(
+    bench: Bench, server: LabelStudio, size: int, status: int, lost: frozenset[int] | None, again: list[list[int]]
+) -> None:
+    server.faults = [(LabelStudioError("no answer", status), lost)]
+    assert bench.push(2, size) == [True, True]
+    assert server.requests[:2] == ["push", "look"]
+    assert server.groups == [[1, 2], *again]
+    assert {task: len(kept) for task, kept in server.kept.items()} == {1: 1, 2: 1}
+    assert all(result.state is TaskState.DONE for result in bench.acked.values())
+
+
+def test_a_task_that_another_worker_had_before_is_looked_at_before_the_first_push(
+    bench: Bench, server: LabelStudio
+) -> None:
+    server.kept[1] = [{"id": 5, "model_version": VERSION, "result": []}]
+    bench.push(2, attempts=2)
+    assert server.requests[:2] == ["look", "push"]
+    assert server.groups == [[2]]
+    assert bench.acked[1].prediction == 5
+
+
+def test_delays_grow_up_to_half_a_minute_with_a_look_before_every_push(bench: Bench, server: LabelStudio) -> None:
+    server.faults = [(LabelStudioError("failed", 503), None)] * 9
+    bench.push(1)
+    assert bench.waits == [1, 2, 4, 8, 16, 30, 30, 30, 30]
+    assert server.requests == ["push", *["look", "push"] * 9, "look"]
+
+
+def test_what_label_studio_drops_is_sent_one_by_one_and_fails_alone(bench: Bench, server: LabelStudio) -> None:
+    server.faults = [(None, frozenset({2, 3})), (None, frozenset({2}))]
+    assert bench.push(3) == [True] * 3
+    assert server.groups == [[1, 2, 3], [2], [3]]
+    assert {task: result.state for task, result in bench.acked.items()} == {
+        1: TaskState.DONE,
+        2: TaskState.FAILED,
+        3: TaskState.DONE,
+    }
+
+
+def test_a_refusal_of_the_token_is_told_to_all_who_wait(bench: Bench, server: LabelStudio) -> None:
+    server.faults = [(LabelStudioError("no", 401), None)]
+    with pytest.raises(LabelStudioError, match="no"):
+        bench.push(2)
+    assert (server.requests, bench.acked) == (["push"], {})
