@@ -34,7 +34,7 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Instance, Mask, Segmentation, Trace
 from int_model.datasets.collect import collect, make_plan
 from int_model.datasets.contents import LabelPlan, Selection, survey
-from int_model.datasets.store import Store
+from int_model.datasets.store import DatasetStore
 from int_model.nano.evaluate import bootstrap, held_out, mask_iou
 from ml_backend.labelstudio.regions.decode import decode_region
 
@@ -57,7 +57,7 @@ def draw_scenes(folder: Path, count: int) -> dict[str, tuple[str, Mask]]:
 
 def saved_images(store: Path, copy: Path) -> int:
     """How many images a running bootstrap has saved: counted in a copy, since it holds the file's lock."""
-    for suffix in ("", "-wal"):
+    for suffix in ("", "-journal"):
         source = Path(f"{store}{suffix}")
         if source.exists():
             shutil.copyfile(source, f"{copy}{suffix}")
@@ -67,7 +67,7 @@ def saved_images(store: Path, copy: Path) -> int:
     except sqlite3.Error:  # copied in the middle of a write
         return 0
     finally:
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-journal"):
             Path(f"{copy}{suffix}").unlink(missing_ok=True)
 
 
@@ -241,13 +241,12 @@ def at_scale(count: int, console: Console) -> None:
         step = _Steps(console)
         options = BootstrapOptions((folder,), ("disc",), out, review=True)
         labels = [LabelPlan("disc", "disc", "key")]
-        with Store(prepare_output(out) / "results.sqlite") as store:
-            plan = make_plan(store, paths, ["key"], retry_failed=False)
-            prompts = {"key": TaskPrompt("disc")}
-            for _ in collect(store, plan.todo, _Discs(), prompts, batch_size=16, version="benchmark"):
+        with DatasetStore(prepare_output(out) / "results.sqlite") as store:
+            plan = make_plan(store, paths, labels, retry_failed=False)
+            for _ in collect(store, plan.todo, _Discs(), labels, batch_size=16, version="benchmark"):
                 pass
             step.done(f"{count} images read, hashed and saved")
-            make_plan(store, paths, ["key"], retry_failed=False)
+            make_plan(store, paths, labels, retry_failed=False)
             step.done("asking what is left to do")
             contents = survey(store, folder, paths, labels, Selection(shares={"val": 0.2}))
             step.done(f"groups of near-duplicates ({len({e.group for e in contents.entries})}) and splits")

@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from int_model.core.types import Mask
-from int_model.datasets.collect import known_file
 from int_model.datasets.duplicates import near_duplicate_groups
 from int_model.datasets.names import flat_names, relative_name
-from int_model.datasets.records import Result, decode_mask, measure
-from int_model.datasets.sources import KnownFile
 from int_model.datasets.splits import assign_splits
-from int_model.datasets.store import Store
+from int_model.datasets.store import DatasetStore, KnownFile
+from int_model.runner.results import StoredObject, StoredResult, decode_counts, measure_counts
+from int_model.runner.store import ResultKey
 
 
 @dataclass(frozen=True, slots=True)
 class LabelPlan:
-    """A class of the data set: its label, the prompt that finds it, and the key of that prompt's results."""
+    """A class of the data set: its label, the prompt that finds it, and the identity of what finds it (`ResultKey`)."""
 
     label: str
     prompt: str
-    key: str
+    identity: str
+
+    def key(self, digest: str) -> ResultKey:
+        """What names the label's result of the image with that digest."""
+        return ResultKey(digest, self.prompt, self.identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ class Item:
 
     def mask(self, item: DatasetObject) -> Mask:
         """The pixels ``bool [H, W]`` of one of its objects."""
-        return decode_mask(item.counts, self.entry.size)
+        return decode_counts(item.counts, self.entry.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +142,14 @@ class Contents:
         """The names of the splits, ``train`` first."""
         return ("train", *(self.selection.shares or {}))
 
-    def items(self, store: Store) -> Iterator[Item]:
+    def items(self, store: DatasetStore) -> Iterator[Item]:
         """The images with their objects, one at a time, in order."""
         for entry in self.entries:
             yield _item(store, entry, self.labels, self.selection.min_score)
 
 
 def survey(
-    store: Store, root: Path, paths: Sequence[Path], labels: Sequence[LabelPlan], selection: Selection
+    store: DatasetStore, root: Path, paths: Sequence[Path], labels: Sequence[LabelPlan], selection: Selection
 ) -> Contents:
     """What the finished images give under a selection. ``paths`` are in order; names are relative to ``root``.
 
@@ -163,13 +166,12 @@ def survey(
         if relative in selection.exclude:
             excluded += 1
             continue
-        known = known_file(store, path)
-        results = [] if known is None or known.error else [store.result(known.digest, plan.key) for plan in labels]
-        done = [result for result in results if result is not None]
-        error = known.error if known is not None else ""
-        error = error or next((result.error for result in done if result.error), "")
-        if error:
-            failures.append(Failure(relative, path, error))
+        known = store.file(path)
+        results = [] if known is None or known.error else [store.result(plan.key(known.digest)) for plan in labels]
+        done = [result for result in results if isinstance(result, StoredResult)]
+        errors = [known.error if known is not None else "", *(result for result in results if isinstance(result, str))]
+        if any(errors):
+            failures.append(Failure(relative, path, next(filter(None, errors))))
         elif known is None or len(done) < len(labels):
             unfinished += 1
         elif not selection.negatives and not any(_kept(result, selection.min_score) for result in done):
@@ -194,22 +196,23 @@ def _entries(found: Sequence[tuple[KnownFile, str]], selection: Selection) -> tu
     )
 
 
-def _kept(result: Result, min_score: float) -> bool:
-    return any(item.score >= min_score for item in result.objects)
+def _kept(result: StoredResult, min_score: float) -> list[tuple[StoredObject, float]]:
+    """The objects that go into the data set, with their scores as its files say them."""
+    return [(item, score) for item in result.objects if (score := round(item.score, 6)) >= min_score]
 
 
-def _item(store: Store, entry: Entry, labels: Sequence[LabelPlan], min_score: float) -> Item:
+def _item(store: DatasetStore, entry: Entry, labels: Sequence[LabelPlan], min_score: float) -> Item:
     objects, abstentions, seconds, versions = [], [], 0.0, set()
     for category, plan in enumerate(labels, 1):
-        result = store.result(entry.digest, plan.key)
-        if result is None:
-            raise ValueError(f"'{entry.relative}' has no result for '{plan.prompt}'; run the command again")
+        result = store.result(plan.key(entry.digest))
+        if not isinstance(result, StoredResult):
+            raise ValueError(f"'{entry.relative}' has no result for '{plan.prompt}'; run the command again")  # noqa: TRY004
         seconds += result.seconds
         versions.add(result.version)
-        kept = [item for item in result.objects if item.score >= min_score]
-        for item in kept:
-            area, box = measure(item.counts, entry.size)
-            objects.append(DatasetObject(category, plan.label, item.name, item.score, item.counts, area, box))
+        kept = _kept(result, min_score)
+        for item, score in kept:
+            area, box = measure_counts(item.counts, item.size)
+            objects.append(DatasetObject(category, plan.label, item.name, score, item.counts, area, box))
         if not kept:
             best = max((item.score for item in result.objects), default=0.0)
             reason = result.reason or f"the best score, {best:.2f}, is below {min_score:.2f}"

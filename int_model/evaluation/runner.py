@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
-from int_model.core.types import Segmentation
 from int_model.evaluation.examples import BrokenExample, Example, Variant
 from int_model.evaluation.memory import PeakMemory, peak_memory
-from int_model.evaluation.protocol import PROTOCOLS, Protocol, score
-from int_model.evaluation.records import Record
+from int_model.evaluation.protocol import PROTOCOLS, Protocol, Score, score
+from int_model.evaluation.records import Record, record_from_dict, record_to_dict
 from int_model.evaluation.result import Evaluation, Setting, VariantInfo, conclude
 from int_model.evaluation.sharing import SharedCalls
-from int_model.evaluation.store import ResultStore, result_key
 from int_model.io.drawing import comparison
-from int_model.io.files import explain_failure
+from int_model.io.outputs import display_name, to_json, write_atomic
 from int_model.models.suite import ModelSuite
 from int_model.report import ReportBuilder
-from int_model.strategies.base import Strategy
+from int_model.runner.isolation import Failure
+from int_model.runner.runner import Made, Pass, run
+from int_model.runner.store import Entry, ResultKey, ResultStore, fingerprint
 from int_model.strategies.registry import make_strategy
 
 Progress = Callable[[int, int | None, str], None]
 """Called as ``progress(done, total, text)``: results so far, of how many (None: not known), and what was last done."""
 
 ROUNDS = 1000
-
-_log = logging.getLogger(__name__)
+STORE = "results.sqlite"
 
 
 def evaluate(
@@ -75,29 +74,25 @@ def evaluate(
         ValueError: no examples, no variants, equal names or ids, unknown options.
     """
     chosen = _protocol(protocol)
+    _refuse_older(cache_dir)
     models = _Models(suite, tuple(seeds), share_calls)
     base = config if config is not None else IntConfig().merged(models.of(seeds[0]).int_overrides)
-    run = _Run(_prepared(variants, base), models, ResultStore(cache_dir), chosen, pages, progress)
-    if isinstance(examples, Sized):
-        run.total = len(examples) * len(variants) * len(seeds)
-    records = list(run.records(examples, batch_size))
+    total = len(examples) * len(variants) * len(seeds) if isinstance(examples, Sized) else None
+    with ResultStore(None if cache_dir is None else cache_dir / STORE, shared=True) as store:
+        work = _Work(_prepared(variants, base), models, store, cache_dir, chosen, pages, progress, total)
+        records = work.run(examples, batch_size)
     if not records:
         raise ValueError("there are no images to evaluate")
-    first = models.of(seeds[0])
-    setting = Setting(
-        made=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        version=version("int-backend"),
-        profile=first.profile,
-        device=first.device,
-        models={str(seed): models.of(seed).fingerprint for seed in seeds},
-        protocol=chosen.name,
-        seeds=tuple(seeds),
-        rounds=rounds,
-        facts=facts or {},
-    )
-    order = {plan.variant.name: i for i, plan in enumerate(run.plans)}
-    records.sort(key=lambda record: order[record.variant])  # stable: examples keep their order within a variant
-    return conclude(setting, [plan.info() for plan in run.plans], records)
+    setting = _setting(models, chosen, rounds, facts or {})
+    return conclude(setting, [plan.info() for plan in work.plans], records)
+
+
+def _refuse_older(folder: Path | None) -> None:
+    if folder is not None and next(folder.glob("??/*.json"), None) is not None:
+        raise ValueError(
+            f"the results in '{display_name(folder)}' were made by an earlier version of this program; choose another "
+            "--out"
+        )
 
 
 def _protocol(protocol: Protocol | str) -> Protocol:
@@ -164,124 +159,144 @@ class _Models:
         return self._shared[seed].saved if self._shared is not None else 0.0
 
 
+def _setting(models: _Models, protocol: Protocol, rounds: int, facts: Mapping[str, str]) -> Setting:
+    first = models.of(models.seeds[0])
+    return Setting(
+        made=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        version=version("int-backend"),
+        profile=first.profile,
+        device=first.device,
+        models={str(seed): models.of(seed).fingerprint for seed in models.seeds},
+        protocol=protocol.name,
+        seeds=models.seeds,
+        rounds=rounds,
+        facts=facts,
+    )
+
+
 @dataclass(slots=True)
-class _Run:
+class _Work:
+    """All variants and seeds over the examples."""
+
     plans: list[_Plan]
     models: _Models
     store: ResultStore
+    folder: Path | None
     protocol: Protocol
     pages: bool
     progress: Progress | None
-    total: int | None = None
+    total: int | None
     done: int = 0
-    _strategies: dict[tuple[int, str], Strategy] = field(default_factory=dict)
-    _seen: set[str] = field(default_factory=set)
+    records: list[Record] = field(default_factory=list)
 
-    def records(self, examples: Iterable[Example | BrokenExample], batch_size: int) -> Iterator[Record]:
-        waiting: dict[str, list[Example]] = {}
+    def run(self, examples: Iterable[Example | BrokenExample], batch_size: int) -> list[Record]:
+        """Every record; by variant, examples in the order of their batches."""
+        batches = run(
+            self._readable(examples), self._passes, batch_size=batch_size, store=self.store, group=lambda e: e.task
+        )
+        for batch in batches:
+            for of_one_pass in zip(*(results for _, results in batch), strict=True):
+                self.records += of_one_pass
+        order = {plan.variant.name: i for i, plan in enumerate(self.plans)}
+        return sorted(self.records, key=lambda record: order[record.variant])
+
+    def _readable(self, examples: Iterable[Example | BrokenExample]) -> Iterator[Example]:
+        seen: set[str] = set()
         for example in examples:
-            if example.id in self._seen:
+            if example.id in seen:
                 raise ValueError(f"two examples are called '{example.id}'; ids must be unique")
-            self._seen.add(example.id)
-            if isinstance(example, BrokenExample):
-                yield from self._broken(example)
+            seen.add(example.id)
+            if isinstance(example, Example):
+                yield example
                 continue
-            batch = waiting.setdefault(example.task, [])
-            batch.append(example)
-            if len(batch) == batch_size:
-                yield from self._batch(waiting.pop(example.task))
-        for batch in waiting.values():
-            yield from self._batch(batch)
-
-    def _broken(self, example: BrokenExample) -> Iterator[Record]:
-        for seed in self.models.seeds:
-            for plan in self.plans:
-                self._tell(1, f"{plan.variant.name}: {example.id}: {example.error}")
-                yield Record(example.id, example.task, example.group, plan.variant.name, seed, error=example.error)
-
-    def _batch(self, batch: Sequence[Example]) -> Iterator[Record]:
-        digests = [example.digests() for example in batch]
-        fresh: dict[str, Record] = {}  # results of this batch, also where nothing is kept on disk
-        for seed in self.models.seeds:
-            suite = self.models.of(seed)
-            for plan in self.plans:
-                keys = [
-                    result_key(
-                        *digest,
-                        example.task,
-                        plan.variant.strategy,
-                        plan.config.fingerprint(),
-                        suite.fingerprint,
-                        seed,
-                        self.protocol.name,
-                        version("int-backend"),
+            for seed in self.models.seeds:
+                for plan in self.plans:
+                    name = plan.variant.name
+                    self.records.append(
+                        Record(example.id, example.task, example.group, name, seed, error=example.error)
                     )
-                    for example, digest in zip(batch, digests, strict=True)
-                ]
-                known = [fresh.get(key) or self.store.get(key) for key in keys]
-                todo = [i for i, record in enumerate(known) if record is None]
-                made = self._work([batch[i] for i in todo], [keys[i] for i in todo], plan, seed)
-                for i, new in zip(todo, made, strict=True):
-                    known[i] = new
-                    if new.done:
-                        fresh[new.key] = new
-                self._tell(len(batch) - len(todo), f"{plan.variant.name}: kept from before")
-                for example, record in zip(batch, known, strict=True):
-                    if record is not None:
-                        yield record.under(
-                            example=example.id, task=example.task, group=example.group, variant=plan.variant.name
-                        )
+                    self.tell(1, f"{name}: {example.id}: {example.error}")
 
-    def _work(self, batch: Sequence[Example], keys: Sequence[str], plan: _Plan, seed: int) -> Iterator[Record]:
-        """New results; if the batch fails, its images go one by one, so that only the one at fault is a failure."""
-        if not batch:
-            return
-        strategy = self._strategy(plan, seed)
-        task = TaskPrompt(batch[0].task)
-        saved, begun = self.models.saved(seed), time.perf_counter()
-        try:
-            with peak_memory() as peak:
-                results = strategy.segment([example.image for example in batch], task)
-            seconds = (time.perf_counter() - begun + self.models.saved(seed) - saved) / len(batch)
-        except Exception as error:  # noqa: BLE001 whatever a model throws is this image's failure, not the run's
-            _log.debug("%s failed on %s", plan.variant.name, [example.id for example in batch], exc_info=True)
-            if len(batch) > 1:
-                for example, key in zip(batch, keys, strict=True):
-                    yield from self._work([example], [key], plan, seed)
-                return
-            yield self._failed(batch[0], keys[0], plan, seed, explain_failure(error))
-            return
-        for example, key, found in zip(batch, keys, results, strict=True):
-            yield self._scored(example, key, plan, seed, found, seconds, peak)
+    def _passes(self, batch: Sequence[Example]) -> list[_VariantPass]:
+        digests = {example.id: example.digests() for example in batch}
+        every = [(seed, plan) for seed in self.models.seeds for plan in self.plans]
+        return [_VariantPass(self, plan, seed, batch[0].task, digests) for seed, plan in every]
 
-    def _scored(
-        self,
-        example: Example,
-        key: str,
-        plan: _Plan,
-        seed: int,
-        found: Segmentation,
-        seconds: float,
-        peak: PeakMemory,
-    ) -> Record:
+    def tell(self, done: int, text: str) -> None:
+        self.done += done
+        if self.progress is not None and done:
+            self.progress(self.done, self.total, text)
+
+
+class _VariantPass(Pass[Example, Record]):
+    """A variant with the models of a seed. Results know nothing of its name: the same work has one result."""
+
+    def __init__(self, work: _Work, plan: _Plan, seed: int, task: str, digests: Mapping[str, tuple[str, str]]) -> None:
+        self._suite = work.models.of(seed)
+        super().__init__(make_strategy(plan.variant.strategy, self._suite, plan.config), TaskPrompt(task))
+        self._work, self._plan, self._seed, self._digests = work, plan, seed, digests
+        self._peak = PeakMemory()
+
+    def run(self, items: Sequence[Example], store: ResultStore | None) -> list[Record]:
+        found = zip(items, super().run(items, store), strict=True)
+        name = self._plan.variant.name
+        return [record.under(example=e.id, task=e.task, group=e.group, variant=name) for e, record in found]
+
+    def key(self, item: Example) -> ResultKey:
+        image, truth = self._digests[item.id]
+        parts = (truth, self._plan.variant.strategy, self._plan.config.fingerprint(), self._suite.fingerprint)
+        return ResultKey(
+            image, item.task, fingerprint(*parts, self._seed, self._work.protocol.name, version("int-backend"))
+        )
+
+    def attempt(self, items: Sequence[Example]) -> list[Made]:
+        models = self._work.models
+        saved = models.saved(self._seed)
+        with peak_memory() as self._peak:
+            made = super().attempt(items)
+        extra = (models.saved(self._seed) - saved) / len(items)
+        return [replace(one, seconds=one.seconds + extra) for one in made]
+
+    def conclude(self, item: Example, outcome: Made | Failure) -> Record:
+        name = self._plan.variant.name
+        base = Record(item.id, item.task, item.group, name, self._seed, self.key(item).name)
+        if isinstance(outcome, Failure):
+            return self._failed(base, outcome.explain())
+        found = outcome.segmentation
         try:
-            figures = score(found, example.truth, example.instances, example.name, self.protocol)
+            figures = score(found, item.truth, item.instances, item.name, self._work.protocol)
         except ValueError as error:
-            return self._failed(example, key, plan, seed, str(error))
-        calls = dict(found.trace.calls)
+            return self._failed(base, str(error))
+        iou = figures.metrics["iou"]
+        self._work.tell(1, f"{name}: {item.id}: IoU {iou:.2f}, {outcome.seconds:.1f} s")
+        return self._illustrated(item, outcome, self._measured(base, outcome, figures))
+
+    def entry(self, result: Record) -> Entry | None:
+        return Entry(to_json(record_to_dict(result, curves=True))) if result.done else None
+
+    def recall(self, entry: Entry) -> Record | None:
+        try:
+            return record_from_dict(json.loads(entry.payload))
+        except ValueError:
+            return None
+
+    def recalled(self, count: int) -> None:
+        self._work.tell(count, f"{self._plan.variant.name}: kept from before")
+
+    def _failed(self, base: Record, error: str) -> Record:
+        self._work.tell(1, f"{base.variant}: {base.example}: {error}")
+        return replace(base, error=error)
+
+    def _measured(self, base: Record, made: Made, figures: Score) -> Record:
+        found, calls = made.segmentation, dict(made.segmentation.trace.calls)
         cost = {
-            "seconds": seconds,
+            "seconds": made.seconds,
             "calls": float(sum(calls.values())),
-            "peak_rss_mb": peak.rss_mb,
-            "peak_cuda_mb": peak.cuda_mb,
+            "peak_rss_mb": self._peak.rss_mb,
+            "peak_cuda_mb": self._peak.cuda_mb,
         }
-        record = Record(
-            example=example.id,
-            task=example.task,
-            group=example.group,
-            variant=plan.variant.name,
-            seed=seed,
-            key=key,
+        return replace(
+            base,
             metrics={**figures.metrics, **cost},
             detections=figures.detections,
             calls=calls,
@@ -290,29 +305,18 @@ class _Run:
             reason=found.reason,
             curves=figures.curves,
         )
-        self._tell(1, f"{plan.variant.name}: {example.id}: IoU {figures.metrics['iou']:.2f}, {seconds:.1f} s")
-        if self.store.folder is None:
+
+    def _illustrated(self, item: Example, made: Made, record: Record) -> Record:
+        """The record with the files of its picture and, if wanted, of its page."""
+        folder = self._work.folder
+        if folder is None:
             return record
-        picture = comparison(example.image, found.mask, example.truth)
-        return self.store.put(record, picture, self._page(example, plan, found, seconds) if self.pages else None)
-
-    def _page(self, example: Example, plan: _Plan, found: Segmentation, seconds: float) -> str:
-        facts = [("Variant", plan.variant.name), ("Strategy", plan.variant.strategy)]
-        page = ReportBuilder(example.task, facts, score_key=plan.config.pnm.key)
-        page.add(example.id, example.image, found, seconds=seconds)
-        return page.render()
-
-    def _failed(self, example: Example, key: str, plan: _Plan, seed: int, error: str) -> Record:
-        self._tell(1, f"{plan.variant.name}: {example.id}: {error}")
-        return Record(example.id, example.task, example.group, plan.variant.name, seed, key, error)
-
-    def _strategy(self, plan: _Plan, seed: int) -> Strategy:
-        place = (seed, plan.variant.name)
-        if place not in self._strategies:
-            self._strategies[place] = make_strategy(plan.variant.strategy, self.models.of(seed), plan.config)
-        return self._strategies[place]
-
-    def _tell(self, done: int, text: str) -> None:
-        self.done += done
-        if self.progress is not None and done:
-            self.progress(self.done, self.total, text)
+        place = f"{record.key[:2]}/{record.key}"
+        write_atomic(folder / f"{place}.jpg", comparison(item.image, made.segmentation.mask, item.truth))
+        if not self._work.pages:
+            return replace(record, picture=f"{place}.jpg")
+        facts = [("Variant", self._plan.variant.name), ("Strategy", self._plan.variant.strategy)]
+        page = ReportBuilder(item.task, facts, score_key=self._plan.config.pnm.key)
+        page.add(item.id, item.image, made.segmentation, seconds=made.seconds)
+        write_atomic(folder / f"{place}.html", page.render().encode())
+        return replace(record, picture=f"{place}.jpg", page=f"{place}.html")

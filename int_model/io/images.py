@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -77,31 +78,45 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
         return np.ascontiguousarray(_upright(pixels, _orientation(picture)))
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image:
-    """Read an image file; as :func:`decode_image`, and single-frame DICOM (with the extra ``medical``).
+def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """As :func:`decode_image`, and single-frame DICOM (with the extra ``medical``): for what lies in a local file.
 
-    DICOM is read from files only, not from what comes over the network.
+    DICOM is not read from what comes over the network. Raises ``ImageError``.
+    """
+    if data[128:132] == b"DICM":
+        from int_model.io.medical.dicom import decode_dicom  # its libraries are optional
+
+        return decode_dicom(data, max_pixels=max_pixels)
+    return decode_image(data, max_pixels=max_pixels)
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """A file's bytes. Raises ``ImageError`` without the file's name if it is missing, unreadable or too long."""
+    what = "file"
+    try:
+        if path.is_dir():
+            what = "folder"
+            os.scandir(path).close()
+        if not path.is_file():
+            raise ImageError("this link leads to no file" if path.is_symlink() else "this is not a file; was it moved?")
+        if path.stat().st_size > max_bytes:
+            raise ImageError(f"the file has more than {max_bytes} bytes; make it smaller")
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ImageError(f"the {what} cannot be read ({reason}); check its permissions") from None
+
+
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image:
+    """Read an image file; see :func:`read_bytes` and :func:`decode_file`.
 
     Raises:
-        ImageError: as :func:`decode_image`, or the file is missing, unreadable, not a regular file, or too long.
+        ImageError: as both do; the message begins with the path.
     """
-    file = Path(path)
     try:
-        if not file.is_file():
-            raise ImageError(f"{file} is not a file")
-        if file.stat().st_size > max_bytes:
-            raise ImageError(f"{file} has more than {max_bytes} bytes; make it smaller")
-        data = file.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{file} cannot be read: {error.strerror or error}") from error
-    try:
-        if data[128:132] == b"DICM":
-            from int_model.io.medical.dicom import decode_dicom  # its libraries are optional
-
-            return decode_dicom(data, max_pixels=max_pixels)
-        return decode_image(data, max_pixels=max_pixels)
+        return decode_file(read_bytes(Path(path), max_bytes), max_pixels=max_pixels)
     except ImageError as error:
-        raise ImageError(f"{file}: {error}") from error
+        raise ImageError(f"{path}: {error}") from error
 
 
 def prepare() -> None:

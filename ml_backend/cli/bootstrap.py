@@ -17,18 +17,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from int_model.core.config import IntConfig
-from int_model.core.task_prompt import TaskPrompt
 from int_model.datasets.card import Statistics
-from int_model.datasets.collect import Plan, collect, make_plan, result_key
+from int_model.datasets.collect import Plan, collect, make_plan
 from int_model.datasets.contents import Contents, LabelPlan, Selection, survey
 from int_model.datasets.export import export, prepare_output
 from int_model.datasets.names import common_root
-from int_model.datasets.store import Store
+from int_model.datasets.store import DatasetStore
 from int_model.io.files import find_images
 from int_model.io.outputs import display_name
 from int_model.models import suite as suites
 from int_model.models.identity import profile_fingerprint
 from int_model.models.profile import Profile, read_profile
+from int_model.runner.store import fingerprint
 from int_model.strategies.registry import make_strategy
 from ml_backend.cli import bootstrap_formats
 from ml_backend.cli.bootstrap_options import BootstrapOptions, Format, parse_formats, parse_tasks, selection_of
@@ -50,10 +50,8 @@ def run(options: BootstrapOptions) -> int:
     profile = read_profile(options.profile, parse_changes(options.model_changes))
     config = configuration(_as_segment_options(options), profile)
     models = profile_fingerprint(profile)
-    labels = [
-        LabelPlan(label, task.text, result_key(models, options.strategy, config.fingerprint(), task))
-        for label, task in tasks
-    ]
+    identity = fingerprint(models, options.strategy, config.fingerprint())
+    labels = [LabelPlan(label, task.text, identity) for label, task in tasks]
     selection = selection_of(options)
     # Folders are resolved, so that a file has one path; a link to a file keeps its own name.
     paths = [path.parent.resolve() / path.name for path in find_images(options.images, skip=[options.out])]
@@ -62,7 +60,7 @@ def run(options: BootstrapOptions) -> int:
             raise ValueError(f"'{display_name(path)}' lies inside --out; choose another --out")
     work = prepare_output(options.out)
     console = Console(stderr=True, highlight=False)
-    with contextlib.redirect_stdout(sys.stderr), Store(work / "results.sqlite") as store:
+    with contextlib.redirect_stdout(sys.stderr), DatasetStore(work / "results.sqlite") as store:
         return _Run(options, formats, profile, config, models, labels, selection, paths, store, console).run()
 
 
@@ -80,19 +78,18 @@ class _Run:
     labels: list[LabelPlan]
     selection: Selection
     paths: list[Path]
-    store: Store
+    store: DatasetStore
     console: Console
     said: float = field(default_factory=time.monotonic)
 
     def run(self) -> int:
-        keys = [plan.key for plan in self.labels]
-        plan = make_plan(self.store, self.paths, keys, retry_failed=self.options.retry_failed)
+        plan = make_plan(self.store, self.paths, self.labels, retry_failed=self.options.retry_failed)
         self._tell_settings(plan)
         try:
             if plan.todo and not self.options.export_only:
                 self._collect(plan)
         except KeyboardInterrupt:
-            done = len(self.paths) - len(make_plan(self.store, self.paths, keys, retry_failed=False).todo)
+            done = len(self.paths) - len(make_plan(self.store, self.paths, self.labels, retry_failed=False).todo)
             self._tell(
                 f"stopped; {done} of {len(self.paths)} images are kept. Run the same command again to go on, or with "
                 "--export-only to get a data set of what is there"
@@ -146,7 +143,7 @@ class _Run:
                 self.store,
                 plan.todo,
                 strategy,
-                {label.key: TaskPrompt(label.prompt) for label in self.labels},
+                self.labels,
                 batch_size=self.options.batch_size,
                 version=package_version(),
                 retry_failed=self.options.retry_failed,
@@ -167,7 +164,7 @@ class _Run:
         self.said = time.monotonic()
         each = seconds / count
         left = f", about {_duration(each * (total - count))} left" if count < total else ""
-        self._tell(f"{count} of {total} images segmented, {failed} failed, {each:.2f} s each{left}")
+        self._tell(f"{count - failed} of {total} images segmented, {failed} failed, {each:.2f} s each{left}")
 
     # ---------------------------------------------------------------- writing
 
@@ -243,7 +240,7 @@ class _Run:
         }
 
     def _version(self) -> str:
-        keys = json.dumps([[label.label, label.key] for label in self.labels])
+        keys = json.dumps([[label.label, label.prompt, label.identity] for label in self.labels])
         return f"int-{self.profile.name}-{self.options.strategy}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
 
     def _bar(self) -> Progress:

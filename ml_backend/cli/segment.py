@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 import tomllib
@@ -17,12 +18,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from int_model.core.config import ConfigError, IntConfig, load_preset
 from int_model.core.options import nested
 from int_model.core.task_prompt import TaskPrompt
-from int_model.io.files import Outcome, find_images, segment_files
+from int_model.core.types import Image
+from int_model.io.files import Source, find_images
 from int_model.io.outputs import OutputWriter, assign_stems, describe_instances, display_name, to_json, write_atomic
 from int_model.models import suite as suites
 from int_model.models.profile import Profile, read_profile
 from int_model.report import ReportBuilder
 from int_model.report.trace import trace_to_dict
+from int_model.runner.isolation import Failure
+from int_model.runner.runner import Made, segment_files
 from int_model.strategies.registry import make_strategy
 
 
@@ -91,9 +95,9 @@ def run(options: SegmentOptions, *, stdout: IO[str]) -> int:
 
 
 def _refuse_overwriting(paths: Sequence[Path], results: Sequence[Path]) -> None:
-    folders = {folder.resolve() for folder in results}
+    folders = {os.path.realpath(folder) for folder in results}
     for path in paths:
-        if path.resolve().parent in folders:
+        if str(Path(os.path.realpath(path)).parent) in folders:
             raise ValueError(
                 f"'{display_name(path)}' lies where results are written and could be overwritten; choose another --out"
             )
@@ -129,8 +133,8 @@ class _Run:
         interrupted = False
         with self._bar() as bar:
             try:
-                for outcome in self._outcomes(bar):
-                    self._take(outcome, stems[outcome.path])
+                for source, outcome in self._outcomes(bar):
+                    self._take(source, outcome, stems[source.path])
             except KeyboardInterrupt:
                 interrupted = True
         self._finish(stdout, time.perf_counter() - begun)
@@ -143,17 +147,17 @@ class _Run:
             device=self.options.device,
             progress=lambda role, _done, _total: bar.update(row, description=f"loading {role}"),
         )
-        batch: list[Path] = []
+        batch: list[Source] = []
 
         def stage(done: int, total: int, name: str) -> None:
             # The bar shows whole images; of the running batch all but a little, which is left for writing.
             bar.update(row, completed=len(self.records) + 0.9 * len(batch) * done / max(1, total), description=name)
 
-        def started(paths: Sequence[Path]) -> None:
-            batch[:] = paths
+        def begun(sources: Sequence[Source]) -> None:
+            batch[:] = sources
 
         strategy = make_strategy(self.options.strategy, suite, self.config, progress=stage)
-        outcomes = segment_files(self.paths, strategy, self.task, batch_size=self.options.batch_size, started=started)
+        outcomes = segment_files(self.paths, strategy, self.task, batch_size=self.options.batch_size, begun=begun)
         for outcome in outcomes:
             bar.update(row, description="writing")
             yield outcome
@@ -173,46 +177,51 @@ class _Run:
             redirect_stderr=False,
         )
 
-    def _take(self, outcome: Outcome, stem: str) -> None:
-        title = display_name(outcome.path)
-        record: dict[str, Any] = {"image": title, "prompt": self.task.text}
-        image, segmentation, error = outcome.image, outcome.segmentation, outcome.error
-        if image is not None and segmentation is not None:
-            record |= {
-                "instances": describe_instances(segmentation),
-                "seconds": round(outcome.seconds, 4),
-                "calls": dict(segmentation.trace.calls),
-            }
-            if segmentation.reason:
-                record["reason"] = segmentation.reason
-            try:
-                self._write(outcome, stem, record)
-            except OSError as problem:
-                error = f"its results cannot be written ({problem.strerror or problem}); check space and permissions"
-        if error:
-            record = {"image": title, "prompt": self.task.text, "instances": [], "seconds": 0.0, "calls": {}}
-            record["error"] = error
+    def _take(self, source: Source, outcome: Made | Failure, stem: str) -> None:
+        title = display_name(source.path)
+        record: dict[str, Any] = {
+            "image": title,
+            "prompt": self.task.text,
+            "instances": [],
+            "seconds": 0.0,
+            "calls": {},
+        }
+        if isinstance(outcome, Made) and source.image is not None:
+            record = self._written(source.image, outcome, stem, record)
+        elif isinstance(outcome, Failure):
+            record["error"] = outcome.explain()
+        if "error" in record:
             self.failures += 1
             if self.report is not None:
-                self.report.add_error(title, error)
-        elif self.report is not None and image is not None and segmentation is not None:
-            detail = f"trace/{stem}.json"
-            self.report.add(title, image, segmentation, seconds=outcome.seconds, detail_file=detail)
+                self.report.add_error(title, record["error"])
         self.records.append(record)
         self._say(record)
 
-    def _write(self, outcome: Outcome, stem: str, record: Mapping[str, Any]) -> None:
-        if self.options.out is None or outcome.image is None or outcome.segmentation is None:
-            return
-        segmentation = outcome.segmentation
-        told = {
-            **record,
-            "size": {"height": segmentation.size[0], "width": segmentation.size[1]},
-            "name": segmentation.name,
-            "score": segmentation.score,
-            "trace": trace_to_dict(segmentation.trace),
+    def _written(self, image: Image, made: Made, stem: str, record: dict[str, Any]) -> dict[str, Any]:
+        """The record of a segmentation whose files are written, or of what kept them from being written."""
+        found = made.segmentation
+        told = record | {
+            "instances": describe_instances(found),
+            "seconds": round(made.seconds, 4),
+            "calls": dict(found.trace.calls),
+            **({"reason": found.reason} if found.reason else {}),
         }
-        OutputWriter(self.options.out).write(stem, outcome.image, segmentation, told)
+        if self.options.out is not None:
+            trace = {
+                **told,
+                "size": {"height": found.size[0], "width": found.size[1]},
+                "name": found.name,
+                "score": found.score,
+                "trace": trace_to_dict(found.trace),
+            }
+            try:
+                OutputWriter(self.options.out).write(stem, image, found, trace)
+            except OSError as problem:
+                why = f"its results cannot be written ({problem.strerror or problem}); check space and permissions"
+                return record | {"error": why}
+        if self.report is not None:
+            self.report.add(record["image"], image, found, seconds=made.seconds, detail_file=f"trace/{stem}.json")
+        return told
 
     def _say(self, record: Mapping[str, Any]) -> None:
         if "error" in record:

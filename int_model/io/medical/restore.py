@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from int_model.core.types import Mask
+from int_model.io.images import read_bytes
 from int_model.io.medical.dicom import read_dataset
 from int_model.io.medical.nifti import read_volume, to_volume
-from int_model.io.medical.sources import Source, file_bytes, find_sources
+from int_model.io.medical.sources import Source, find_sources
 from int_model.io.outputs import write_atomic
 
 Masks = Mapping[str, Mask]
@@ -113,7 +114,7 @@ def _native_files(
             continue
         try:
             reviewed = all(answer.reviewed for answer in found)
-            yield to_native(sources, masks, file_bytes(paths[digest]), numbers, reviewed=reviewed)
+            yield to_native(sources, masks, read_bytes(paths[digest]), numbers, reviewed=reviewed)
         except NoSegmentationError as error:
             tell(f"{error}; its masks are written as PNG")
             yield from (to_png(source, answers[source.id].masks, numbers) for source in sources)

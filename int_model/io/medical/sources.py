@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from int_model.core.types import Image
 from int_model.io.errors import MAX_BYTES, MAX_PIXELS, ImageError
-from int_model.io.images import decode_image
+from int_model.io.images import decode_image, read_bytes
 from int_model.io.medical.dicom import decode_dicom, has_burned_in_text, looks_like_dicom, read_dataset
 from int_model.io.medical.nifti import looks_like_nifti, read_volume
 from int_model.io.medical.tiff import decode_tiff, looks_like_tiff
@@ -95,7 +95,7 @@ def read_pictures(
     Raises:
         ImageError: the file cannot be used; the message holds neither its name nor anything that it says.
     """
-    data = file_bytes(path, max_bytes)
+    data = read_bytes(path, max_bytes)
     digest = hashlib.sha256(data).hexdigest()
     kind = kind_of(data[:512], path.name)
     if kind == "nifti":
@@ -125,18 +125,6 @@ def _slices(data: bytes, digest: str, options: ReadOptions) -> Iterator[tuple[So
         yield Source(name, digest, "nifti", image.shape[0], image.shape[1], options.axis, index), image
 
 
-def file_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """A file's bytes. Raises ``ImageError`` without the file's name."""
-    try:
-        if not path.is_file():
-            raise ImageError("this is not a file")
-        if path.stat().st_size > max_bytes:
-            raise ImageError(f"the file has more than {max_bytes} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"the file cannot be read ({error.strerror or 'unknown'})") from None
-
-
 def find_sources(places: Sequence[Path], wanted: set[str], max_bytes: int = MAX_BYTES) -> dict[str, Path]:
     """The files below ``places`` that have the wanted SHA-256 sums."""
     found: dict[str, Path] = {}
@@ -144,7 +132,7 @@ def find_sources(places: Sequence[Path], wanted: set[str], max_bytes: int = MAX_
         if len(found) == len(wanted):
             break
         try:
-            digest = hashlib.sha256(file_bytes(path, max_bytes)).hexdigest()
+            digest = hashlib.sha256(read_bytes(path, max_bytes)).hexdigest()
         except ImageError:
             continue
         if digest in wanted:

@@ -14,7 +14,7 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Instance, Mask, Segmentation, Trace
 from int_model.datasets.collect import collect, make_plan
 from int_model.datasets.contents import Contents, Item, LabelPlan, Selection, survey
-from int_model.datasets.store import Store
+from int_model.datasets.store import DatasetStore
 
 SIZE = (48, 64)
 LABELS = (LabelPlan("Ring", "rings", "key-rings"), LabelPlan("Pair", "pairs", "key-pairs"))
@@ -70,23 +70,25 @@ class Shapes:
         return Segmentation(size, task, objects, 0.5, Trace(task, "shapes"), reason="" if objects else "nothing there")
 
 
-def fill(store: Store, paths: Sequence[Path], strategy: Shapes | None = None, *, retry: bool = False) -> list[str]:
+def fill(
+    store: DatasetStore, paths: Sequence[Path], strategy: Shapes | None = None, *, retry: bool = False
+) -> list[str]:
     """Collect all that is missing; returns the errors."""
-    keys = [plan.key for plan in LABELS]
-    plan = make_plan(store, paths, keys, retry_failed=retry)
-    prompts = {label.key: TaskPrompt(label.prompt) for label in LABELS}
-    done = collect(store, plan.todo, strategy or Shapes(), prompts, batch_size=2, version="test", retry_failed=retry)
+    plan = make_plan(store, paths, LABELS, retry_failed=retry)
+    done = collect(store, plan.todo, strategy or Shapes(), LABELS, batch_size=2, version="test", retry_failed=retry)
     return [item.error for item in done]
 
 
 @contextmanager
-def filled(folder: Path, values: Sequence[int], selection: Selection | None = None) -> Iterator[tuple[Store, Contents]]:
+def filled(
+    folder: Path, values: Sequence[int], selection: Selection | None = None
+) -> Iterator[tuple[DatasetStore, Contents]]:
     """A store with pictures of those values done, and its contents (no splits unless asked for)."""
     paths = [picture(folder / "in" / f"{i % 2}" / f"p{i}.png", value) for i, value in enumerate(values)]
-    with Store(folder / "store" / "results.sqlite") as store:
+    with DatasetStore(folder / "store" / "results.sqlite") as store:
         fill(store, paths)
         yield store, survey(store, (folder / "in").resolve(), paths, LABELS, selection or Selection())
 
 
-def items(store: Store, contents: Contents) -> list[Item]:
+def items(store: DatasetStore, contents: Contents) -> list[Item]:
     return list(contents.items(store))

@@ -15,7 +15,7 @@ from int_model.datasets.contents import Item, LabelPlan, Selection, survey
 from int_model.datasets.export import WORK, export, prepare_output
 from int_model.datasets.lists import ListWriter
 from int_model.datasets.review import ReviewWriter
-from int_model.datasets.store import Store
+from int_model.datasets.store import DatasetStore
 from tests.unit.int_model.datasets.folders import LABELS, fill, filled, items, picture
 
 
@@ -45,7 +45,7 @@ def test_folders_can_be_kept_together(tmp_path: Path) -> None:
 
 def test_two_labels_of_one_name_are_refused(tmp_path: Path) -> None:
     labels = [LabelPlan("Frog", "a", "k"), LabelPlan("frog", "b", "l")]
-    with Store(tmp_path / "s.sqlite") as store, pytest.raises(ValueError, match="two labels have the same name"):
+    with DatasetStore(tmp_path / "s.sqlite") as store, pytest.raises(ValueError, match="two labels have the same name"):
         survey(store, tmp_path, [], labels, Selection())
 
 
@@ -202,7 +202,7 @@ def test_the_contact_sheet_shows_doubt_first_and_every_link_leads_somewhere(tmp_
 def test_names_that_are_html_or_odd_are_shown_as_they_are(tmp_path: Path) -> None:
     odd = '<img src=x onerror=alert(1)> "q" %41 #.png'
     path = picture(tmp_path / "in" / odd, 90)
-    with Store(tmp_path / "s.sqlite") as store:
+    with DatasetStore(tmp_path / "s.sqlite") as store:
         fill(store, [path])
         contents = survey(store, (tmp_path / "in").resolve(), [path], LABELS, Selection())
         writer = ReviewWriter(tmp_path, contents, "t", [], identity="id", images=None)

@@ -21,7 +21,7 @@ from int_model.datasets.contents import Contents, Item, LabelPlan, Selection
 from int_model.datasets.lists import ImagesWriter, ListWriter
 from int_model.datasets.names import common_root, flat_names, relative_name
 from int_model.datasets.png import PngWriter
-from int_model.datasets.store import Store
+from int_model.datasets.store import DatasetStore
 from int_model.datasets.yolo import YoloWriter
 from int_model.masks.polygons import join_rings, part_rings
 from int_model.masks.rings import rasterise
@@ -34,7 +34,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
-def everything(store: Store, contents: Contents) -> list[Item]:
+def everything(store: DatasetStore, contents: Contents) -> list[Item]:
     found = items(store, contents)
     assert len(found) == len(VALUES)
     return found

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from int_model.core.config import ConfigError, IntConfig
 from int_model.core.options import nested
 from int_model.core.types import Image
 from int_model.evaluation import BrokenExample, Example, Variant, evaluate, load_evaluation, save_evaluation
+from int_model.evaluation.runner import STORE
 from tests.support.fakes import TASK, FakeSegmenter, fake_suite, scene
 
 VARIANTS = [Variant("full"), Variant("-PNM", config={"switches.pnm": False}), Variant("detector", "grounded_sam")]
@@ -94,7 +97,7 @@ def test_whatever_changes_a_result_names_another_one(what: str, tmp_path: Path) 
     suite = replace(fake_suite(), fingerprint="1" * 16) if what == "models" else fake_suite()
     variant = Variant("full", config={"fuse": {"duplicate_iou": 0.77}}) if what == "config" else VARIANTS[0]
     evaluate([after], [variant], suite, cache_dir=tmp_path, protocol="promac" if what == "protocol" else "native")
-    assert len(list(tmp_path.glob("*/*.json"))) == 2
+    assert kept(tmp_path) == 2
 
 
 def test_the_same_work_under_two_names_is_done_once() -> None:
@@ -123,11 +126,31 @@ def test_one_bad_image_is_a_recorded_failure_and_is_tried_again(tmp_path: Path) 
 
 def test_damaged_results_are_made_anew(tmp_path: Path) -> None:
     first = evaluate([example(0)], VARIANTS[2:], fake_suite(), cache_dir=tmp_path)
-    (file,) = tmp_path.glob("*/*.json")
-    for damage in (file.read_bytes()[:200], b"", b"[]", b'{"key": "other"}'):
-        file.write_bytes(damage)
+    with sqlite3.connect(tmp_path / STORE) as store:
+        (payload,) = store.execute("SELECT payload FROM results").fetchone()
+    for damage in (payload[:200], b"", b"[]", b'{"key": "other"}'):
+        with sqlite3.connect(tmp_path / STORE) as store:
+            store.execute("UPDATE results SET payload = ?", (damage,))
         again = evaluate([example(0)], VARIANTS[2:], fake_suite(), cache_dir=tmp_path)
         assert again.summary()[0]["iou"].value == first.summary()[0]["iou"].value
+
+
+def test_results_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab" / "abcd.json").write_text("{}")
+    with pytest.raises(ValueError, match="by an earlier version of this program; choose another --out"):
+        evaluate([example(0)], VARIANTS, fake_suite(), cache_dir=tmp_path)
+
+
+def kept(folder: Path) -> int:
+    """How many results are in the store by now."""
+    if not (folder / STORE).exists():
+        return 0
+    with closing(sqlite3.connect(folder / STORE)) as store:
+        try:
+            return int(store.execute("SELECT COUNT(*) FROM results").fetchone()[0])
+        except sqlite3.OperationalError:  # it is being made
+            return 0
 
 
 SCRIPT = """
@@ -153,20 +176,22 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
         [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
     )
     try:
-        while len(list(tmp_path.glob("*/*.json"))) < 3:
+        while kept(tmp_path) < 3:
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
     finally:
         process.kill()
         process.wait()
-    kept = len(list(tmp_path.glob("*/*.json")))
-    assert 3 <= kept < 30
-    for file in tmp_path.glob("*/*.json"):
-        json.loads(file.read_bytes())  # whole, every one of them
+    finished = kept(tmp_path)
+    assert 3 <= finished < 30
+    with sqlite3.connect(tmp_path / STORE) as store:
+        for (payload,) in store.execute("SELECT payload FROM results"):
+            picture = tmp_path / json.loads(payload)["picture"]  # whole, every one of them, with its picture
+            assert picture.read_bytes()[-2:] == b"\xff\xd9"
     counting = fake_suite(segmenter=Choosy())
     outcome = evaluate([example(i) for i in range(30)], [Variant("d", "grounded_sam")], counting, cache_dir=tmp_path)
-    assert counting.segmenter.encoded == 30 - kept  # type: ignore[attr-defined]
+    assert counting.segmenter.encoded == 30 - finished  # type: ignore[attr-defined]
     assert len(outcome.records) == 30
     assert outcome.failures() == []
 

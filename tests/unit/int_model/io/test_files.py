@@ -1,49 +1,21 @@
-"""Finding images, and running a strategy that may fail over files that may be broken."""
+"""Finding images, and opening them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from int_model.core.task_prompt import TaskPrompt
-from int_model.core.types import Image, Instance, Segmentation, Trace
-from int_model.io.files import find_images, segment_files
-
-TASK = TaskPrompt("thing")
+from int_model.io.files import FileState, find_images, read_source
+from tests.support.folders import refuse_to_list
 
 
 def picture(path: Path, value: int = 7, size: tuple[int, int] = (6, 5)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     PilImage.new("RGB", size, (value, value, value)).save(path)
     return path
-
-
-class Recording:
-    """A strategy that finds everything, notes its batches, and fails on images of one gray value."""
-
-    def __init__(self, fails_on: int | None = None, error: Exception | None = None) -> None:
-        self.batches: list[list[int]] = []
-        self._fails_on, self._error = fails_on, error or RuntimeError("boom\nboom")
-
-    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
-        values = [int(image[0, 0, 0]) for image in images]
-        self.batches.append(values)
-        if self._fails_on in values:
-            raise self._error
-        return [
-            Segmentation(
-                image.shape[:2],
-                task.text,
-                (Instance.of_mask(np.ones(image.shape[:2], bool), str(value), 1.0),),
-                1.0,
-                Trace(task.text, "recording"),
-            )
-            for image, value in zip(images, values, strict=True)
-        ]
 
 
 def test_folders_are_searched_with_everything_below_and_in_order(tmp_path: Path) -> None:
@@ -68,41 +40,33 @@ def test_missing_and_empty_places_are_named_with_the_cure(tmp_path: Path) -> Non
         find_images([tmp_path])
 
 
-def test_batches_are_full_in_spite_of_broken_files_and_outcomes_stay_in_order(tmp_path: Path) -> None:
-    paths = [picture(tmp_path / f"{i}.png", i) for i in range(5)]
-    paths.insert(1, tmp_path / "broken.png")
-    paths[1].write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
-    strategy, started = Recording(), []
-    outcomes = list(segment_files(paths, strategy, TASK, batch_size=2, started=lambda b: started.append(len(b))))
-    assert [o.path for o in outcomes] == paths
-    assert strategy.batches == [[0, 1], [2, 3], [4]]
-    assert started == [2, 2, 1]
-    assert [bool(o.error) for o in outcomes] == [False, True, False, False, False, False]
-    assert [o.segmentation.instances[0].label for o in outcomes if o.segmentation] == ["0", "1", "2", "3", "4"]
+def test_a_link_in_a_circle_is_one_unreadable_image(tmp_path: Path) -> None:
+    good = picture(tmp_path / "good.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "nowhere.png").symlink_to(tmp_path / "missing.png")
+    (tmp_path / "up").symlink_to(tmp_path)
+    found = find_images([tmp_path])
+    assert found == [good, tmp_path / "loop.png", tmp_path / "nowhere.png"]
+    errors = [read_source(path).error for path in found]
+    assert errors == ["", "this link leads to no file", "this link leads to no file"]
 
 
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (RuntimeError("boom\nboom"), "RuntimeError: boom boom"),
-        (ValueError("too small;  use more"), "too small; use more"),
-        (RuntimeError("CUDA out of memory. Tried"), "limits.max_side"),
-        (MemoryError(), "limits.max_side"),
-        (IndexError(), "IndexError"),
-    ],
-)
-def test_an_image_that_breaks_a_model_harms_no_other(tmp_path: Path, error: Exception, sentence: str) -> None:
-    paths = [picture(tmp_path / f"{i}.png", i) for i in range(4)]
-    strategy = Recording(fails_on=2, error=error)
-    outcomes = list(segment_files(paths, strategy, TASK, batch_size=4))
-    assert strategy.batches == [[0, 1, 2, 3], [0], [1], [2], [3]]
-    assert [bool(o.segmentation) for o in outcomes] == [True, True, False, True]
-    assert sentence in outcomes[2].error
-    assert "\n" not in outcomes[2].error
+def test_a_folder_that_cannot_be_read_is_listed_and_reading_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = picture(tmp_path / "good.png")
+    locked = picture(tmp_path / "locked" / "a.png").parent
+    refuse_to_list(monkeypatch, locked)
+    assert find_images([tmp_path]) == [good, locked]
+    assert read_source(locked).error == "the folder cannot be read (Permission denied); check its permissions"
+    assert find_images([locked]) == [locked]
 
 
-def test_a_file_that_vanishes_is_one_error(tmp_path: Path) -> None:
-    paths = [picture(tmp_path / "a.png"), tmp_path / "gone.png"]
-    outcomes = list(segment_files(paths, Recording(), TASK))
-    assert outcomes[0].segmentation is not None
-    assert outcomes[1].error
+def test_a_source_tells_digest_state_and_pixels(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png", 9)
+    source = read_source(path)
+    assert source.image is not None
+    assert int(source.image[0, 0, 0]) == 9
+    assert source.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert source.state == FileState.of(path)
+    assert read_source(tmp_path / "gone.png").error == "this is not a file; was it moved?"
