@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from int_model.core.types import Instance
 from int_model.datasets.contents import Contents, Item
+from int_model.html.environment import render
+from int_model.html.text import counted
 from int_model.io.drawing import encode, overlay, shrink, shrink_mask
 from int_model.io.errors import ImageError
 from int_model.io.images import read_image
 
 PAGE = 120
 THUMB = 320
+SECTIONS = {"found": "With objects, most doubtful first", "nothing": "Nothing found", "failed": "Failed"}
 _BINS = 20
 _SHOWN_OBJECTS = 6
 _FOLDERS = 500
@@ -117,22 +115,20 @@ class ReviewWriter:
             "failed": self._contents.failures,
         }
         pages = {name: self._pages(name, shown) for name, shown in sections.items()}
-        environment = _environment()
-        counts = {name: len(shown) for name, shown in sections.items()}
-        common = {
-            "title": self._title,
-            "identity": self._identity,
-            "pages": pages,
-            "counts": counts,
-            **_assets(),
-        }
         bars = _histogram([shown.score for shown in self._found], pages["found"], self._page)
-        index = environment.get_template("review_index.html.j2").render(facts=self._facts, bars=bars, **common)
-        _write(self._folder / "index.html", index)
-        template = environment.get_template("review_page.html.j2")
+        self._write("index.html", "review_index.html.j2", pages, "", facts=self._facts, bars=bars)
         for name, listed in pages.items():
             for page in listed:
-                _write(self._folder / page.file, template.render(page=page, section=name, **common))
+                self._write(page.file, "review_page.html.j2", pages, name, page=page)
+
+    def _write(self, file: str, template: str, pages: Mapping[str, Sequence[Page]], here: str, **values: Any) -> None:
+        counts = {name: sum(len(page.shown) for page in listed) for name, listed in pages.items()}
+        tabs = [("Overview", "index.html", not here, None)]
+        for name, listed in pages.items():
+            tabs.append((SECTIONS[name], listed[0].file if listed else "", name == here, counts[name]))
+        common = {"title": self._title, "identity": self._identity, "sections": SECTIONS}
+        text = render("int_model.datasets", template, **common, pages=pages, counts=counts, tabs=tabs, **values)
+        (self._folder / file).write_text(text, encoding="utf-8")
 
     def _pages(self, name: str, shown: Sequence[Any]) -> list[Page]:
         parts = [shown[start : start + self._page] for start in range(0, len(shown), self._page)]
@@ -183,34 +179,11 @@ def _histogram(scores: Sequence[float], pages: Sequence[Page], per_page: int) ->
     before = 0
     for index, count in enumerate(counts.tolist()):
         file = pages[before // per_page].file if count else ""
-        span = f"{edges[index]:.2f} to {edges[index + 1]:.2f}"
-        bars.append({"count": count, "height": 100.0 * count / top, "span": span, "file": file})
+        title = f"{counted(count, 'image')} with a lowest score of {edges[index]:.2f} to {edges[index + 1]:.2f}"
+        bars.append({"count": count, "height": 100.0 * count / top, "title": title, "address": file})
         before += count
     return bars
 
 
-def _assets() -> dict[str, Any]:
-    folder = resources.files("int_model.datasets") / "templates"
-    style = (folder / "review.css").read_text(encoding="utf-8")
-    script = (folder / "review.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # Both are our own files.
-    return {"style": Markup(style), "script": Markup(script), "script_hash": digest}  # noqa: S704
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("int_model.datasets", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def _url(path: str) -> str:
     return quote(path, errors="surrogateescape")
-
-
-def _write(place: Path, text: str) -> None:
-    place.write_bytes(text.encode("utf-8", "replace"))

@@ -1,17 +1,13 @@
-"""The comparison as one self-contained HTML page: tables, drawings, best and worst images, links to their stories."""
+"""The comparison as one self-contained HTML page: tables, drawings, best and worst images, links to their reports."""
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from int_model.evaluation import plots
 from int_model.evaluation.metrics import COST, METRICS
@@ -19,6 +15,10 @@ from int_model.evaluation.protocol import PROTOCOLS
 from int_model.evaluation.records import Record
 from int_model.evaluation.result import Difference, Evaluation, Summary
 from int_model.evaluation.statistics import Interval
+from int_model.html.charts import width_of_names
+from int_model.html.environment import render
+from int_model.html.pictures import data_uri
+from int_model.html.text import number
 from int_model.io import drawing
 
 SHOWN = 3
@@ -47,12 +47,20 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A figure in a table: value and interval as text, whether it is the column's best, and a verdict's class."""
+    """A figure in a table: value and interval as text; ``tone`` is ``best``, a verdict or ""."""
 
-    value: str
+    value: str = "–"
     interval: str = ""
-    best: bool = False
-    verdict: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A variant in the tables of a slice: the quality of its masks, and what they cost."""
+
+    summary: Summary
+    quality: list[Cell]
+    cost: list[Cell]
 
 
 def render_page(evaluation: Evaluation, store: Path | None = None, link: str = "") -> str:
@@ -65,128 +73,75 @@ def render_page(evaluation: Evaluation, store: Path | None = None, link: str = "
     """
     names = [variant.name for variant in evaluation.variants]
     protocol = PROTOCOLS.get(evaluation.setting.protocol)
-    headline = [m for m in (protocol.headline if protocol else ("iou", "mae")) if _known(evaluation, m)]
-    space = plots.label_space(names)
-    pairs = list(dict.fromkeys((gap.variant, gap.baseline) for gap in evaluation.differences))
-    single = pairs[0][1] if len({baseline for _, baseline in pairs}) == 1 else ""
-    pair_space = plots.label_space([plots.pair_label(a, b, single) for a, b in pairs])
+    known = {metric for summary in evaluation.summaries for metric in summary.figures}
+    headline = [m for m in (protocol.headline if protocol else ("iou", "mae")) if m in known]
+    cost = [m for m in ("named", "empty", *COST) if m in known]
     everything = evaluation.summary() if evaluation.summaries else []
     gaps = [gap for gap in evaluation.differences if gap.slice == "all"]
-    view = _Pictures(evaluation, store, link)
-    folder = resources.files("int_model.evaluation") / "templates"
-    environment = Environment(
-        loader=PackageLoader("int_model.evaluation", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
-    text = environment.get_template(
-        "evaluation.html.j2"
-    ).render(
-        style=Markup((folder / "evaluation.css").read_text(encoding="utf-8")),  # noqa: S704 our own file
+    baselines = {gap.baseline for gap in gaps}
+    baseline = baselines.pop() if len(baselines) == 1 else ""
+    gap_space = width_of_names([plots.pair_name(gap, baseline) for gap in gaps])
+    pictures = _Pictures(evaluation, store, link)
+    return render(
+        "int_model.evaluation",
+        "evaluation.html.j2",
         setting=evaluation.setting,
         protocol=protocol,
         variants=evaluation.variants,
+        names=names,
         images=len({record.example for record in evaluation.records}),
         failures=evaluation.failures(),
-        metrics=METRICS,
         headline=[METRICS[m] for m in headline],
-        cost=[METRICS[m] for m in _also(evaluation)],
-        slices=[_table(evaluation.summary(name), headline, _also(evaluation)) for name in evaluation.slices()],
-        panels=[p for m in headline if (p := plots.figure_panel(m, everything, space))],
+        cost=[METRICS[m] for m in cost],
+        slices=[(name, _rows(evaluation.summary(name), headline, cost)) for name in evaluation.slices()],
+        panel_charts=[(METRICS[m], plots.figure_chart(m, everything, width_of_names(names))) for m in headline],
         cost_chart=plots.cost_chart(everything, headline[0]) if headline else None,
-        cost_metric=METRICS[headline[0]] if headline else None,
         share_chart=plots.share_chart(evaluation.records, names),
-        gap_panels=[p for m in headline[:3] if (p := plots.difference_panel(m, gaps, names, pair_space, single))],
-        baseline=single,
-        gap_rows=_gap_rows(gaps, pairs, headline),
-        all_figures=_all_figures(everything),
-        contested=view.contested(),
-        extremes=view.extremes(),
-        every=view.every(),
-        colours={"right": drawing.CORRECT, "extra": drawing.EXTRA, "missed": drawing.MISSED},
+        gap_charts=[(METRICS[m], plots.difference_chart(m, gaps, names, gap_space, baseline)) for m in headline[:3]],
+        baseline=baseline,
+        gap_rows=_gap_rows(gaps, headline),
+        all_figures=[
+            (metric, [_cell(name, row.figures.get(name)) for row in everything])
+            for name, metric in METRICS.items()
+            if name in known
+        ],
+        contested=pictures.contested(),
+        extremes=pictures.extremes(),
+        every=pictures.every(),
+        colours=(("found rightly", drawing.CORRECT), ("found wrongly", drawing.EXTRA), ("missed", drawing.MISSED)),
         numbered=len(names) > plots.MOST_NAMED,
-        width=plots.WIDTH,
     )
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
-    """A number with a real minus sign; a dash for what is missing or not finite."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", "−")
-
-
-def _known(evaluation: Evaluation, metric: str) -> bool:
-    return any(metric in summary.figures for summary in evaluation.summaries)
-
-
-def _also(evaluation: Evaluation) -> list[str]:
-    return [m for m in ("named", "empty", *COST) if _known(evaluation, m)]
-
-
-def _cell(metric: str, figure: Interval | None, *, best: bool) -> Cell:
+def _cell(metric: str, figure: Interval | None, tone: str = "", *, sign: bool = False) -> Cell:
     if figure is None or not math.isfinite(figure.value):
-        return Cell("–")
-    digits = METRICS[metric].digits
-    return Cell(number(figure.value, digits), "" if metric in COST[2:] else _spread(figure, digits), best)
+        return Cell()
+    value, low, high = (number(v, METRICS[metric].digits, sign=sign) for v in (figure.value, figure.low, figure.high))
+    told = metric not in COST[2:] and math.isfinite(figure.low)
+    return Cell(value, f"{low} to {high}" if told else "", tone)
 
 
-def _spread(figure: Interval, digits: int, *, sign: bool = False) -> str:
-    if not math.isfinite(figure.low):
-        return ""
-    return f"{number(figure.low, digits, sign=sign)} to {number(figure.high, digits, sign=sign)}"
-
-
-def _table(rows: Sequence[Summary], headline: Sequence[str], cost: Sequence[str]) -> dict[str, object]:
+def _rows(summaries: Sequence[Summary], headline: Sequence[str], cost: Sequence[str]) -> list[Row]:
     best: dict[str, str] = {}
     for metric in (*headline, *cost):
         side = METRICS[metric].better
-        own = {r.variant: r.figures[metric].value for r in rows if metric in r.figures}
+        own = {s.variant: s.figures[metric].value for s in summaries if metric in s.figures}
         own = {name: value for name, value in own.items() if math.isfinite(value)}
         if side != "neither" and len(set(own.values())) > 1:
             best[metric] = (max if side == "higher" else min)(own, key=lambda name: own[name])
 
     def cells(row: Summary, columns: Sequence[str]) -> list[Cell]:
-        return [_cell(m, row.figures.get(m), best=best.get(m) == row.variant) for m in columns]
+        return [_cell(m, row.figures.get(m), "best" if best.get(m) == row.variant else "") for m in columns]
 
-    told = [(row, {"figures": cells(row, headline), "cost": cells(row, cost)}) for row in rows]
-    return {"name": rows[0].slice, "rows": told}
-
-
-def _gap_rows(
-    gaps: Sequence[Difference], pairs: Sequence[tuple[str, str]], columns: Sequence[str]
-) -> list[tuple[str, str, list[Cell]]]:
-    found = {(gap.variant, gap.baseline, gap.metric): gap for gap in gaps}
-    out = []
-    for variant, baseline in pairs:
-        cells = []
-        for metric in columns:
-            gap = found.get((variant, baseline, metric))
-            if gap is None:
-                cells.append(Cell("–"))
-                continue
-            digits, i = METRICS[metric].digits, gap.interval
-            value, spread = number(i.value, digits, sign=True), _spread(i, digits, sign=True)
-            cells.append(Cell(value, spread, verdict=gap.verdict))
-        out.append((variant, baseline, cells))
-    return out
+    return [Row(summary, cells(summary, headline), cells(summary, cost)) for summary in summaries]
 
 
-def _all_figures(rows: Sequence[Summary]) -> list[tuple[str, str, list[Cell]]]:
-    out = []
-    for name, metric in METRICS.items():
-        if any(name in row.figures for row in rows):
-            arrow = {"higher": "↑", "lower": "↓", "neither": ""}[metric.better]
-            cells = [_cell(name, row.figures.get(name), best=False) for row in rows]
-            out.append((f"{metric.label} {arrow}".strip(), metric.meaning, cells))
-    return out
+def _gap_rows(gaps: Sequence[Difference], columns: Sequence[str]) -> list[tuple[str, str, list[Cell]]]:
+    found: dict[tuple[str, str], dict[str, Cell]] = {}
+    for gap in gaps:
+        cell = _cell(gap.metric, gap.interval, gap.verdict, sign=True)
+        found.setdefault((gap.variant, gap.baseline), {})[gap.metric] = cell
+    return [(*pair, [cells.get(metric, Cell()) for metric in columns]) for pair, cells in found.items()]
 
 
 class _Pictures:
@@ -212,17 +167,18 @@ class _Pictures:
 
     def contested(self) -> list[list[Shown]]:
         """The images on which the variants' IoU differs most, with every variant's picture (first seed)."""
-        by_image = self._by_image()
         if self._store is None or len(self._names) < 2:
             return []
+        by_image: dict[str, dict[str, Record]] = {}
+        for record in self._done:
+            by_image.setdefault(record.example, {}).setdefault(record.variant, record)
         spread = {
             key: max(map(_iou, own.values())) - min(map(_iou, own.values()))
             for key, own in by_image.items()
             if len(own) == len(self._names) and all(r.picture for r in own.values())
         }
         widest = sorted((k for k in spread if spread[k] > 0), key=lambda k: -spread[k])[:CONTESTED]
-        limit = self._names[:6]
-        return [[self._shown(by_image[key][name]) for name in limit] for key in widest]
+        return [[self._shown(by_image[key][name]) for name in self._names[:6]] for key in widest]
 
     def every(self) -> list[tuple[str, list[tuple[str, str, str]]]]:
         """Per image, for each variant: text, link, class. Empty if that would be too much for a page."""
@@ -245,26 +201,17 @@ class _Pictures:
         kind = "empty" if record.metrics.get("empty") == 1.0 else ""
         return number(record.metrics.get("iou"), 2), self._href(record), kind
 
-    def _by_image(self) -> Mapping[str, dict[str, Record]]:
-        out: dict[str, dict[str, Record]] = {}
-        for record in self._done:
-            out.setdefault(record.example, {}).setdefault(record.variant, record)
-        return out
-
     def _shown(self, record: Record) -> Shown:
         data = b""
-        if self._store is not None and record.picture:
-            try:
-                data = (self._store / record.picture).read_bytes()
-            except OSError:
-                data = b""
+        with suppress(OSError):
+            data = (self._store / record.picture).read_bytes() if self._store and record.picture else b""
         return Shown(
             title=record.example,
             series=self._names.index(record.variant),
             variant=record.variant,
             iou=_iou(record),
             name="" if record.name is None or record.name.lower() == record.task.lower() else record.name,
-            picture=f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}" if data else "",
+            picture=data_uri("image/jpeg", data) if data else "",
             link=self._href(record),
             reason=record.reason,
         )

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
 from collections.abc import Sequence
-from importlib import resources
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from int_model.core.types import Image, Segmentation
-from int_model.report import chart, view
+from int_model.html.environment import render
+from int_model.report import view
 from int_model.report.contrast import ScoreKey
 
 MAX_BYTES = 30_000_000
@@ -38,7 +32,7 @@ class ReportBuilder:
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._task = task
-        self._facts = tuple(facts)
+        self._facts = list(facts)
         self._key = score_key
         self._max_bytes = max_bytes
         self._views: list[view.ImageView] = []
@@ -60,7 +54,7 @@ class ReportBuilder:
         self._append(view.brief(number, title, image, segmentation, seconds, detail_file))
 
     def add_error(self, title: str, error: str) -> None:
-        """Add an image that could not be done, with its one sentence."""
+        """Add an image that could not be processed; ``error`` is one sentence."""
         self._append(view.failed(len(self._views) + 1, title, error))
 
     def _append(self, item: view.ImageView) -> None:
@@ -68,14 +62,11 @@ class ReportBuilder:
         self._nbytes += item.nbytes
 
     def render(self) -> str:
-        """The whole page: HTML text without lone surrogates, everything inline, every text escaped."""
-        folder = resources.files("int_model.report") / "templates"
-        style = (folder / "report.css").read_text(encoding="utf-8")
-        script = (folder / "report.js").read_text(encoding="utf-8")
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        """The whole page as HTML: everything inline, every text escaped."""
         done = [item for item in self._views if not item.error]
-        page = _environment().get_template("report.html.j2")
-        text = page.render(
+        return render(
+            "int_model.report",
+            "report.html.j2",
             task=self._task,
             facts=self._facts,
             images=self._views,
@@ -83,37 +74,4 @@ class ReportBuilder:
             found=sum(bool(item.instances) for item in done),
             failed=len(self._views) - len(done),
             objects=sum(len(item.instances) for item in done),
-            style=Markup(style),  # noqa: S704 our own file
-            script=Markup(script),  # noqa: S704 our own file
-            script_hash=digest,
-            chart_size=(chart.WIDTH, chart.HEIGHT),
         )
-        return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("int_model.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    environment.filters["figures"] = _figures
-    return environment
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    """A number with a real minus sign; a dash for what is missing or not finite."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("-")
-    return text.replace("-", "−")
-
-
-def _figures(value: float) -> str:
-    """A number with two significant figures; a dash for what is not finite."""
-    return f"{value:.2g}" if math.isfinite(value) else "–"

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from int_model.core.types import Box, Floats, IterationTrace, Patch, Trace
+from int_model.core.types import Floats, IterationTrace, Patch, Trace
 
 ScoreKey = Literal["patch", "name"]
 
@@ -50,12 +50,11 @@ class Row:
     contrast: float
     name: str
     share: float | None
-    log_score: float | None
     winner: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Explanation:
     """Why a name won in one iteration.
 
     ``share`` is the part of the running score that all views which settled on the name hold together.
@@ -153,14 +152,13 @@ def rows_of(trace: Trace, iteration: IterationTrace, size: tuple[int, int], key:
                 contrast=float(iteration.contrast[k]) if k < iteration.contrast.size else math.nan,
                 name=name,
                 share=float(parts[k]) if by_patch else None,
-                log_score=float(iteration.log_scores[k]) if by_patch else None,
                 winner=k == iteration.winner_patch,
             )
         )
     return rows
 
 
-def finding_of(trace: Trace, iteration: IterationTrace, rows: Sequence[Row], key: ScoreKey) -> Finding | None:
+def explain(trace: Trace, iteration: IterationTrace, rows: Sequence[Row], key: ScoreKey) -> Explanation | None:
     """The reason of one iteration's choice, or None if there was no contrast to choose by."""
     if not rows or iteration.winner_patch >= len(rows):
         return None
@@ -192,7 +190,7 @@ def finding_of(trace: Trace, iteration: IterationTrace, rows: Sequence[Row], key
         ]
     rival = max(others, key=lambda item: item[:3], default=None)
     contrasts = [row.contrast for row in rows if math.isfinite(row.contrast)]
-    return Finding(
+    return Explanation(
         name=iteration.winner_name,
         view=winner.view,
         place=winner.place,
@@ -211,8 +209,3 @@ def finding_of(trace: Trace, iteration: IterationTrace, rows: Sequence[Row], key
 def proposals(trace: Trace) -> list[tuple[str, int]]:
     """Every candidate name with the number of views that proposed it, most frequent first."""
     return Counter(candidate.name for candidate in trace.candidates).most_common()
-
-
-def relative(box: Box, patch: Patch) -> Box | None:
-    """The part of an image box that lies in the patch, still in image pixels."""
-    return box.intersect(patch.box)

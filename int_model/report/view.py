@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from int_model.core.types import Box, Candidate, Image, Instance, IterationTrace, Patch, Segmentation, Trace
+from int_model.html import pictures
+from int_model.html.charts import Chart
 from int_model.io.drawing import colour_of, hex_colour, overlay
-from int_model.report import contrast, pictures
-from int_model.report.chart import Chart, running_scores
+from int_model.report import contrast
+from int_model.report.chart import running_scores
 
 _THUMB, _PHOTO, _PATCH, _MASK, _MAP = 224, 640, 112, 256, 160
 
@@ -32,8 +34,8 @@ class InstanceView:
     score: float
     area: int
     part: float
-    mask: str
     shape: Shape
+    mask: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class IterationView:
     index: int
     mode: str
     measured: bool
-    finding: contrast.Finding | None
+    explanation: contrast.Explanation | None
     names: tuple[str, ...]
     rows: list[contrast.Row]
     inpainted: list[str]
@@ -110,7 +112,7 @@ class ImageView:
     asked: bool = False
     patches: list[PatchView] = field(default_factory=list)
     iterations: list[IterationView] = field(default_factory=list)
-    finding: contrast.Finding | None = None
+    explanation: contrast.Explanation | None = None
     chosen: IterationView | None = None
     measured: bool = False
     by_name: bool = False
@@ -119,6 +121,11 @@ class ImageView:
     role_seconds: list[tuple[str, float]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     detail_file: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The name that was found; "" if nothing was."""
+        return self.name or (self.instances[0].label if self.instances else "")
 
     @property
     def nbytes(self) -> int:
@@ -152,7 +159,7 @@ def brief(
         score=segmentation.score,
         reason=segmentation.reason,
         seconds=seconds,
-        instances=[_instance(i, item, with_mask=False) for i, item in enumerate(segmentation.instances)],
+        instances=[_instance(i, item) for i, item in enumerate(segmentation.instances)],
         detail_file=detail_file,
     )
 
@@ -172,28 +179,20 @@ def full(
     iterations = _iterations(trace, frame, keyed)
     chosen = next((item for item in iterations if item.chosen), None)
     explained = chosen or (iterations[-1] if iterations else None)
-    finding = explained.finding if explained else None
-    return ImageView(
-        number,
-        title,
-        height=segmentation.size[0],
-        width=segmentation.size[1],
+    explanation = explained.explanation if explained else None
+    result = brief(number, title, image, segmentation, seconds)
+    masks = [pictures.mask(item.mask, colour_of(i), _PHOTO, 0.45) for i, item in enumerate(segmentation.instances)]
+    return replace(
+        result,
         frame=frame,
-        thumb=pictures.photo(overlay(image, segmentation.instances), _THUMB),
         photo=pictures.photo(image, _PHOTO),
-        task=segmentation.task,
-        strategy=trace.strategy,
-        name=segmentation.name or "",
-        score=segmentation.score,
-        reason=segmentation.reason,
-        seconds=seconds,
-        instances=[_instance(i, item) for i, item in enumerate(segmentation.instances)],
+        instances=[replace(item, mask=mask) for item, mask in zip(result.instances, masks, strict=True)],
         names=trace.names,
         proposals=contrast.proposals(trace),
         asked=any(candidate.answers or candidate.caption for candidate in trace.candidates),
-        patches=_patches(trace, frame, finding),
+        patches=_patches(trace, frame, explanation),
         iterations=iterations,
-        finding=finding,
+        explanation=explanation,
         chosen=chosen,
         measured=any(item.measured for item in iterations),
         by_name=keyed == "name",
@@ -216,26 +215,25 @@ def _frame(trace: Trace, size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def _instance(index: int, instance: Instance, *, with_mask: bool = True) -> InstanceView:
+def _instance(index: int, instance: Instance) -> InstanceView:
     return InstanceView(
         label=instance.label,
         score=instance.score,
         area=instance.area,
         part=instance.area / instance.mask.size,
-        mask=pictures.mask(instance.mask, colour_of(index), _PHOTO, 0.45) if with_mask else "",
         shape=Shape(instance.box, f"{instance.label} {instance.score:.2f}", hex_colour(index)),
     )
 
 
-def _patches(trace: Trace, size: tuple[int, int], finding: contrast.Finding | None) -> list[PatchView]:
+def _patches(trace: Trace, size: tuple[int, int], explanation: contrast.Explanation | None) -> list[PatchView]:
     said: dict[int, Candidate] = {}
     for candidate in trace.candidates:
         said.setdefault(candidate.patch, candidate)
     views = []
     for k, patch in enumerate(trace.patches):
         answer = said.get(patch.index)
-        box = contrast.relative(answer.box, patch) if answer and answer.box else None
-        won = finding is not None and finding.view == k
+        box = answer.box.intersect(patch.box) if answer and answer.box else None
+        won = explanation is not None and explanation.view == k
         views.append(PatchView(k + 1, contrast.place_of(patch, size), patch, answer, box, won))
     return views
 
@@ -254,7 +252,7 @@ def _iterations(trace: Trace, frame: tuple[int, int], key: contrast.ScoreKey) ->
                 index=iteration.index,
                 mode=iteration.inpaint_mode.replace("_", " "),
                 measured=iteration.inpaint_mode != "none" and iteration.p_original.size > 0,
-                finding=contrast.finding_of(trace, iteration, rows, key),
+                explanation=contrast.explain(trace, iteration, rows, key),
                 names=trace.names[: len(rows[0].cells)] if rows else (),
                 rows=rows,
                 inpainted=inpainted if len(inpainted) == len(rows) else [],

@@ -31,8 +31,9 @@ from int_model.evaluation import (
     save_evaluation,
 )
 from int_model.evaluation.datasets import Examples
-from int_model.evaluation.page import number, render_page
+from int_model.evaluation.page import render_page
 from int_model.evaluation.seeding import seeded
+from int_model.html.text import number
 from int_model.io.outputs import display_name, write_atomic
 from int_model.models import suite as suites
 from int_model.models.profile import Profile, read_profile

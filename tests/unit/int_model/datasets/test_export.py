@@ -167,7 +167,7 @@ class Links(HTMLParser):
         self.handlers += [name for name in told if name.startswith("on")]
         if tag == "img":
             self.pictures.append(unquote(told["src"] or ""))
-        if tag == "a":
+        if tag == "a" and not (told["href"] or "").startswith("#"):
             self.links.append(unquote(told["href"] or ""))
         if "data-image" in told:
             self.ticks.append(told["data-image"] or "")

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from int_model.evaluation import BrokenExample, Evaluation, Example, Variant, evaluate
-from int_model.evaluation.page import number, render_page
-from int_model.evaluation.plots import nice_ticks
+from int_model.evaluation.page import render_page
+from int_model.html.charts import nice_ticks
+from int_model.html.text import number
 from int_model.io.drawing import CORRECT, EXTRA, MISSED, comparison
 from tests.support.fakes import TASK, fake_suite, scene
 
@@ -58,10 +59,10 @@ def test_the_page_shows_what_was_measured(made: tuple[Evaluation, Path]) -> None
     outcome, store = made
     text = render_page(outcome, store, "results")
     for row in outcome.summary():
-        assert f"<b>{number(row['iou'].value)}</b>" in text
-        assert f"{number(row['iou'].low)} to {number(row['iou'].high)}" in text
+        assert f"<b>{number(row['iou'].value, 3)}</b>" in text
+        assert f"{number(row['iou'].low, 3)} to {number(row['iou'].high, 3)}" in text
     gap = outcome.difference("detector", "full", "iou")
-    assert f"<b>{number(gap.interval.value, sign=True)}</b>" in text
+    assert f"<b>{number(gap.interval.value, 3, sign=True)}</b>" in text
     for word in ("3 variants on 7 images", "group: g1", "one step − full", "Where the variants differ most", "Failed"):
         assert word in text
     assert "results/" not in render_page(outcome, store)
@@ -111,7 +112,7 @@ def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
 
 
 def test_numbers_are_written_for_readers() -> None:
-    assert number(-0.1234) == "−0.123"
-    assert number(-0.0001) == "0.000"
+    assert number(-0.1234, 3) == "−0.123"
+    assert number(-0.0001, 3) == "0.000"
     assert number(0.5, 1, sign=True) == "+0.5"
     assert number(None) == number(math.nan) == "–"

@@ -17,7 +17,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image as PilImage
 
 from int_model.core.types import Box, Patch, Segmentation, Trace
-from int_model.report import ReportBuilder, chart, contrast, pictures, view
+from int_model.html import pictures
+from int_model.report import ReportBuilder, chart, contrast, view
 from tests.support.made_up import made_up, nine_patches
 
 VOID = {"meta", "img", "input", "br", "link"}
@@ -174,11 +175,11 @@ def test_a_rival_is_the_best_view_that_settled_on_another_name() -> None:
     iteration = replace(trace.iterations[0], patch_names=names, log_scores=log_scores, winner_patch=8)
     trace = replace(trace, iterations=(iteration,))
     rows = contrast.rows_of(trace, iteration, (240, 320), "patch")
-    finding = contrast.finding_of(trace, iteration, rows, "patch")
-    assert finding is not None
-    assert (finding.name, finding.rival, finding.rival_place) == ("chameleon", "leaf", "right half")
-    assert finding.share == pytest.approx((0.1 + 0.9) / 2.15)
-    assert finding.rival_share == pytest.approx((0.2 + 0.3 + 0.1) / 2.15)
+    explanation = contrast.explain(trace, iteration, rows, "patch")
+    assert explanation is not None
+    assert (explanation.name, explanation.rival, explanation.rival_place) == ("chameleon", "leaf", "right half")
+    assert explanation.share == pytest.approx((0.1 + 0.9) / 2.15)
+    assert explanation.rival_share == pytest.approx((0.2 + 0.3 + 0.1) / 2.15)
     assert [cell.reached for cell in rows[2].cells] == [False, True, False]
 
 
@@ -235,22 +236,24 @@ def test_who_keeps_the_score_is_told_from_the_trace(key: str) -> None:
     assert item.by_name == (key == "name")
     assert item.chart is not None
     assert len(item.chart.lines) == (9 if key == "patch" else 3)
-    assert [line.winner for line in item.chart.lines].count(True) == 1
-    assert item.chart.lines[-1].winner
+    assert [line.tone for line in item.chart.lines].count("winner") == 1
+    assert item.chart.lines[-1].tone == "winner"
 
 
 def test_chart_heights_are_shares_and_labels_keep_their_distance() -> None:
     _, segmentation = made_up()
     drawing = chart.running_scores(segmentation.trace, "patch")
     assert drawing is not None
-    (bottom, zero), (top, highest) = drawing.y_ticks[0], drawing.y_ticks[-1]
-    scale = float(highest.removesuffix(" %")) / 100
-    assert zero == "0 %"
-    assert max(max(line.values) for line in drawing.lines) <= scale
+    zero, highest = drawing.y_ticks[0], drawing.y_ticks[-1]
+    scale = float(highest.text.removesuffix(" %")) / 100
+    assert zero.text == "0 %"
+    values = [contrast.shares(step.log_scores) for step in segmentation.trace.iterations]
+    assert max(v.max() for v in values) <= scale
     for line in drawing.lines:
-        for (_, y), value in zip(line.points, line.values, strict=True):
-            assert y == pytest.approx(bottom + (top - bottom) * value / scale)
-    heights = sorted(line.label_y for line in drawing.lines if line.label_y is not None)
+        view_index = int(line.title.partition("(view ")[2].partition(")")[0]) - 1
+        for (_, y), value in zip(line.points, values, strict=True):
+            assert y == pytest.approx(zero.at + (highest.at - zero.at) * value[view_index] / scale)
+    heights = sorted(line.label.y for line in drawing.lines if line.label is not None)
     assert len(heights) >= 2
     assert min(np.diff(heights)) >= 14.99
 
