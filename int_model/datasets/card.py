@@ -149,15 +149,21 @@ def write_card(
 
 
 def _markdown(title: str, made: Mapping[str, Any], summary: Mapping[str, Any], files: Sequence[str]) -> str:
-    near = (
-        "Near-duplicates share a split: {groups} groups, {groups_of_several} of them of several images "
-        "(the largest has {largest})."
-    ).format(**summary["duplicate_groups"])
-    lines = [f"# {_cell(title)}", "", f"**Unreviewed predictions.** {UNREVIEWED}", "", "## Contents", ""]
-    rate = f"{100 * summary['abstention_rate']:.1f} %"
-    lines += [
+    lines = [f"# {_cell(title)}", "", f"**Unreviewed predictions.** {UNREVIEWED}", ""]
+    lines += ["## Contents", "", *_contents(summary), ""]
+    lines += ["## Labels", "", *_labels(summary), ""]
+    lines += ["The area is a share of the image. Sizes of the images, in pixels:", "", *_sizes(summary), ""]
+    lines += ["## How it was made", "", *_facts(made), ""]
+    lines += ["## Files", "", *(f"- {line}" for line in files), ""]
+    lines += ["Masks and boxes refer to the upright image (EXIF orientation applied).", ""]
+    return "\n".join(lines)
+
+
+def _contents(summary: Mapping[str, Any]) -> list[str]:
+    without = f"{summary['images_without_objects']} images without any object ({_percent(summary['abstention_rate'])})"
+    lines = [
         f"- {summary['images']} images with {summary['objects']} objects",
-        f"- {summary['images_without_objects']} images without any object ({rate}); the reasons: `abstained.csv`",
+        f"- {without}; the reasons: `abstained.csv`",
         f"- {summary['failed']} images failed and are not part of the data set: `failed.csv`",
     ]
     for key, text in (
@@ -167,57 +173,41 @@ def _markdown(title: str, made: Mapping[str, Any], summary: Mapping[str, Any], f
     ):
         if summary[key]:
             lines.append(f"- {summary[key]} {text}")
-    lines += ["", *_table(("split", "images", "without objects", "objects"), _splits(summary)), ""]
-    lines += [
-        near,
-        "",
-        "## Labels",
-        "",
-        *_table(
-            ("label", "task prompt", "objects", "share", "images", "not found in", "score (median)", "area (median)"),
-            [
-                (
-                    label,
-                    told["prompt"],
-                    told["objects"],
-                    f"{100 * told['share_of_objects']:.1f} %",
-                    told["images"],
-                    f"{told['abstained']} ({100 * told['abstention_rate']:.1f} %)",
-                    f"{told['score']['p50']:.2f}" if told["score"] else "-",
-                    f"{100 * told['area_fraction']['p50']:.1f} %" if told["area_fraction"] else "-",
-                )
-                for label, told in summary["labels"].items()
-            ],
-        ),
-        "",
-        "The area is a share of the image. Sizes of the images, in pixels:",
-        "",
-        *_table(
-            ("", "smallest", "5 %", "median", "95 %", "largest"),
-            [
-                (side, *(f"{summary[side].get(q, 0):.0f}" for q in ("p0", "p5", "p50", "p95", "p100")))
-                for side in ("width", "height")
-            ],
-        ),
-        "",
-        "## How it was made",
-        "",
-        *_facts(made),
-        "",
-        "## Files",
-        "",
-        *(f"- {line}" for line in files),
-        "",
-        "Masks and boxes lie on the upright image (EXIF orientation applied).",
-        "",
-    ]
-    return "\n".join(lines)
+    columns = ("images", "without_objects", "objects")
+    splits = [(name, *(count[key] for key in columns)) for name, count in summary["splits"].items()]
+    near = (
+        "Near-duplicates share a split: {groups} groups, {groups_of_several} of them of several images "
+        "(the largest has {largest})."
+    ).format(**summary["duplicate_groups"])
+    return [*lines, "", *_table(("split", "images", "without objects", "objects"), splits), "", near]
 
 
-def _splits(summary: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    return [
-        (name, count["images"], count["without_objects"], count["objects"]) for name, count in summary["splits"].items()
+def _labels(summary: Mapping[str, Any]) -> list[str]:
+    head = ("label", "task prompt", "objects", "share", "images", "not found in", "score (median)", "area (median)")
+    rows = [
+        (
+            label,
+            told["prompt"],
+            told["objects"],
+            _percent(told["share_of_objects"]),
+            told["images"],
+            f"{told['abstained']} ({_percent(told['abstention_rate'])})",
+            f"{told['score']['p50']:.2f}" if told["score"] else "-",
+            _percent(told["area_fraction"]["p50"]) if told["area_fraction"] else "-",
+        )
+        for label, told in summary["labels"].items()
     ]
+    return _table(head, rows)
+
+
+def _sizes(summary: Mapping[str, Any]) -> list[str]:
+    quantiles = ("p0", "p5", "p50", "p95", "p100")
+    rows = [(side, *(f"{summary[side].get(q, 0):.0f}" for q in quantiles)) for side in ("width", "height")]
+    return _table(("", "smallest", "5 %", "median", "95 %", "largest"), rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _facts(made: Mapping[str, Any], depth: int = 0) -> list[str]:

@@ -173,7 +173,7 @@ def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
         first = math.ceil(low / step - 1e-9)
         last = math.floor(high / step + 1e-9)
         if last - first >= 2 or factor == 0.5:
-            return [round(i * step, 12) for i in range(first, last + 1)]
+            return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
     return [low, high]
 
 

@@ -25,7 +25,7 @@ def page_environment(package: str) -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {name: getattr(text, name) for name in text.FILTERS}
-    environment.filters["policy_hash"] = _policy_hash
+    environment.filters["sha256"] = _sha256
     environment.globals["source"] = lambda name: Markup(loader.get_source(environment, name)[0])  # noqa: S704 our files
     environment.globals["kit"] = environment.get_template("kit/parts.html.j2").module
     return environment
@@ -37,6 +37,6 @@ def render(package: str, template: str, **values: Any) -> str:
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def _policy_hash(script: str) -> str:
-    """The source expression of a Content-Security-Policy that allows this inline script."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+def _sha256(script: str) -> str:
+    """The digest by which a Content-Security-Policy allows an inline script."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

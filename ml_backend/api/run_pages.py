@@ -5,36 +5,98 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from int_model.html.environment import page_environment, render
+from int_model.html.text import counted, duration
 from ml_backend.runs.types import Progress, Run, RunState, TaskRecord, TaskState
 
 REFRESH_SECONDS = 4
 PAGE = 24
 """Pictures on a page."""
 
-_FINAL = (TaskState.DONE, TaskState.ABSTAINED, TaskState.SKIPPED, TaskState.FAILED)
 _NAMES = {
     TaskState.DONE: "done",
     TaskState.ABSTAINED: "nothing found",
-    TaskState.SKIPPED: "left alone",
+    TaskState.SKIPPED: "skipped",
     TaskState.FAILED: "failed",
     TaskState.PENDING: "waiting",
-    TaskState.LEASED: "at work",
+    TaskState.LEASED: "in progress",
+}
+_TONES = {TaskState.DONE: "good", TaskState.ABSTAINED: "warn", TaskState.SKIPPED: "muted", TaskState.FAILED: "bad"}
+"""The final states, in the order of the bar, with the colours of the style sheet."""
+
+_RUN_TONES = {
+    RunState.PREPARING: "accent",
+    RunState.ACTIVE: "accent",
+    RunState.FINISHED: "good",
+    RunState.STOPPED: "bad",
+    RunState.CANCELLED: "",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A run with its progress, as it is shown."""
+class RunView:
+    """A run with its progress, as the pages show it."""
 
     run: Run
     progress: Progress
+
+    @property
+    def tone(self) -> str:
+        """The colour of the run's state."""
+        return _RUN_TONES[self.run.state]
+
+    @property
+    def project(self) -> str:
+        """The project, and the view if the run has one."""
+        spec = self.run.spec
+        return str(spec.project) if spec.view is None else f"{spec.project}, view {spec.view}"
+
+    @property
+    def busy(self) -> bool:
+        """Whether the run goes on by itself, so that the page should be loaded again."""
+        return self.run.state in (RunState.PREPARING, RunState.ACTIVE)
+
+    @property
+    def actions(self) -> list[tuple[str, str]]:
+        """What a person can do with the run: action and text."""
+        state = self.run.state
+        offered = [("cancel", "Cancel")] if self.busy else []
+        if state in (RunState.STOPPED, RunState.CANCELLED):
+            offered.append(("resume", "Resume"))
+        if self.count(TaskState.FAILED) and state in (RunState.ACTIVE, RunState.FINISHED):
+            offered.append(("retry", "Retry failed images"))
+        return offered
+
+    @property
+    def parts(self) -> list[tuple[str, float, str]]:
+        """The parts of the progress bar: colour, percent and text."""
+        states = ((state, tone, self.count(state)) for state, tone in _TONES.items())
+        total = self.progress.total
+        return [(tone, 100 * count / total, f"{count} {_NAMES[state]}") for state, tone, count in states if count]
+
+    @property
+    def finished(self) -> str:
+        """The progress in words."""
+        total = self.progress.total
+        return f"{total - self.progress.left} of {counted(total, 'image')} finished"
+
+    @property
+    def throughput(self) -> str:
+        """How fast the run is and how much is left, or how long it took."""
+        run, progress = self.run, self.progress
+        if run.state is RunState.PREPARING:
+            return "listing its tasks"
+        if run.finished_at is not None:
+            return f"took {duration((run.finished_at - run.created_at).total_seconds())}"
+        if run.state is RunState.ACTIVE and progress.rate:
+            return f"{progress.rate:.2f} images/s, {duration(progress.eta_seconds)} left"
+        return f"{progress.left} left" if progress.left or run.state is RunState.ACTIVE else ""
+
+    def count(self, state: TaskState) -> int:
+        """The run's tasks in that state."""
+        return self.progress.counts.get(state, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +107,9 @@ class Notice:
     bad: bool = False
 
 
-def run_json(seen: Seen) -> dict[str, Any]:
+def run_json(view: RunView) -> dict[str, Any]:
     """A run as plain data; times in ISO 8601, UTC."""
-    run, spec, progress = seen.run, seen.run.spec, seen.progress
+    run, spec, progress = view.run, view.run.spec, view.progress
     return {
         "id": run.id,
         "project": spec.project,
@@ -84,14 +146,14 @@ def record_json(record: TaskRecord) -> dict[str, Any]:
     }
 
 
-def list_page(runs: Sequence[Seen], notices: Sequence[Notice], *, can_start: bool) -> str:
+def list_page(runs: Sequence[RunView], notices: Sequence[Notice], *, can_start: bool) -> str:
     """The page ``/runs``."""
-    busy = any(_moves(seen.run) for seen in runs)
-    return _render("runs.html.j2", runs=runs, notices=notices, can_start=can_start, busy=busy)
+    busy = any(view.busy for view in runs)
+    return _render("runs.html.j2", "", runs=runs, notices=notices, can_start=can_start, busy=busy)
 
 
 def run_page(
-    seen: Seen,
+    view: RunView,
     failures: Sequence[TaskRecord],
     shown: Sequence[TaskRecord],
     notices: Sequence[Notice],
@@ -103,7 +165,7 @@ def run_page(
     """The page of one run.
 
     Args:
-        seen: the run.
+        view: the run.
         failures: the first failed tasks.
         shown: the tasks below them, one more than `PAGE` if there are more.
         notices: what stands above.
@@ -111,78 +173,38 @@ def run_page(
         after: the id behind which they begin.
         pictures: whether pictures of tasks can be made.
     """
-    states = [entry for entry in _FINAL if seen.progress.counts.get(entry, 0)]
+    own = f"{view.run.id}?state={{}}".format
+    states = [(_NAMES[entry], own(entry.value), state is entry, view.count(entry)) for entry in _TONES]
     return _render(
         "run.html.j2",
-        seen=seen,
+        "../",
+        view=view,
         failures=failures,
         shown=shown[:PAGE],
         more=shown[PAGE - 1].task if len(shown) > PAGE else None,
         notices=notices,
         state=state,
-        states=states,
+        tabs=[("all", view.run.id, state is None, None), *(tab for tab in states if tab[3])],
         after=after,
         pictures=pictures,
-        busy=_moves(seen.run),
+        busy=view.busy,
     )
 
 
-def error_page(status: int, text: str, cure: str) -> str:
-    """A page that says what is wrong."""
-    return _render("error.html.j2", status=status, text=text, cure=cure, busy=False)
+def error_page(status: int, text: str, cure: str, root: str) -> str:
+    """A page that says what is wrong; ``root`` leads up to the backend's address: "" for ``/runs`` itself."""
+    return _render("error.html.j2", root, status=status, text=text, cure=cure, busy=False)
 
 
 def no_picture(text: str) -> bytes:
     """An SVG that stands in for a picture; ``text`` is its title."""
-    return _environment().get_template("nothing.svg.j2").render(text=text).encode()
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people, e.g. ``3 min``; "" for None."""
-    if seconds is None:
-        return ""
-    whole = round(seconds)
-    if whole < 90:
-        return f"{whole} s"
-    if whole < 90 * 60:
-        return f"{round(whole / 60)} min"
-    if whole < 48 * 3600:
-        return f"{whole / 3600:.1f} h"
-    return f"{whole / 86400:.1f} days"
-
-
-def _moves(run: Run) -> bool:
-    return run.state in (RunState.PREPARING, RunState.ACTIVE)
+    return page_environment("ml_backend.api").get_template("nothing.svg.j2").render(text=text).encode()
 
 
 def _iso(when: datetime | None) -> str | None:
     return None if when is None else when.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _when(value: datetime) -> str:
-    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _share(count: int, total: int) -> str:
-    """Width of a part of the bar in percent, with a dot whatever the locale."""
-    return f"{100 * count / total:.3f}" if total else "0"
-
-
-def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(names=_NAMES, final=_FINAL, refresh=REFRESH_SECONDS, **values)
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("ml_backend.api"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (resources.files("ml_backend.api") / "templates" / "runs.css").read_text(encoding="utf-8")
-    environment.globals["style"] = Markup(style)  # noqa: S704 - a file of this package
-    environment.filters |= {"duration": duration, "when": _when}
-    environment.globals |= {"share": _share, "RunState": RunState, "TaskState": TaskState}
-    return environment
+def _render(template: str, root: str, **values: Any) -> str:
+    names = {"names": _NAMES, "tones": _TONES, "TaskState": TaskState}
+    return render("ml_backend.api", template, root=root, refresh=REFRESH_SECONDS, **names, **values)

@@ -15,7 +15,7 @@ from ml_backend.api.middleware import JsonResponse, error_response
 from ml_backend.api.run_pages import (
     PAGE,
     Notice,
-    Seen,
+    RunView,
     error_page,
     list_page,
     no_picture,
@@ -250,11 +250,11 @@ async def _steer(request: Request, access: RunsAccess, run_id: str, action: str)
     return JsonResponse(run_json(seen))
 
 
-def _seen(runs: RunsLike, run: Run) -> Seen:
-    return Seen(run, runs.progress(run.id))
+def _seen(runs: RunsLike, run: Run) -> RunView:
+    return RunView(run, runs.progress(run.id))
 
 
-def _seen_all(runs: RunsLike, project: int | None, limit: int) -> list[Seen]:
+def _seen_all(runs: RunsLike, project: int | None, limit: int) -> list[RunView]:
     return [_seen(runs, run) for run in runs.list(project, limit)]
 
 
@@ -288,10 +288,10 @@ def _page(text: str, status: int = 200) -> HTMLResponse:
 
 
 def _refused(request: Request, status: int, text: str, cure: str) -> Response:
-    sentence = text[:1].upper() + text[1:]
-    return (
-        _page(error_page(status, sentence, cure), status) if wants_page(request) else error_response(status, text, cure)
-    )
+    if not wants_page(request):
+        return error_response(status, text, cure)
+    root = "../" * request.url.path.partition("/runs")[2].count("/")
+    return _page(error_page(status, text[:1].upper() + text[1:], cure, root), status)
 
 
 async def _answered(request: Request, answer: Any) -> Response:

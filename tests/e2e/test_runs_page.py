@@ -50,7 +50,7 @@ def test_a_run_begun_on_the_page(world: World, runs_page: Page, tmp_path: Path) 
         summary.click()
     runs_page.get_by_label("Project id").fill(str(project))
     runs_page.get_by_label("Prompt").fill("polyp")
-    runs_page.get_by_role("button", name="Begin").click()
+    runs_page.get_by_role("button", name="Start run").click()
     heading = runs_page.get_by_role("heading", level=1)
     expect(heading).to_contain_text("finished", timeout=WAIT_MS)  # the page renews itself
 
@@ -69,7 +69,7 @@ def test_a_run_begun_on_the_page(world: World, runs_page: Page, tmp_path: Path) 
         task: int(name in {path.name for path in scenes}) for name, task in ids.items()
     }
 
-    runs_page.get_by_role("button", name="Try the failed ones again").click()
+    runs_page.get_by_role("button", name="Retry failed images").click()
     expect(heading).to_contain_text("finished", timeout=WAIT_MS)
     runs_page.goto(f"{world.backend}/runs")
     expect(runs_page.locator("tbody tr").first).to_contain_text("polyp")

@@ -98,7 +98,7 @@ def test_a_run_from_the_wish_to_the_pictures(running: Backend, fake: SmallLabelS
     assert 'http-equiv="refresh"' not in page.text  # nothing changes any more
     assert f'src="{run["id"]}/tasks/1/picture"' in page.text
     assert failed["tasks"][0]["reason"].replace("'", "&#39;") in page.text
-    assert "Try the failed ones again" in page.text
+    assert "Retry failed images" in page.text
     assert f'href="runs/{run["id"]}"' in client.get("/runs", headers=PAGE).text
 
 

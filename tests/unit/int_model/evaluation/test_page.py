@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from int_model.evaluation import BrokenExample, Evaluation, Example, Variant, evaluate
 from int_model.evaluation.page import render_page
-from int_model.html.charts import nice_ticks
 from int_model.html.text import number
-from int_model.io.drawing import CORRECT, EXTRA, MISSED, comparison
 from tests.support.fakes import TASK, fake_suite, scene
 
 NASTY = "<script>alert('x')</script>"
@@ -73,46 +68,3 @@ def test_a_page_of_failures_alone_is_still_a_page() -> None:
     outcome = evaluate([BrokenExample("a", "no", TASK)], [Variant("x")], fake_suite())
     assert "no image" not in render_page(outcome)
     assert "1 variant on 1 image" in render_page(outcome)
-
-
-def colour_share(jpeg: bytes, colour: Sequence[int], where: np.ndarray) -> float:
-    import io
-
-    from PIL import Image as PilImage
-
-    pixels = np.asarray(PilImage.open(io.BytesIO(jpeg)).convert("RGB").resize(where.shape[::-1])).astype(float)
-    tint = np.array(colour, dtype=float) - np.mean(colour)
-    inside = pixels[where] - pixels[where].mean(axis=1, keepdims=True)
-    return float(((inside @ tint) > 0.5 * (np.linalg.norm(inside, axis=1) * np.linalg.norm(tint))).mean())
-
-
-def test_the_picture_tells_right_from_extra_from_missed() -> None:
-    image = np.full((60, 80, 3), 120, dtype=np.uint8)
-    truth, mask = np.zeros((60, 80), dtype=np.bool_), np.zeros((60, 80), dtype=np.bool_)
-    truth[10:50, 10:40], mask[10:50, 25:60] = True, True
-    core = np.zeros_like(truth)
-    for colour, columns in ((CORRECT, slice(29, 36)), (EXTRA, slice(45, 55)), (MISSED, slice(14, 21))):
-        core[:] = False
-        core[15:45, columns] = True
-        assert colour_share(comparison(image, mask, truth), colour, core) > 0.95
-    assert comparison(image, ~truth & truth, truth & ~truth)
-
-
-@pytest.mark.parametrize(
-    ("low", "high"),
-    [(0, 1), (0.8123, 0.8124), (-0.3, 0.2), (5, 5), (0, 0), (1 - 1e-16, 1), (1e-9, 3e-9), (120, 98_000)],
-)
-def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
-    ticks = nice_ticks(low, high)
-    assert 2 <= len(ticks) <= 12
-    assert ticks == sorted(ticks)
-    if high > low + 1e-12:
-        span = high - low
-        assert all(low - 1e-6 * span <= tick <= high + 1e-6 * span for tick in ticks)
-
-
-def test_numbers_are_written_for_readers() -> None:
-    assert number(-0.1234, 3) == "−0.123"
-    assert number(-0.0001, 3) == "0.000"
-    assert number(0.5, 1, sign=True) == "+0.5"
-    assert number(None) == number(math.nan) == "–"

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PilImage
 
-from int_model.core.types import Instance, Segmentation, Trace
-from int_model.io.drawing import colour_of, overlay
+from int_model.core.types import Segmentation, Trace
+from int_model.io.drawing import overlay
 from int_model.io.outputs import (
     OutputWriter,
     assign_stems,
@@ -122,28 +122,6 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(
         write_atomic(target, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert target.read_bytes() == b"old"
-
-
-def test_overlay_colours_each_object_and_leaves_the_rest() -> None:
-    image = np.full((120, 160, 3), 100, np.uint8)
-    first, second = np.zeros((120, 160), bool), np.zeros((120, 160), bool)
-    first[60:100, 10:60], second[60:100, 90:150] = True, True
-    drawn = overlay(image, [Instance.of_mask(first, "lizard", 0.9), Instance.of_mask(second, "日本 <b>", 0.4)])
-
-    assert drawn.shape == image.shape
-    assert (image == 100).all(), "the input is not drawn on"
-    for i, (y, x) in enumerate([(80, 35), (80, 120)]):
-        expected = np.rint(0.6 * 100 + 0.4 * np.array(colour_of(i)))
-        np.testing.assert_allclose(drawn[y, x], expected, atol=1)
-    assert (drawn[110:, :] == 100).all()
-    assert not (drawn[40:58, 10:60] == 100).all(), "the caption stands above the object"
-
-
-def test_overlay_of_a_single_pixel_and_of_a_wrong_size() -> None:
-    instance = Instance.of_mask(np.ones((1, 1), bool), "dot", 1.0)
-    assert overlay(np.zeros((1, 1, 3), np.uint8), [instance]).shape == (1, 1, 3)
-    with pytest.raises(ValueError, match="mask of instance 0"):
-        overlay(np.zeros((2, 2, 3), np.uint8), [instance])
 
 
 def test_described_instances_are_plain_json() -> None:

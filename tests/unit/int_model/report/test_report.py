@@ -17,7 +17,6 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image as PilImage
 
 from int_model.core.types import Box, Patch, Segmentation, Trace
-from int_model.html import pictures
 from int_model.report import ReportBuilder, chart, contrast, view
 from tests.support.made_up import made_up, nine_patches
 
@@ -332,18 +331,3 @@ def test_extreme_shapes(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)
     segmentation = Segmentation(size, "x", (), 0.0, Trace("x", "int"), reason="too small")
     assert re.search(r"data:image/(png|jpeg)", view.full(1, "x", image, segmentation, 0.0).thumb)
-
-
-def test_a_mask_smaller_than_a_pixel_of_the_picture_still_shows() -> None:
-    region = np.zeros((1000, 1000), bool)
-    region[500, 500] = True
-    with decoded(pictures.mask(region, (1, 2, 3), 100)) as picture:
-        assert picture.size == (100, 100)
-        assert (np.asarray(picture.convert("RGBA"))[..., 3] > 0).sum() == 1
-
-
-def test_a_heat_map_survives_what_is_not_a_number() -> None:
-    values = np.array([[0.0, 1.0], [np.nan, np.inf]], np.float32)
-    with decoded(pictures.heat(values, 64)) as picture:
-        shades = np.asarray(picture.convert("L"))
-    assert shades[0, 1] > shades[0, 0] == shades[1, 0]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_backend.api.run_pages import PAGE, Notice, Seen, duration, error_page, list_page, no_picture, run_json, run_page
+from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_page, no_picture, run_json, run_page
 from ml_backend.runs.types import Progress, Run, RunSpec, RunState, TaskRecord, TaskState
 
 SPEC = RunSpec(1, "<View/>", None, "int-nano-int-01234567", "polyp", "int", "0" * 64)
@@ -42,25 +42,17 @@ def well_formed(page: str) -> str:
     return page
 
 
-def seen(state: RunState, **counts: int) -> Seen:
+def seen(state: RunState, **counts: int) -> RunView:
     finished = BEGUN + timedelta(minutes=3) if state is RunState.FINISHED else None
     run = Run("5", SPEC, state, "the config changed" if state is RunState.STOPPED else "", BEGUN, finished)
-    return Seen(run, Progress({s: counts.get(s.value, 0) for s in TaskState}, 2.0, 1))
+    return RunView(run, Progress({s: counts.get(s.value, 0) for s in TaskState}, 2.0, 1))
 
 
-def page(one: Seen, records: list[TaskRecord] | None = None, **options: Any) -> str:
+def page(one: RunView, records: list[TaskRecord] | None = None, **options: Any) -> str:
     given = {"state": None, "after": 0, "pictures": True, **options}
     shown = records or []
     failures = [record for record in shown if record.state is TaskState.FAILED]
     return well_formed(run_page(one, failures, shown, [Notice("look", bad=True)], **given))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, ""), (0.2, "0 s"), (89, "89 s"), (90, "2 min"), (600, "10 min"), (7200, "2.0 h"), (360_000, "4.2 days")],
-)
-def test_durations(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -117,7 +109,7 @@ def test_texts_are_escaped_everywhere() -> None:
     nasty = '"><script>x</script>'
     odd = replace(seen(RunState.STOPPED, done=1), run=replace(seen(RunState.STOPPED).run, why=nasty))
     odd = replace(odd, run=replace(odd.run, spec=replace(SPEC, prompt=nasty, strategy=nasty, model_version=nasty)))
-    pages = [page(odd), list_page([odd], [Notice(nasty)], can_start=True), error_page(400, nasty, nasty)]
+    pages = [page(odd), list_page([odd], [Notice(nasty)], can_start=True), error_page(400, nasty, nasty, "")]
     pages.append(no_picture(nasty).decode())
     for text in pages:
         assert "<script" not in text

@@ -154,7 +154,7 @@ def test_broken_files_give_one_line_each_and_the_rest_is_done(run: Run, tmp_path
     assert (tmp_path / "int-results/masks/good.png").exists()
     assert not (tmp_path / "int-results/masks/cut.png").exists()
     page = (tmp_path / "int-results/report.html").read_text()
-    assert page.count('class="error"') == 3
+    assert page.count('class="notice bad"') == 3
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
