@@ -123,7 +123,7 @@ class ReviewWriter:
 
     def _write(self, file: str, template: str, pages: Mapping[str, Sequence[Page]], here: str, **values: Any) -> None:
         counts = {name: sum(len(page.shown) for page in listed) for name, listed in pages.items()}
-        tabs = [("Overview", "index.html", not here, None)]
+        tabs: list[tuple[str, str, bool, int | None]] = [("Overview", "index.html", not here, None)]
         for name, listed in pages.items():
             tabs.append((SECTIONS[name], listed[0].file if listed else "", name == here, counts[name]))
         common = {"title": self._title, "identity": self._identity, "sections": SECTIONS}
