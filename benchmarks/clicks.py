@@ -27,7 +27,6 @@ from rich.console import Console
 from rich.table import Table
 
 import int_model
-from int_model.core.config import IntConfig
 from int_model.core.types import Image
 from int_model.interactive.clicks import ClickPrompt
 from ml_backend.api.app import create_app
@@ -55,7 +54,7 @@ def models(settings: Settings) -> tuple[Models, str]:
         return load_strategy(settings), "nano"
     from tests.support.fakes import fake_suite
 
-    return Models.of(fake_suite(), settings.strategy, IntConfig(), settings.embedding_cache_bytes), "fakes"
+    return Models.of(fake_suite(), settings.models, settings.embedding_cache_bytes), "fakes"
 
 
 @contextmanager

@@ -17,12 +17,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from int_model.core.config import IntConfig, load_preset
+    from int_model.core.config import IntConfig
     from int_model.core.task_prompt import TaskPrompt
     from int_model.core.types import Box, Instance, Segmentation, Trace
     from int_model.models.suite import ModelSuite, load_suite
     from int_model.report.trace import trace_to_dict
     from int_model.strategies.base import Strategy
+    from int_model.strategies.model_options import ModelOptions
     from int_model.strategies.registry import STRATEGIES, make_strategy
 
 __all__ = [
@@ -30,12 +31,12 @@ __all__ = [
     "Box",
     "Instance",
     "IntConfig",
+    "ModelOptions",
     "ModelSuite",
     "Segmentation",
     "Strategy",
     "TaskPrompt",
     "Trace",
-    "load_preset",
     "load_suite",
     "make_strategy",
     "trace_to_dict",
@@ -46,12 +47,12 @@ _HOME = {
     "Box": "core.types",
     "Instance": "core.types",
     "IntConfig": "core.config",
+    "ModelOptions": "strategies.model_options",
     "ModelSuite": "models.suite",
     "Segmentation": "core.types",
     "Strategy": "strategies.base",
     "TaskPrompt": "core.task_prompt",
     "Trace": "core.types",
-    "load_preset": "core.config",
     "load_suite": "models.suite",
     "make_strategy": "strategies.registry",
     "trace_to_dict": "report.trace",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -11,7 +12,9 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator, model_vali
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from int_model.strategies.registry import STRATEGIES
+from int_model.core.options import deep_merge, nested
+from int_model.strategies.model_options import ModelOptions, preset_names
+from int_model.strategies.registry import DEFAULT_STRATEGY, STRATEGIES
 from ml_backend.labelstudio.output_options import OutputOptions
 from ml_backend.labelstudio.regions.polygon import Holes
 
@@ -57,11 +60,14 @@ class Settings(BaseSettings):
 
     # --- models
     profile: str = Field("nano", description="Which models: the name of a profile or the path of a profile file.")
-    strategy: str = Field("int", description=f"How masks are made: {', '.join(STRATEGIES)}.")
+    strategy: str = Field(DEFAULT_STRATEGY, description=f"How masks are made: {', '.join(STRATEGIES)}.")
+    preset: str = Field("", description=f"A named configuration of the strategy: {', '.join(preset_names())}.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     profile_overrides: dict[str, Any] = Field({}, description='JSON, e.g. {"segmenter.id": "facebook/sam-vit-base"}.')
     int_config: dict[str, Any] = Field(
-        {}, validation_alias=_names("INT_CONFIG"), description='JSON, options of the method: {"pnm": {"key": "name"}}.'
+        {},
+        validation_alias=_names("INT_CONFIG"),
+        description='JSON, options of the strategy, over its preset: {"pnm": {"key": "name"}}.',
     )
     micro_batch: int = Field(4, ge=1, le=256, description="Images that the models take at once.")
     run_batch: int = Field(
@@ -186,6 +192,26 @@ class Settings(BaseSettings):
         if (self.basic_auth_user is None) != (self.basic_auth_pass is None):
             raise ValueError("set both BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither")
         return self
+
+    @property
+    def models(self) -> ModelOptions:
+        """The models and the strategy. What is wrong with them is found when they are used."""
+        return ModelOptions(
+            profile=self.profile,
+            overrides=self.profile_overrides,
+            strategy=self.strategy,
+            preset=self.preset,
+            changes=self.int_config,
+            device=self.device,
+        )
+
+    def with_models(self, overrides: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:
+        """These settings with further overrides of the profile and changes of the strategy, which win."""
+        more = {
+            "profile_overrides": {**self.profile_overrides, **overrides},
+            "int_config": deep_merge(nested(self.int_config), nested(changes)),
+        }
+        return self.model_copy(update=more)
 
     @property
     def output(self) -> OutputOptions:

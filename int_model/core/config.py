@@ -1,42 +1,40 @@
-"""Every option of the method, with its source.
+"""The options of INT and those that strategies share, with their sources; further ones are in a strategy's own file.
 
 Each description starts with where the default comes from: *Paper* (INT, arXiv 2501.18753), *Ancestor* (the released
 code or paper of ProMaC, arXiv 2408.15205, or GenSAM, arXiv 2312.07374) or *Stand-in* (not published; our choice).
 What belongs to a model rather than to the method is in the model profiles (``models/profiles``): checkpoints, and the
 inpainter's seed (ancestor code: 32), steps, guidance and size. Vision-language models decode greedily (stand-in, so
 that a run can be repeated; the ancestor code samples).
+
+Where a strategy uses only some options of a section, the section is two classes: the smaller one for that strategy,
+and the whole one that builds on it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from int_model.core.options import Options, Section, fitting
 
 
-class ConfigError(ValueError):
-    """A configuration value is unknown or out of range; the message names the option and the cure."""
+class QuartersConfig(Section):
+    """How the image is cut into quarters (HCG)."""
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PatchesConfig(_Section):
-    """Multi-scale division of the image (HCG)."""
-
-    scales: tuple[Literal[1, 2, 4], ...] = Field(
-        (1, 2, 4), description="Paper, table 3(b): the whole, its halves and its quarters; K = 1 + 4 + 4 = 9 patches."
-    )
     quarters: Literal["grid", "strips"] = Field(
         "grid",
         description="Stand-in: a 2 x 2 grid. `strips` is the ancestor code: cut twice along the side that is then the "
         "longer one, which gives four strips from aspect ratio 2 on.",
+    )
+
+
+class PatchesConfig(QuartersConfig):
+    """Multi-scale division of the image (HCG)."""
+
+    scales: tuple[Literal[1, 2, 4], ...] = Field(
+        (1, 2, 4), description="Paper, table 3(b): the whole, its halves and its quarters; K = 1 + 4 + 4 = 9 patches."
     )
 
     @field_validator("scales")
@@ -47,7 +45,13 @@ class PatchesConfig(_Section):
         return value
 
 
-class VlmConfig(_Section):
+class BoxQuestionConfig(Section):
+    """How the vision-language model is asked for a box."""
+
+    box_tokens: int = Field(32, ge=1, description="Stand-in: most new tokens of a box (ancestor code: 1024).")
+
+
+class VlmConfig(BoxQuestionConfig):
     """How the vision-language model is asked."""
 
     input: Literal["original", "reweighted"] = Field(
@@ -55,10 +59,18 @@ class VlmConfig(_Section):
     )
     caption_tokens: int = Field(48, ge=1, description="Stand-in: most new tokens of the caption (ancestor code: 1024).")
     name_tokens: int = Field(8, ge=1, description="Stand-in: most new tokens of a name (ancestor code: 1024).")
-    box_tokens: int = Field(32, ge=1, description="Stand-in: most new tokens of a box (ancestor code: 1024).")
 
 
-class CandidatesConfig(_Section):
+class NegativeAnswerConfig(Section):
+    """What follows when the vision-language model names nothing."""
+
+    negative_answer: Literal["task", "abstain"] = Field(
+        "task",
+        description="Stand-in: if every patch answers 'none', go on with the task prompt as the name, or abstain.",
+    )
+
+
+class CandidatesConfig(NegativeAnswerConfig):
     """From answers to candidate names."""
 
     refresh: Literal["once", "every"] = Field(
@@ -66,13 +78,20 @@ class CandidatesConfig(_Section):
         description="Stand-in: one dialogue per patch, kept. `every` repeats it in each iteration (ancestor paper, "
         "algorithm 1), which differs only when the VLM samples or sees the reweighted image.",
     )
-    negative_answer: Literal["task", "abstain"] = Field(
-        "task",
-        description="Stand-in: if every patch answers 'none', go on with the task prompt as the name, or abstain.",
+
+
+class RegionConfig(Section):
+    """The region that is removed, and when it counts as the same."""
+
+    dilation: float = Field(
+        0.05, ge=0, le=0.5, description="Stand-in: the region grows by this part of the diagonal of what is inpainted."
+    )
+    reuse_iou: float = Field(
+        0.98, ge=0, le=1, description="Stand-in: X' is kept if the mask's IoU with the last one is greater; 1 = never."
     )
 
 
-class InpaintConfig(_Section):
+class InpaintConfig(RegionConfig):
     """Removal of the candidate region (paper eq. 3)."""
 
     first: Literal["per_patch_box", "union_box_crop"] = Field(
@@ -83,15 +102,9 @@ class InpaintConfig(_Section):
     later: Literal["mask_crop", "per_patch_box", "union_box_crop"] = Field(
         "mask_crop", description="Ancestor paper eq. 4: from iteration 2 on the last mask is removed, then crops."
     )
-    dilation: float = Field(
-        0.05, ge=0, le=0.5, description="Stand-in: the region grows by this part of the diagonal of what is inpainted."
-    )
-    reuse_iou: float = Field(
-        0.98, ge=0, le=1, description="Stand-in: X' is kept if the mask's IoU with the last one is greater; 1 = never."
-    )
 
 
-class ScoreConfig(_Section):
+class ScoreConfig(Section):
     """The change of the VLM's output (paper eq. 4)."""
 
     domain: Literal["candidates", "vocab"] = Field(
@@ -116,10 +129,9 @@ class ScoreConfig(_Section):
         return self
 
 
-class PnmConfig(_Section):
+class PnmConfig(Section):
     """Progressive negative mining (paper eqs. 7, 8)."""
 
-    enabled: bool = Field(True, description="Paper. Off, or `switches.pnm` off: scores are reset in every iteration.")
     key: Literal["patch", "name"] = Field(
         "patch", description="Paper: scores are multiplied per patch. `name` multiplies per candidate name."
     )
@@ -128,7 +140,7 @@ class PnmConfig(_Section):
     )
 
 
-class DetectorConfig(_Section):
+class DetectorConfig(Section):
     """Boxes of all instances (paper eq. 9)."""
 
     box_threshold: float = Field(
@@ -146,7 +158,7 @@ class DetectorConfig(_Section):
     )
 
 
-class SpatialClipConfig(_Section):
+class SpatialClipConfig(Section):
     """Points from CLIP Surgery similarity (paper eq. 10, after GenSAM)."""
 
     templates: Literal["ensemble", "photo", "plain"] = Field(
@@ -170,15 +182,15 @@ class SpatialClipConfig(_Section):
     )
 
 
-class SamConfig(_Section):
-    """Masks from boxes and points (paper eq. 10)."""
+class MultimaskConfig(Section):
+    """Masks from boxes."""
 
-    input: Literal["original", "reweighted"] = Field(
-        "original",
-        description="Stand-in: the original image, encoded once. `reweighted` feeds X_i, as eq. 10 is written, and "
-        "encodes once per iteration.",
-    )
     multimask: bool = Field(True, description="Ancestor code: three alternatives, the best by predicted IoU is taken.")
+
+
+class PointPromptsConfig(MultimaskConfig):
+    """Masks from boxes and points."""
+
     points: Literal["in_box", "all", "none"] = Field(
         "in_box", description="Stand-in: a box gets only its own points, as several boxes share one similarity map."
     )
@@ -187,16 +199,21 @@ class SamConfig(_Section):
     )
 
 
-class ClipConfig(_Section):
-    """Semantic score of a masked region (paper eq. 11) and selection."""
+class SamConfig(PointPromptsConfig):
+    """Masks from boxes and points (paper eq. 10)."""
+
+    input: Literal["original", "reweighted"] = Field(
+        "original",
+        description="Stand-in: the original image, encoded once. `reweighted` feeds X_i, as eq. 10 is written, and "
+        "encodes once per iteration.",
+    )
+
+
+class MaskScoreConfig(Section):
+    """Semantic score of a masked region (paper eq. 11) and selection, on a given scale."""
 
     select_threshold: float = Field(
         0.7, ge=0, le=1, description="Ancestor code: masks whose normalised score reaches it are kept."
-    )
-    anchor: Literal["background", "masks"] = Field(
-        "background",
-        description="Stand-in: the zero of the min-max scale is the image without all masks. `masks` is the ancestor's "
-        "scale, on which the worst of several masks always scores 0, so that two instances never survive.",
     )
     view: Literal["image", "crop"] = Field(
         "image",
@@ -205,7 +222,26 @@ class ClipConfig(_Section):
     )
 
 
-class FuseConfig(_Section):
+class ClipConfig(MaskScoreConfig):
+    """Semantic score of a masked region (paper eq. 11) and selection."""
+
+    anchor: Literal["background", "masks"] = Field(
+        "background",
+        description="Stand-in: the zero of the min-max scale is the image without all masks. `masks` is the ancestor's "
+        "scale, on which the worst of several masks always scores 0, so that two instances never survive.",
+    )
+
+
+class DuplicatesConfig(Section):
+    """Which masks are objects of their own."""
+
+    duplicate_iou: float = Field(0.7, gt=0, le=1, description="Stand-in: of two masks with a greater IoU one stays.")
+    duplicate_cover: float = Field(
+        0.9, gt=0, le=1, description="Stand-in: a mask that others cover to this part is no instance of its own."
+    )
+
+
+class FuseConfig(DuplicatesConfig):
     """Soft fusion of the selected masks (paper eq. 12)."""
 
     rule: Literal["max", "wsum"] = Field(
@@ -213,13 +249,9 @@ class FuseConfig(_Section):
         description="Stand-in: maximum of weighted soft masks. `wsum` is eq. 12, rescaled to a maximum of 1; the "
         "binary mask is the union of the selected masks under both.",
     )
-    duplicate_iou: float = Field(0.7, gt=0, le=1, description="Stand-in: of two masks with a greater IoU one stays.")
-    duplicate_cover: float = Field(
-        0.9, gt=0, le=1, description="Stand-in: a mask that others cover to this part is no instance of its own."
-    )
 
 
-class UpdateConfig(_Section):
+class UpdateConfig(Section):
     """The image of the next iteration (paper eq. 13)."""
 
     w: float = Field(0.3, ge=0, le=1, description="Paper: weight of the masked image.")
@@ -228,13 +260,13 @@ class UpdateConfig(_Section):
     )
 
 
-class IterationsConfig(_Section):
+class IterationsConfig(Section):
     """How many iterations."""
 
     count: int = Field(5, ge=1, le=50, description="Paper, table 3(a): I = 5 (camouflage); unknown for other tasks.")
 
 
-class EarlyStopConfig(_Section):
+class EarlyStopConfig(Section):
     """Stop when the soft mask has settled."""
 
     rule: Literal["off", "gensam"] = Field(
@@ -244,7 +276,7 @@ class EarlyStopConfig(_Section):
     patience: int = Field(2, ge=1, description="Ancestor code (GenSAM): two, which must also differ by less than that.")
 
 
-class FinalConfig(_Section):
+class FinalConfig(Section):
     """Choice among the iterations (paper eq. 14)."""
 
     rule: Literal["closest_to_mean", "last"] = Field(
@@ -252,16 +284,16 @@ class FinalConfig(_Section):
     )
 
 
-class SwitchesConfig(_Section):
+class SwitchesConfig(Section):
     """Modules of the ablation, table 3(c). What 'off' means is published for HCG only."""
 
     hcg: bool = Field(True, description="Paper. Off: the whole image is the only patch (table 3(b), 'Original').")
     psnm: bool = Field(True, description="Paper. Off (stand-in): no inpainting; the name is the whole image's answer.")
-    pnm: bool = Field(True, description="Paper. Off (stand-in): the same as `pnm.enabled` off.")
+    pnm: bool = Field(True, description="Paper. Off (stand-in): scores are reset in every iteration.")
     smg: bool = Field(True, description="Paper. Off (stand-in): boxes -> segmenter; no points, no semantic score.")
 
 
-class AbstainConfig(_Section):
+class AbstainConfig(Section):
     """When to give no mask at all."""
 
     min_score: float = Field(
@@ -269,7 +301,7 @@ class AbstainConfig(_Section):
     )
 
 
-class LimitsConfig(_Section):
+class LimitsConfig(Section):
     """Bounds on memory."""
 
     max_side: int = Field(
@@ -277,7 +309,7 @@ class LimitsConfig(_Section):
     )
 
 
-class TilingConfig(_Section):
+class TilingConfig(Section):
     """Large images in tiles (our addition); see ``int_model.strategies.tiling``."""
 
     over_pixels: int = Field(
@@ -290,43 +322,19 @@ class TilingConfig(_Section):
     )
 
 
-class PromacConfig(_Section):
-    """The strategy ``promac``: the ancestor's loop, for comparison. What it shares with INT has INT's options."""
+class StrategyConfig(Options):
+    """The options that every strategy has. A strategy's own class adds its sections to them.
 
-    scales: tuple[Literal[1, 2, 4], ...] = Field(
-        (1, 2), description="Ancestor paper, table 6: the whole and its halves; K = 1 + 4 = 5 patches."
-    )
-    iterations: int = Field(4, ge=1, le=50, description="Ancestor paper: I = 4 (6 for polyps).")
-    alpha: float = Field(
-        1.0, ge=0, description="Ancestor paper, eq. 3: weight of the contrast with the inpainted image."
-    )
-    plausible: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="Ancestor code: tokens below this part of the likeliest token's probability are out (computed "
-        "there but never applied; eq. 3 names no cut-off). 0: every token may be chosen.",
-    )
+    A strategy applies ``abstain`` and ``fuse`` to its instances. ``tiling`` is applied around every strategy.
+    """
 
-    @field_validator("scales")
-    @classmethod
-    def _with_the_whole(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if 1 not in value or len(set(value)) != len(value):
-            raise ValueError("give the scale 1, which the last questions are about, and each scale at most once")
-        return value
+    fuse: DuplicatesConfig = DuplicatesConfig()
+    abstain: AbstainConfig = AbstainConfig()
+    tiling: TilingConfig = TilingConfig()
 
 
-class Sam3Config(_Section):
-    """The strategy ``sam3``: SAM 3 asked for the task prompt."""
-
-    threshold: float = Field(
-        0.3, ge=0, le=1, description="Stand-in: the library's default; instances below this score are left out."
-    )
-    max_instances: int = Field(50, ge=1, description="Stand-in: at most so many instances, by score.")
-
-
-class IntConfig(_Section):
-    """The whole configuration of the method; the defaults are the paper's setting as far as it is known."""
+class IntConfig(StrategyConfig):
+    """The options of the strategy ``int``; the defaults are the paper's setting as far as it is known."""
 
     patches: PatchesConfig = PatchesConfig()
     vlm: VlmConfig = VlmConfig()
@@ -344,61 +352,14 @@ class IntConfig(_Section):
     early_stop: EarlyStopConfig = EarlyStopConfig()
     final: FinalConfig = FinalConfig()
     switches: SwitchesConfig = SwitchesConfig()
-    abstain: AbstainConfig = AbstainConfig()
     limits: LimitsConfig = LimitsConfig()
-    tiling: TilingConfig = TilingConfig()
-    promac: PromacConfig = PromacConfig()
-    sam3: Sam3Config = Sam3Config()
 
-    def merged(self, overrides: Mapping[str, Any]) -> IntConfig:
-        """This configuration with nested ``overrides``, e.g. ``{"pnm": {"key": "name"}}``; raises ``ConfigError``."""
-        return _validated(_deep_merge(self.model_dump(), overrides))
+    @classmethod
+    def for_stages(cls, options: StrategyConfig, fixed: Mapping[str, Any]) -> IntConfig:
+        """What the stages of the loop read when another strategy runs on them.
 
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change exactly when a value changes."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def preset_names() -> tuple[str, ...]:
-    """Names of the bundled presets, sorted."""
-    folder = resources.files("int_model.core") / "presets"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
-
-
-def load_preset(name: str) -> IntConfig:
-    """A bundled preset: the defaults with the preset's overrides. Raises ``ConfigError`` for an unknown name."""
-    if name not in preset_names():
-        raise ConfigError(f"there is no preset '{name}'; choose one of: {', '.join(preset_names())}")
-    text = (resources.files("int_model.core") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return IntConfig().merged(tomllib.loads(text))
-
-
-def _deep_merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for key, value in overrides.items():
-        below = out.get(key)
-        out[key] = _deep_merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return out
-
-
-def _validated(values: Mapping[str, Any]) -> IntConfig:
-    try:
-        return IntConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise ConfigError(f"there is no option '{option}'; {_choices(first['loc'][:-1])}") from error
-        raise ConfigError(f"option '{option}': {first['msg']} (given: {first['input']!r})") from error
-
-
-def _choices(path: tuple[int | str, ...]) -> str:
-    model: type[BaseModel] = IntConfig
-    for part in path:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        model = annotation
-    where = ".".join(str(part) for part in path) or "the configuration"
-    return f"{where} has: {', '.join(model.model_fields)}"
+        Args:
+            options: of that strategy; what it has of INT's options holds.
+            fixed: nested, what the strategy decides itself.
+        """
+        return cls().merged(fitting(cls, options.model_dump())).merged(fixed)

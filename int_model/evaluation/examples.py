@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from int_model.core.config import IntConfig
 from int_model.core.options import nested
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Mask, check_image, union
+from int_model.strategies.base import ConfigT
 from int_model.strategies.registry import STRATEGIES
 
 
@@ -96,12 +96,11 @@ class Variant:
     def __post_init__(self) -> None:
         if not self.name.strip():
             raise ValueError("a variant has a name")
-        if self.strategy not in STRATEGIES:
-            raise ValueError(f"there is no strategy '{self.strategy}'; choose one of: {', '.join(STRATEGIES)}")
+        STRATEGIES.named(self.strategy)
 
-    def configured(self, base: IntConfig) -> IntConfig:
-        """``base`` with this variant's changes. Raises ``ConfigError`` (a ``ValueError``)."""
-        return base.merged(nested(self.config))
+    def configured(self, base: ConfigT) -> ConfigT:
+        """``base``, a configuration of its strategy, with its changes. Raises ``ConfigError`` (a ``ValueError``)."""
+        return STRATEGIES[self.strategy].configured(base, nested(self.config))
 
 
 def _digest(image: Image) -> str:

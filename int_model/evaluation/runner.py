@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from int_model.core.config import IntConfig
+from int_model.core.config import IntConfig, StrategyConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.evaluation.examples import BrokenExample, Example, Variant
 from int_model.evaluation.memory import PeakMemory, peak_memory
@@ -24,7 +24,7 @@ from int_model.report import ReportBuilder
 from int_model.runner.isolation import Failure
 from int_model.runner.runner import Made, Pass, run
 from int_model.runner.store import Entry, ResultKey, ResultStore, fingerprint
-from int_model.strategies.registry import make_strategy
+from int_model.strategies.registry import default_config, make_strategy
 
 Progress = Callable[[int, int | None, str], None]
 """Called as ``progress(done, total, text)``: results so far, of how many (None: not known), and what was last done."""
@@ -40,7 +40,7 @@ def evaluate(
     *,
     seeds: Sequence[int] = (0,),
     cache_dir: Path | None = None,
-    config: IntConfig | None = None,
+    configs: Mapping[str, StrategyConfig] | None = None,
     protocol: Protocol | str = "native",
     batch_size: int = 4,
     pages: bool = False,
@@ -60,7 +60,7 @@ def evaluate(
         cache_dir: finished results are kept here and never made twice, also after a killed run and by several
             processes at once. A result is named by image, truth, task, strategy, configuration, models, seed,
             protocol and program version. Failures are tried again.
-        config: what the variants change; None: the defaults with what the models need.
+        configs: what the variants change, by strategy; None: the defaults with what the models need.
         protocol: a ``Protocol`` or the name of one.
         batch_size: examples that go through the models together.
         pages: also keep a page per result that shows how it came about (needs ``cache_dir``).
@@ -76,10 +76,12 @@ def evaluate(
     chosen = _protocol(protocol)
     _refuse_older(cache_dir)
     models = _Models(suite, tuple(seeds), share_calls)
-    base = config if config is not None else IntConfig().merged(models.of(seeds[0]).int_overrides)
+    if configs is None:
+        needed = models.of(seeds[0]).int_overrides
+        configs = {variant.strategy: default_config(variant.strategy, needed) for variant in variants}
     total = len(examples) * len(variants) * len(seeds) if isinstance(examples, Sized) else None
     with ResultStore(None if cache_dir is None else cache_dir / STORE, shared=True) as store:
-        work = _Work(_prepared(variants, base), models, store, cache_dir, chosen, pages, progress, total)
+        work = _Work(_prepared(variants, configs), models, store, cache_dir, chosen, pages, progress, total)
         records = work.run(examples, batch_size)
     if not records:
         raise ValueError("there are no images to evaluate")
@@ -106,21 +108,21 @@ def _protocol(protocol: Protocol | str) -> Protocol:
 @dataclass(frozen=True, slots=True)
 class _Plan:
     variant: Variant
-    config: IntConfig
+    config: StrategyConfig
 
     def info(self) -> VariantInfo:
         own = self.variant
         return VariantInfo(own.name, own.strategy, dict(own.config), self.config.fingerprint(), own.note)
 
 
-def _prepared(variants: Sequence[Variant], base: IntConfig) -> list[_Plan]:
+def _prepared(variants: Sequence[Variant], configs: Mapping[str, StrategyConfig]) -> list[_Plan]:
     if not variants:
         raise ValueError("there is nothing to compare; give at least one variant")
     names = [variant.name for variant in variants]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ValueError(f"two variants are called '{double}'; give each its own name")
-    return [_Plan(variant, variant.configured(base)) for variant in variants]
+    return [_Plan(variant, variant.configured(configs[variant.strategy])) for variant in variants]
 
 
 class _Models:
@@ -316,7 +318,8 @@ class _VariantPass(Pass[Example, Record]):
         if not self._work.pages:
             return replace(record, picture=f"{place}.jpg")
         facts = [("Variant", self._plan.variant.name), ("Strategy", self._plan.variant.strategy)]
-        page = ReportBuilder(item.task, facts, score_key=self._plan.config.pnm.key)
+        key = self._plan.config.pnm.key if isinstance(self._plan.config, IntConfig) else None
+        page = ReportBuilder(item.task, facts, score_key=key)
         page.add(item.id, item.image, made.segmentation, seconds=made.seconds)
         write_atomic(folder / f"{place}.html", page.render().encode())
         return replace(record, picture=f"{place}.jpg", page=f"{place}.html")

@@ -22,14 +22,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from int_model.core.config import IntConfig
+from int_model.core.config import DetectorConfig, IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Floats, Mask, Segmentation
 from int_model.evaluation.regions import overlap
 from int_model.models.protocols import MaskPrompt
 from int_model.nano.scenes import Scene, SceneGenerator
 from int_model.nano.world import NAMES, TASKS, UNSEEN_BY_SEGMENTER
-from int_model.strategies.registry import make_strategy
+from int_model.strategies.registry import default_config, make_strategy
 
 TEST_SEED = 2501
 SCENES = 240
@@ -72,14 +72,14 @@ def _generator(camouflage: tuple[float, float]) -> SceneGenerator:
 # ------------------------------------------------------------------ table 1: the kit
 
 
-def kit_rows(suite: Any, config: IntConfig, index: int) -> Rows:
+def kit_rows(suite: Any, options: DetectorConfig, index: int) -> Rows:
     """What each model does on test scene ``index``; a figure's values are its single trials."""
     scene = held_out(index)
     rows: Rows = {}
     _segmenter(rows, suite, scene)
     _clip(rows, suite, scene, "camouflaged")
     _clip(rows, suite, held_out(index, (0.0, 0.0)), "clean")
-    _detector(rows, suite, config, scene)
+    _detector(rows, suite, options, scene)
     _vlm(rows, suite, scene)
     return rows
 
@@ -111,8 +111,7 @@ def _clip(rows: Rows, suite: Any, scene: Scene, kind: str) -> None:
         _add(rows, f"CLIP: name of {kind} crops (of {len(NAMES)})", float(NAMES[int(scores.argmax())] == scene.name))
 
 
-def _detector(rows: Rows, suite: Any, config: IntConfig, scene: Scene) -> None:
-    options = config.detector
+def _detector(rows: Rows, suite: Any, options: DetectorConfig, scene: Scene) -> None:
     for figure, query in (("true name", scene.name), ("task prompt", scene.task)):
         found = suite.detector.detect(
             [scene.image], [query], box_threshold=options.box_threshold, text_threshold=options.text_threshold
@@ -188,8 +187,8 @@ def run_job(job: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
     suite = load_suite(job.profile, device="cpu", offline=True)
     config = IntConfig().merged(suite.int_overrides)
-    kit = [kit_rows(suite, config, index) for index in job.indices]
-    runs = [(name, name, config) for name in job.strategies]
+    kit = [kit_rows(suite, config.detector, index) for index in job.indices]
+    runs = [(name, name, default_config(name, suite.int_overrides)) for name in job.strategies]
     runs += [(label, "int", config.merged(json.loads(text))) for label, text in job.variants]
     table: dict[str, dict[int, dict[str, Any]]] = {}
     for label, name, options in runs:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from int_model.core.config import IntConfig
+from int_model.core.config import (
+    BoxQuestionConfig,
+    DetectorConfig,
+    FuseConfig,
+    IntConfig,
+    LimitsConfig,
+    MultimaskConfig,
+    StrategyConfig,
+)
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Candidate, Detection, Image, Progress, Segmentation
 from int_model.models.calls import ModelCalls
+from int_model.strategies.base import register
 from int_model.strategies.negative_mining.candidates import NO_ENVIRONMENT, CandidateSet, parse_boxes
 from int_model.strategies.negative_mining.conclude import conclude
 from int_model.strategies.negative_mining.contrast import Choice, Contrast
@@ -32,29 +41,40 @@ if TYPE_CHECKING:
 _ONE_PASS = {"switches": {"hcg": False, "psnm": False, "smg": False}, "iterations": {"count": 1}}
 
 
-class OnePass(ABC):
+class OnePassConfig(StrategyConfig):
+    """The options of every strategy without a loop."""
+
+    fuse: FuseConfig = FuseConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+
+ConfigT = TypeVar("ConfigT", bound=OnePassConfig)
+
+
+class OnePass(ABC, Generic[ConfigT]):
     """Boxes from one call, the segmenter's best mask in each, no loop."""
 
     name = ""
 
-    def __init__(self, suite: ModelSuite, config: IntConfig, progress: Progress | None = None) -> None:
+    def __init__(self, suite: ModelSuite, config: ConfigT, progress: Progress | None = None) -> None:
         self._suite = suite
-        self._config = config.merged(_ONE_PASS)
+        self._config = config
+        self._stages = IntConfig.for_stages(config, _ONE_PASS)
         self._progress = progress
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
         """See ``Strategy.segment``."""
         check_images(images)
         calls = ModelCalls(self._suite, len(images))
-        states = [start(i, image, self._config) for i, image in enumerate(images)]
+        states = [start(i, image, self._stages) for i, image in enumerate(images)]
         self._place_boxes(calls, states, task)
         self._tell(1, "boxes")
         found = [state for state in states if state.active]
         self._decode(calls, found)
-        combine(calls, found, self._config)
+        combine(calls, found, self._stages)
         for state in found:
             state.iterations.append(state.record())
-        results = [conclude(state, task, self._config, calls, self.name) for state in states]
+        results = [conclude(state, task, self._stages, calls, self.name) for state in states]
         self._tell(2, "masks")
         return results
 
@@ -64,14 +84,21 @@ class OnePass(ABC):
 
     def _decode(self, calls: ModelCalls, states: Sequence[ImageState]) -> None:
         """The segmenter's masks in the boxes."""
-        decode(calls, states, self._config)
+        decode(calls, states, self._stages)
 
     def _tell(self, done: int, stage: str) -> None:
         if self._progress is not None:
             self._progress(done, 2, stage)
 
 
-class VlmBox(OnePass):
+class VlmBoxConfig(OnePassConfig):
+    """The options of ``vlm_box``."""
+
+    vlm: BoxQuestionConfig = BoxQuestionConfig()
+    sam: MultimaskConfig = MultimaskConfig()
+
+
+class VlmBox(OnePass[VlmBoxConfig]):
     """One question to the VLM for a box, then the segmenter; the whole image if the answer holds no box."""
 
     name = "vlm_box"
@@ -91,7 +118,14 @@ class VlmBox(OnePass):
                 state.notes.append("the vision-language model's answer holds no box; the whole image was taken")
 
 
-class GroundedSam(OnePass):
+class GroundedSamConfig(OnePassConfig):
+    """The options of ``grounded_sam``."""
+
+    detector: DetectorConfig = DetectorConfig()
+    sam: MultimaskConfig = MultimaskConfig()
+
+
+class GroundedSam(OnePass[GroundedSamConfig]):
     """The detector asked for the task prompt, then the segmenter."""
 
     name = "grounded_sam"
@@ -115,3 +149,9 @@ def name_by_task(state: ImageState, task: TaskPrompt, answers: tuple[str, ...], 
     change = Contrast(nothing, np.zeros(1), (name,))
     state.mined = Mined(nothing, nothing, change, np.zeros(1), Choice(0, name), NO_ENVIRONMENT)
     state.boxes = boxes
+
+
+register(VlmBox.name, "Baseline: the vision-language model's own box, segmented.", VlmBoxConfig, VlmBox)
+register(
+    GroundedSam.name, "Baseline: the detector asked for the task prompt, segmented.", GroundedSamConfig, GroundedSam
+)

@@ -11,14 +11,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field, field_validator
 
-from int_model.core.config import IntConfig
+from int_model.core.config import (
+    EarlyStopConfig,
+    FinalConfig,
+    IntConfig,
+    LimitsConfig,
+    MaskScoreConfig,
+    NegativeAnswerConfig,
+    PointPromptsConfig,
+    QuartersConfig,
+    RegionConfig,
+    SpatialClipConfig,
+    StrategyConfig,
+    UpdateConfig,
+    VlmConfig,
+)
+from int_model.core.options import Section
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Detection, Floats, Image, Patch, Progress, Segmentation, SoftMask
 from int_model.models.calls import ModelCalls, TextFeatures
+from int_model.strategies.base import register
 from int_model.strategies.negative_mining.candidates import CandidateSet, collect_candidates, is_proper
 from int_model.strategies.negative_mining.conclude import conclude
 from int_model.strategies.negative_mining.contrast import Choice, Contrast
@@ -46,54 +63,99 @@ _SETTING = {
 _THINNEST = 1.0  # pixels: what a patch sees of the box must be wider
 
 
+class PromacSection(Section):
+    """What ProMaC has and INT has not."""
+
+    scales: tuple[Literal[1, 2, 4], ...] = Field(
+        (1, 2), description="Ancestor paper, table 6: the whole and its halves; K = 1 + 4 = 5 patches."
+    )
+    iterations: int = Field(4, ge=1, le=50, description="Ancestor paper: I = 4 (6 for polyps).")
+    alpha: float = Field(
+        1.0, ge=0, description="Ancestor paper, eq. 3: weight of the contrast with the inpainted image."
+    )
+    plausible: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Ancestor code: tokens below this part of the likeliest token's probability are out (computed "
+        "there but never applied; eq. 3 names no cut-off). 0: every token may be chosen.",
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _with_the_whole(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if 1 not in value or len(set(value)) != len(value):
+            raise ValueError("give the scale 1, which the last questions are about, and each scale at most once")
+        return value
+
+
+class PromacConfig(StrategyConfig):
+    """The options of ``promac``. What it shares with INT has INT's options."""
+
+    promac: PromacSection = PromacSection()
+    patches: QuartersConfig = QuartersConfig()
+    vlm: VlmConfig = VlmConfig()
+    candidates: NegativeAnswerConfig = NegativeAnswerConfig()
+    inpaint: RegionConfig = RegionConfig()
+    sclip: SpatialClipConfig = SpatialClipConfig()
+    sam: PointPromptsConfig = PointPromptsConfig()
+    clip: MaskScoreConfig = MaskScoreConfig()
+    update: UpdateConfig = UpdateConfig()
+    early_stop: EarlyStopConfig = EarlyStopConfig()
+    final: FinalConfig = FinalConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+
 class ProMaC:
     """Prompt-mask cycle generation: one task prompt in, one ``Segmentation`` per image out, of one instance at most."""
 
     name = "promac"
 
-    def __init__(self, suite: ModelSuite, config: IntConfig, progress: Progress | None = None) -> None:
+    def __init__(self, suite: ModelSuite, config: PromacConfig, progress: Progress | None = None) -> None:
         own = {"patches": {"scales": config.promac.scales}, "iterations": {"count": config.promac.iterations}}
         self._suite = suite
-        self._config = config.merged({**_SETTING, **own})
+        self._config = config
+        self._stages = IntConfig.for_stages(config, {**own, **_SETTING})
         self._progress = progress or silent
         self._texts = TextFeatures()
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
         """See ``Strategy.segment``."""
         check_images(images)
-        config, calls = self._config, ModelCalls(self._suite, len(images), self._texts)
-        steps = Steps(self._progress, total=2 + 3 * config.iterations.count)
+        config, stages = self._config, self._stages
+        calls = ModelCalls(self._suite, len(images), self._texts)
+        steps = Steps(self._progress, total=2 + 3 * config.promac.iterations)
 
-        states = [start(i, image, config) for i, image in enumerate(images)]
-        ask_candidates(calls, states, task, config)  # eq. 2
+        states = [start(i, image, stages) for i, image in enumerate(images)]
+        ask_candidates(calls, states, task, stages)  # eq. 2
         steps.done("candidates")
 
-        for i in range(1, config.iterations.count + 1):
+        for i in range(1, config.promac.iterations + 1):
             loop = [state for state in states if state.active]
             if not loop:
                 break
-            remove_candidates(calls, loop, task, config)  # eq. 4
+            remove_candidates(calls, loop, task, stages)  # eq. 4
             if i > 1:
                 ask_again(calls, loop, task, config)  # algorithm 1: candidates anew, with contrast
             steps.done(f"iteration {i}: inpainting")
             decide(calls, loop, task, config)  # eqs. 3, 5
             steps.done(f"iteration {i}: contrastive answers")
-            point(calls, loop, config)  # eq. 6
+            point(calls, loop, stages)  # eq. 6
             decode_patches(calls, loop, config)  # eq. 6
-            combine(calls, loop, config)  # eqs. 7, 8
+            combine(calls, loop, stages)  # eqs. 7, 8
             for state in loop:
                 merge_patches(state)
-            update(loop, config)  # eq. 9
+            update(loop, stages)  # eq. 9
             for state in loop:
-                finish_iteration(state, config)
+                finish_iteration(state, stages)
             steps.done(f"iteration {i}: masks")
 
-        results = [conclude(state, task, config, calls, self.name) for state in states]  # eq. 10
+        results = [conclude(state, task, stages, calls, self.name) for state in states]  # eq. 10
         steps.finished()
         return results
 
 
-def ask_again(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: IntConfig) -> None:
+def ask_again(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: PromacConfig) -> None:
     """The dialogues with all patches, against their inpainted versions; as before where those are as before."""
     todo = [state for state in states if not require(state.removal).reused]
     tokens = (config.vlm.caption_tokens, config.vlm.name_tokens, config.vlm.name_tokens, config.vlm.box_tokens)
@@ -113,7 +175,7 @@ def ask_again(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt,
         take_candidates(state, collect_candidates(state.patches, own, task, frame, rule))
 
 
-def decide(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: IntConfig) -> None:
+def decide(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: PromacConfig) -> None:
     """Eq. 5: A_i^u and B_i^u, from the whole image against the whole inpainted image.
 
     The name is asked for with the candidates in the question. An answer that is no name gives way to the commonest
@@ -159,7 +221,7 @@ def _note_choice(state: ImageState, name: str) -> None:
     state.mined = Mined(table, table, Contrast(table, values, own), values, Choice(0, name), background)
 
 
-def decode_patches(calls: ModelCalls, states: Sequence[ImageState], config: IntConfig) -> None:
+def decode_patches(calls: ModelCalls, states: Sequence[ImageState], config: PromacConfig) -> None:
     """Eq. 6: the mask of each patch of X_i, pasted on black, inside what the patch sees of the box."""
     seen: list[tuple[ImageState, Patch, Box]] = []
     for state in states:
@@ -206,3 +268,6 @@ def merge_patches(state: ImageState) -> None:
     state.boxes = FoundBoxes((Detection(around, boxes.boxes[0].score),), boxes.source)
     state.decoded = Decoded((), (layer,), np.array([iou]))
     state.fused = Fused(np.ones(1), np.array([bool(fused.mask.any())]), fused.soft, fused.mask)
+
+
+register(ProMaC.name, "ProMaC, INT's ancestor: contrastive decoding, one box, one instance.", PromacConfig, ProMaC)

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from int_model.core.config import IntConfig, TilingConfig
+from int_model.core.config import StrategyConfig, TilingConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Image, Instance, Mask, Segmentation, SoftMask, Trace
 from int_model.strategies.base import Strategy
@@ -56,7 +56,7 @@ class Tiled:
     tiles too, so set ``abstain.min_score`` or use a detector's strategy where much of the image may be empty.
     """
 
-    def __init__(self, strategy: Strategy, config: IntConfig) -> None:
+    def __init__(self, strategy: Strategy, config: StrategyConfig) -> None:
         self._strategy = strategy
         self._config = config
 

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from int_model.core.config import IntConfig
+from int_model.core.config import StrategyConfig
 from int_model.datasets.card import Statistics
 from int_model.datasets.collect import Plan, collect, make_plan
 from int_model.datasets.contents import Contents, LabelPlan, Selection, survey
@@ -25,14 +25,11 @@ from int_model.datasets.names import common_root
 from int_model.datasets.store import DatasetStore
 from int_model.io.files import find_images
 from int_model.io.outputs import display_name
-from int_model.models import suite as suites
 from int_model.models.identity import profile_fingerprint
-from int_model.models.profile import Profile, read_profile
+from int_model.models.profile import Profile
 from int_model.runner.store import fingerprint
-from int_model.strategies.registry import make_strategy
 from ml_backend.cli import bootstrap_formats
 from ml_backend.cli.bootstrap_options import BootstrapOptions, Format, parse_formats, parse_tasks, selection_of
-from ml_backend.cli.segment import SegmentOptions, configuration, parse_changes
 from ml_backend.serving.versions import package_version
 
 _SAY_EVERY = 30.0  # seconds between progress lines where there is no terminal
@@ -47,10 +44,10 @@ def run(options: BootstrapOptions) -> int:
     tasks = parse_tasks(options.tasks)
     formats = parse_formats(options.formats)
     bootstrap_formats.check(options, formats)
-    profile = read_profile(options.profile, parse_changes(options.model_changes))
-    config = configuration(_as_segment_options(options), profile)
+    profile = options.models.read_profile()
+    config = options.models.config()
     models = profile_fingerprint(profile)
-    identity = fingerprint(models, options.strategy, config.fingerprint())
+    identity = fingerprint(models, options.models.strategy, config.fingerprint())
     labels = [LabelPlan(label, task.text, identity) for label, task in tasks]
     selection = selection_of(options)
     # Folders are resolved, so that a file has one path; a link to a file keeps its own name.
@@ -64,16 +61,12 @@ def run(options: BootstrapOptions) -> int:
         return _Run(options, formats, profile, config, models, labels, selection, paths, store, console).run()
 
 
-def _as_segment_options(options: BootstrapOptions) -> SegmentOptions:
-    return SegmentOptions(images=(), task="", preset=options.preset, changes=options.changes)
-
-
 @dataclass(slots=True)
 class _Run:
     options: BootstrapOptions
     formats: tuple[Format, ...]
     profile: Profile
-    config: IntConfig
+    config: StrategyConfig
     models: str
     labels: list[LabelPlan]
     selection: Selection
@@ -108,7 +101,7 @@ class _Run:
         settings = {
             "profile": self.profile.name,
             "models": self.models,
-            "strategy": self.options.strategy,
+            "strategy": self.options.models.strategy,
             "configuration": self.config.fingerprint(),
             **{f"prompt of '{label.label}'": label.prompt for label in self.labels},
         }
@@ -132,12 +125,9 @@ class _Run:
     def _collect(self, plan: Plan) -> None:
         with self._bar() as bar:
             row = bar.add_task("loading models", total=len(self.paths), completed=len(self.paths) - len(plan.todo))
-            suite = suites.load_suite(
-                self.profile,
-                device=self.options.device,
-                progress=lambda role, _done, _total: bar.update(row, description=f"loading {role}"),
+            _, strategy = self.options.models.load(
+                lambda role, _done, _total: bar.update(row, description=f"loading {role}")
             )
-            strategy = make_strategy(self.options.strategy, suite, self.config)
             bar.update(row, description="segmenting")
             finished = collect(
                 self.store,
@@ -220,13 +210,13 @@ class _Run:
         return {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "program": f"int-backend {package_version()}",
-            "strategy": options.strategy,
+            "strategy": options.models.strategy,
             "profile": self.profile.name,
             "models": bootstrap_formats.weights(self.profile),
             "models_fingerprint": self.models,
             "licences_of_the_weights": dict(self.profile.meta.licences),
-            "preset": options.preset or "defaults",
-            "changed_options": [*options.changes, *options.model_changes],
+            "preset": options.models.preset or "defaults",
+            "changed_options": [*options.models.changed(), *options.models.overridden()],
             "configuration_fingerprint": self.config.fingerprint(),
             "min_score": options.min_score,
             "images_without_objects": "kept" if options.negatives else "left out",
@@ -241,7 +231,7 @@ class _Run:
 
     def _version(self) -> str:
         keys = json.dumps([[label.label, label.prompt, label.identity] for label in self.labels])
-        return f"int-{self.profile.name}-{self.options.strategy}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
+        return f"int-{self.profile.name}-{self.options.models.strategy}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
 
     def _bar(self) -> Progress:
         return Progress(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ml_backend.cli.options import Debug, Device, Overrides, Profile, StrategyName, plain_errors
+from ml_backend.cli.options import Debug, Device, Overrides, Profile, Strategy, model_options, plain_errors
 
 
 class ImagesChoice(StrEnum):
@@ -43,9 +43,7 @@ def bootstrap(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The data set's folder: new, or from an earlier run.")],
     profile: Profile = "nano",
-    strategy: Annotated[
-        StrategyName, typer.Option("--strategy", "-s", help="How to get from the prompt to masks.")
-    ] = StrategyName.int_,
+    strategy: Strategy = "int",
     preset: Annotated[str | None, typer.Option(help="A named configuration of the method, e.g. paper, fast.")] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one option of the method.")
@@ -109,12 +107,7 @@ def bootstrap(
             images=tuple(images),
             tasks=tuple(task),
             out=out,
-            profile=profile,
-            strategy=strategy.value,
-            preset=preset,
-            changes=tuple(changes or ()),
-            model_changes=tuple(model or ()),
-            device=device,
+            models=model_options(profile, strategy, preset, changes, model, device),
             batch_size=batch_size,
             formats=tuple(formats) if formats is not None else FORMATS,
             images_mode=images_mode.value,

@@ -78,8 +78,8 @@ def writers(
         found.append(LabelStudioWriter(folder, labels, geometry=options.geometry, address=address, version=version))
     if options.review:
         facts = [
-            ("Strategy", options.strategy),
-            ("Profile", options.profile),
+            ("Strategy", options.models.strategy),
+            ("Profile", options.models.profile),
             *((f"Prompt of {plan.label}", plan.prompt) for plan in labels),
             ("Images", str(len(contents.entries))),
             ("Made", str(made["date"])[:16].replace("T", " ")),

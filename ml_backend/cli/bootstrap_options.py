@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,6 +11,7 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.datasets.contents import Selection
 from int_model.datasets.lists import ImagesMode
 from int_model.io.outputs import display_name
+from int_model.strategies.model_options import ModelOptions
 from ml_backend.labelstudio.label_config import Geometry
 
 Format = Literal["coco", "yolo", "png", "label-studio"]
@@ -24,12 +25,7 @@ class BootstrapOptions:
     images: tuple[Path, ...]
     tasks: tuple[str, ...]
     out: Path
-    profile: str = "nano"
-    strategy: str = "int"
-    preset: str | None = None
-    changes: tuple[str, ...] = ()
-    model_changes: tuple[str, ...] = ()
-    device: str = "auto"
+    models: ModelOptions = field(default_factory=ModelOptions)
     batch_size: int = 4
     formats: tuple[str, ...] = FORMATS
     images_mode: ImagesMode = "link"

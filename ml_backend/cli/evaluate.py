@@ -6,7 +6,7 @@ import contextlib
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from int_model.core.config import IntConfig
+from int_model.core.config import StrategyConfig
+from int_model.core.options import parse_changes
 from int_model.core.task_prompt import TaskPrompt
 from int_model.evaluation import (
     PROTOCOLS,
@@ -35,11 +36,10 @@ from int_model.evaluation.page import render_page
 from int_model.evaluation.seeding import seeded
 from int_model.html.text import number
 from int_model.io.outputs import display_name, write_atomic
-from int_model.models import suite as suites
-from int_model.models.profile import Profile, read_profile
+from int_model.models.suite import ModelSuite
+from int_model.strategies.model_options import ModelOptions
 from int_model.strategies.registry import STRATEGIES
 from ml_backend.cli.options import complain
-from ml_backend.cli.segment import SegmentOptions, configuration, parse_changes
 from ml_backend.labelstudio.exports import ExportedExamples
 
 DEFAULT_STRATEGIES = ("int", "vlm_box", "grounded_sam")
@@ -58,7 +58,7 @@ class EvaluateOptions:
     labels: tuple[str, ...] = ()
     all_annotations: bool = False
     task: str | None = None
-    profile: str = "nano"
+    models: ModelOptions = field(default_factory=ModelOptions)
     strategies: tuple[str, ...] | None = None
     variants: tuple[str, ...] = ()
     variants_file: Path | None = None
@@ -68,10 +68,6 @@ class EvaluateOptions:
     protocol: str = "native"
     limit: int | None = None
     part: str | None = None
-    preset: str | None = None
-    changes: tuple[str, ...] = ()
-    model_changes: tuple[str, ...] = ()
-    device: str = "auto"
     batch_size: int = 4
     pages: bool = True
     rounds: int = 1000
@@ -118,13 +114,12 @@ def run(options: EvaluateOptions, console: Console | None = None) -> int:
     protocol = PROTOCOLS[options.protocol]
     examples, source = data_set(options, protocol)
     variants = chosen_variants(options)
-    profile = read_profile(options.profile, parse_changes(options.model_changes))
-    config = configuration(_segment_options(options), profile)
+    configs = options.models.configs([variant.strategy for variant in variants])
     for variant in variants:
-        variant.configured(config)  # a misspelt option should not wait for the models
+        variant.configured(configs[variant.strategy])  # a misspelt option should not wait for the models
     store = options.out / "results"
     with contextlib.redirect_stdout(sys.stderr), _bar(told) as bar:
-        evaluation = _evaluate(options, examples, variants, profile, config, protocol, store, source, bar)
+        evaluation = _evaluate(options, examples, variants, configs, protocol, store, source, bar)
     save_evaluation(evaluation, options.out / "evaluation.json")
     write_atomic(options.out / "report.html", render_page(evaluation, store, "results").encode())
     _say(evaluation, protocol, options.out, told)
@@ -193,9 +188,8 @@ def chosen_variants(options: EvaluateOptions) -> list[Variant]:
     if names is None:
         names = DEFAULT_STRATEGIES if not (options.variants or options.variants_file) else ("int",)
         names = () if options.ablations else names
-    unknown = [name for name in names if name not in STRATEGIES]
-    if unknown:
-        raise ValueError(f"there is no strategy '{unknown[0]}'; choose among: {', '.join(STRATEGIES)}")
+    for name in names:
+        STRATEGIES.named(name)
     found = ablation_variants(options.ablations) + [Variant(name, name) for name in dict.fromkeys(names)]
     if options.variants_file is not None:
         found += _from_file(options.variants_file)
@@ -230,36 +224,31 @@ def _variant(name: str, table: Mapping[str, Any]) -> Variant:
     return Variant(name, str(table.get("strategy", "int")), options, str(table.get("note", "")))
 
 
-def _segment_options(options: EvaluateOptions) -> SegmentOptions:
-    return SegmentOptions(images=(), task="", preset=options.preset, changes=options.changes)
-
-
 def _evaluate(
     options: EvaluateOptions,
     examples: Examples,
     variants: Sequence[Variant],
-    profile: Profile,
-    config: IntConfig,
+    configs: Mapping[str, StrategyConfig],
     protocol: Protocol,
     store: Path,
     source: str,
     bar: Progress,
 ) -> Evaluation:
     row = bar.add_task("loading models", total=None)
-    suite = suites.load_suite(
-        profile,
-        device=options.device,
-        progress=lambda role, _done, _total: bar.update(row, description=f"loading {role}"),
+    suite = options.models.load_suite(
+        lambda role, _done, _total: bar.update(row, description=f"loading {role}"), strategies=list(configs)
     )
     model_seeds = () if options.nano is not None else options.seeds
-    models: suites.ModelSuite | Callable[[int], suites.ModelSuite] = seeded(suite, profile) if model_seeds else suite
+    models: ModelSuite | Callable[[int], ModelSuite] = (
+        seeded(suite, options.models.read_profile()) if model_seeds else suite
+    )
     facts = {"Data": source}
     if options.share_calls:
         facts["Model calls"] = "each made once for all variants; its seconds are charged to every variant that uses it"
-    if options.preset:
-        facts["Preset"] = options.preset
-    if options.changes:
-        facts["Changed"] = ", ".join(options.changes)
+    if options.models.preset:
+        facts["Preset"] = options.models.preset
+    if options.models.changes:
+        facts["Changed"] = ", ".join(options.models.changed())
     if options.task:
         facts["Task prompt"] = options.task
 
@@ -275,7 +264,7 @@ def _evaluate(
         models,
         seeds=model_seeds or (0,),
         cache_dir=store,
-        config=config,
+        configs=configs,
         protocol=protocol,
         batch_size=options.batch_size,
         pages=options.pages,

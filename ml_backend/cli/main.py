@@ -11,7 +11,17 @@ import typer
 
 from ml_backend.cli.bootstrap_cli import bootstrap
 from ml_backend.cli.medical import medical as medical_app
-from ml_backend.cli.options import AllAnnotations, Debug, Device, Overrides, Profile, StrategyName, plain_errors
+from ml_backend.cli.options import (
+    AllAnnotations,
+    Debug,
+    Device,
+    Overrides,
+    Profile,
+    ServiceStrategy,
+    Strategy,
+    model_options,
+    plain_errors,
+)
 from ml_backend.cli.runs import app as runs_app
 
 app = typer.Typer(
@@ -44,9 +54,7 @@ def segment(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders (searched with everything below).")],
     task: Annotated[str, typer.Option("--task", "-t", help="What to look for, e.g. 'camouflaged animal'.")],
     profile: Profile = "nano",
-    strategy: Annotated[
-        StrategyName, typer.Option("--strategy", "-s", help="How to get from the prompt to masks.")
-    ] = StrategyName.int_,
+    strategy: Strategy = "int",
     preset: Annotated[str | None, typer.Option(help="A named configuration of the method, e.g. paper, fast.")] = None,
     changes: Annotated[
         list[str] | None,
@@ -72,14 +80,9 @@ def segment(
         options = SegmentOptions(
             images=tuple(images),
             task=task,
-            profile=profile,
-            strategy=strategy.value,
-            preset=preset,
-            changes=tuple(changes or ()),
-            model_changes=tuple(model or ()),
+            models=model_options(profile, strategy, preset, changes, model, device),
             out=out if out is not None or as_json else Path("int-results"),
             as_json=as_json,
-            device=device,
             batch_size=batch_size,
             report=report,
         )
@@ -158,7 +161,7 @@ def evaluate(
             labels=tuple(label or ()),
             all_annotations=all_annotations,
             task=task,
-            profile=profile,
+            models=model_options(profile, "int", preset, changes, model, device),
             strategies=None if strategies is None else listed(strategies),
             variants=tuple(variant or ()),
             variants_file=variants_file,
@@ -168,10 +171,6 @@ def evaluate(
             protocol=protocol,
             limit=limit,
             part=part,
-            preset=preset,
-            changes=tuple(changes or ()),
-            model_changes=tuple(model or ()),
-            device=device,
             batch_size=batch_size,
             pages=pages,
             rounds=rounds,
@@ -193,10 +192,7 @@ def serve(
     profile: Annotated[
         str | None, typer.Option("--profile", "-p", help="Which models. (default: INT_PROFILE, else nano)")
     ] = None,
-    strategy: Annotated[
-        StrategyName | None,
-        typer.Option("--strategy", "-s", help="How masks are made. (default: INT_STRATEGY, else int)"),
-    ] = None,
+    strategy: ServiceStrategy = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... (default: INT_DEVICE, else auto)")] = None,
     log_level: Annotated[
         str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR. (default: INT_LOG_LEVEL, else INFO)")
@@ -212,7 +208,7 @@ def serve(
                 "host": host,
                 "port": port,
                 "profile": profile,
-                "strategy": None if strategy is None else strategy.value,
+                "strategy": strategy,
                 "device": device,
                 "log_level": "DEBUG" if debug else log_level and log_level.upper(),
             }
@@ -225,10 +221,7 @@ def worker(
     profile: Annotated[
         str | None, typer.Option("--profile", "-p", help="Which models. (default: INT_PROFILE, else nano)")
     ] = None,
-    strategy: Annotated[
-        StrategyName | None,
-        typer.Option("--strategy", "-s", help="How masks are made. (default: INT_STRATEGY, else int)"),
-    ] = None,
+    strategy: ServiceStrategy = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:1, ... (default: INT_DEVICE, else auto)")] = None,
     log_level: Annotated[
         str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR. (default: INT_LOG_LEVEL, else INFO)")
@@ -243,7 +236,7 @@ def worker(
         settings = load_settings(
             {
                 "profile": profile,
-                "strategy": None if strategy is None else strategy.value,
+                "strategy": strategy,
                 "device": device,
                 "log_level": "DEBUG" if debug else log_level and log_level.upper(),
             }
@@ -279,6 +272,23 @@ def profiles() -> None:
             memory = "?" if meta.memory_gb is None else f"{meta.memory_gb:g} GB"
             licences = "\n".join(f"{role}: {licence}" for role, licence in meta.licences.items())
             table.add_row(name, meta.description, memory, licences)
+        Console().print(table)
+
+
+@app.command()
+def strategies() -> None:
+    """List the strategies: what each does, and its options with their defaults."""
+    with plain_errors(debug=False):
+        from rich.console import Console
+        from rich.table import Table
+
+        from int_model.core.options import options_of
+        from int_model.strategies.registry import STRATEGIES
+
+        table = Table("strategy", "options", show_lines=True)
+        for name, entry in STRATEGIES.items():
+            options = (f"{option}={field.default}" for option, field in options_of(entry.config))
+            table.add_row(name, f"{entry.summary}\n{', '.join(options)}")
         Console().print(table)
 
 
@@ -321,10 +331,7 @@ def annotate(
     profile: Annotated[
         str | None, typer.Option("--profile", "-p", help="Which models. (default: INT_PROFILE, else nano)")
     ] = None,
-    strategy: Annotated[
-        StrategyName | None,
-        typer.Option("--strategy", "-s", help="How masks are made. (default: INT_STRATEGY, else int)"),
-    ] = None,
+    strategy: ServiceStrategy = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... (default: INT_DEVICE, else auto)")] = None,
     debug: Debug = False,
 ) -> None:
@@ -349,7 +356,7 @@ def annotate(
             dry_run=dry_run,
             detach=detach,
         )
-        given = {"profile": profile, "strategy": strategy.value if strategy else None, "device": device}
+        given = {"profile": profile, "strategy": strategy, "device": device}
         status = run_annotate(load_settings(given), options, tell=Console(), bar=Console(stderr=True), debug=debug)
     if status:
         raise typer.Exit(status)

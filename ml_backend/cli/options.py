@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from int_model.strategies.model_options import ModelOptions
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 
-class StrategyName(StrEnum):
-    """The values of ``--strategy``; they are those of ``int_model.strategies.registry.STRATEGIES``."""
+def strategy_name(value: str) -> str:
+    """``value`` if there is such a strategy; they are looked up only then, so that ``--help`` imports none."""
+    from int_model.strategies.registry import STRATEGIES
 
-    int_ = "int"
-    vlm_box = "vlm_box"
-    grounded_sam = "grounded_sam"
-    promac = "promac"
-    sam3 = "sam3"
+    try:
+        return STRATEGIES.named(value).name
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
+_STRATEGY_OPTION = typer.Option(
+    "--strategy",
+    "-s",
+    parser=strategy_name,
+    metavar="NAME",
+    help="How to get from the prompt to masks: a name from `strategies`.",
+)
+Strategy = Annotated[str, _STRATEGY_OPTION]
+ServiceStrategy = Annotated[str | None, _STRATEGY_OPTION]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
 Profile = Annotated[str, typer.Option("--profile", "-p", help="Which models: a name from `profiles`, or a .toml file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -36,6 +47,23 @@ AllAnnotations = Annotated[
         help="Take every annotation that was not skipped. (default: the ground truth, else the one changed last)",
     ),
 ]
+
+
+def model_options(
+    profile: str,
+    strategy: str,
+    preset: str | None,
+    changes: Sequence[str] | None,
+    model: Sequence[str] | None,
+    device: str,
+) -> ModelOptions:
+    """The options of the command line as one object. Raises ``ValueError`` for what is not ``KEY=VALUE``."""
+    from int_model.core.options import parse_changes
+    from int_model.strategies.model_options import ModelOptions
+
+    return ModelOptions(
+        profile, parse_changes(model or ()), strategy, preset or "", parse_changes(changes or ()), device
+    )
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,19 +14,16 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from int_model.core.config import ConfigError, IntConfig, load_preset
-from int_model.core.options import nested
+from int_model.core.config import IntConfig, StrategyConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image
 from int_model.io.files import Source, find_images
 from int_model.io.outputs import OutputWriter, assign_stems, describe_instances, display_name, to_json, write_atomic
-from int_model.models import suite as suites
-from int_model.models.profile import Profile, read_profile
 from int_model.report import ReportBuilder
 from int_model.report.trace import trace_to_dict
 from int_model.runner.isolation import Failure
 from int_model.runner.runner import Made, segment_files
-from int_model.strategies.registry import make_strategy
+from int_model.strategies.model_options import ModelOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,45 +32,11 @@ class SegmentOptions:
 
     images: tuple[Path, ...]
     task: str
-    profile: str = "nano"
-    strategy: str = "int"
-    preset: str | None = None
-    changes: tuple[str, ...] = ()
-    model_changes: tuple[str, ...] = ()
+    models: ModelOptions = field(default_factory=ModelOptions)
     out: Path | None = None
     as_json: bool = False
-    device: str = "auto"
     batch_size: int = 4
     report: bool = True
-
-
-def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """``["a.b=3", "c=text"]`` as ``{"a.b": 3, "c": "text"}``; a value is TOML if it can be, else text.
-
-    Raises ``ValueError`` for an entry without a key or an equals sign.
-    """
-    out: dict[str, Any] = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        key = key.strip()
-        if not key or not equals:
-            raise ValueError(f"'{change}' is not KEY=VALUE; write for instance iterations.count=3")
-        try:
-            value = tomllib.loads(f"value = {text}")
-            out[key] = value["value"] if value.keys() == {"value"} else text
-        except tomllib.TOMLDecodeError:
-            out[key] = text.strip()
-    return out
-
-
-def configuration(options: SegmentOptions, profile: Profile) -> IntConfig:
-    """The preset (or the defaults), then what the profile's models need, then ``--set``. Raises ``ValueError``."""
-    base = IntConfig() if options.preset is None else load_preset(options.preset)
-    try:
-        needed = base.merged(profile.int_overrides)
-    except ConfigError as error:
-        raise ConfigError(f"profile '{profile.name}', table [int]: {error}") from error
-    return needed.merged(nested(parse_changes(options.changes)))
 
 
 def run(options: SegmentOptions, *, stdout: IO[str]) -> int:
@@ -84,14 +46,13 @@ def run(options: SegmentOptions, *, stdout: IO[str]) -> int:
     ``stdout``; what libraries print there goes to stderr.
     """
     task = TaskPrompt(options.task)
-    profile = read_profile(options.profile, parse_changes(options.model_changes))
-    config = configuration(options, profile)
+    config = options.models.config()
     results = () if options.out is None else tuple(options.out / name for name in ("masks", "overlay", "trace"))
     paths = find_images(options.images, skip=results)
     _refuse_overwriting(paths, results)
     console = Console(stderr=True, highlight=False)
     with contextlib.redirect_stdout(sys.stderr):
-        return _Run(options, task, profile, config, paths, console).run(stdout)
+        return _Run(options, task, config, paths, console).run(stdout)
 
 
 def _refuse_overwriting(paths: Sequence[Path], results: Sequence[Path]) -> None:
@@ -115,8 +76,7 @@ def _make_folder(folder: Path) -> None:
 class _Run:
     options: SegmentOptions
     task: TaskPrompt
-    profile: Profile
-    config: IntConfig
+    config: StrategyConfig
     paths: list[Path]
     console: Console
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -129,7 +89,8 @@ class _Run:
         if self.options.out is not None:
             _make_folder(self.options.out)
             if self.options.report:
-                self.report = ReportBuilder(self.task.text, self._facts(), score_key=self.config.pnm.key)
+                key = self.config.pnm.key if isinstance(self.config, IntConfig) else None
+                self.report = ReportBuilder(self.task.text, self._facts(), score_key=key)
         interrupted = False
         with self._bar() as bar:
             try:
@@ -142,11 +103,6 @@ class _Run:
 
     def _outcomes(self, bar: Progress) -> Any:
         row = bar.add_task("loading models", total=len(self.paths))
-        suite = suites.load_suite(
-            self.profile,
-            device=self.options.device,
-            progress=lambda role, _done, _total: bar.update(row, description=f"loading {role}"),
-        )
         batch: list[Source] = []
 
         def stage(done: int, total: int, name: str) -> None:
@@ -156,7 +112,9 @@ class _Run:
         def begun(sources: Sequence[Source]) -> None:
             batch[:] = sources
 
-        strategy = make_strategy(self.options.strategy, suite, self.config, progress=stage)
+        _, strategy = self.options.models.load(
+            lambda role, _done, _total: bar.update(row, description=f"loading {role}"), progress=stage
+        )
         outcomes = segment_files(self.paths, strategy, self.task, batch_size=self.options.batch_size, begun=begun)
         for outcome in outcomes:
             bar.update(row, description="writing")
@@ -253,11 +211,12 @@ class _Run:
         )
 
     def _facts(self) -> list[tuple[str, str]]:
+        models = self.options.models
         return [
-            ("Strategy", self.options.strategy),
-            ("Profile", self.profile.name),
-            ("Preset", self.options.preset or "defaults"),
+            ("Strategy", models.strategy),
+            ("Profile", models.read_profile().name),
+            ("Preset", models.preset or "defaults"),
             ("Configuration", self.config.fingerprint()),
-            *((("Changed", ", ".join(self.options.changes)),) if self.options.changes else ()),
+            *((("Changed", ", ".join(models.changed())),) if models.changes else ()),
             ("Made", time.strftime("%Y-%m-%d %H:%M")),
         ]

@@ -1,27 +1,23 @@
 """The models that the settings ask for: what identifies them, known at once, and how to load them, later.
 
-The only module that reaches for ``int_model``'s loading code, which imports nothing heavy before it is called.
+``int_model``'s loading code imports nothing heavy before it is called.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
 from int_model.interactive.clicks import ClickSegmenter, SharedSegmenter
-from int_model.models.identity import profile_fingerprint
 from int_model.models.memory import accelerator_memory, release_memory
-from int_model.models.profile import Profile, read_profile
-from int_model.models.suite import ModelSuite, load_suite
+from int_model.models.suite import ModelSuite
 from int_model.strategies.base import Strategy
+from int_model.strategies.model_options import ModelOptions
 from int_model.strategies.registry import STRATEGIES, make_strategy
 from ml_backend.settings import Settings
 
@@ -35,41 +31,38 @@ class ModelIdentity:
     Attributes:
         profile: short name, fit for a version string.
         strategy: name of the strategy.
-        fingerprint: hex digits that change with any checkpoint or option of the models or the method.
+        fingerprint: hex digits that change with any checkpoint or option that the strategy's results depend on.
+        others: the fingerprints of the other strategies over the same models, by name.
+        adapter: what a project learned on top of the models, hex digits; "" for the models as they are. It becomes a
+            part of versions and of the keys of kept results.
     """
 
     profile: str
     strategy: str
     fingerprint: str
+    others: Mapping[str, str] = field(default_factory=dict, hash=False)
+    adapter: str = ""
 
-    @property
-    def cache_version(self) -> str:
-        """The version under which results of the models are kept (before any output option)."""
-        return self.cache_version_of(self.strategy)
+    def fingerprint_of(self, strategy: str) -> str:
+        """The fingerprint of a strategy over these models; "" means the service's."""
+        return self.others.get(strategy, self.fingerprint)
 
     def cache_version_of(self, strategy: str) -> str:
-        """The same for another strategy over these models; "" means the service's."""
-        return f"{self.profile}-{strategy or self.strategy}-{self.fingerprint[:16]}"
+        """The version under which results of a strategy are kept (before any output option); "" is the service's."""
+        adapter = f"-{self.adapter}" if self.adapter else ""
+        return f"{self.profile}-{strategy or self.strategy}-{self.fingerprint_of(strategy)[:16]}{adapter}"
 
 
 def identify(settings: Settings) -> ModelIdentity:
     """The identity of the settings' models, without loading them.
 
     Raises:
-        ValueError: the profile, its overrides, the strategy or the method's options are wrong.
+        ValueError: the profile, its overrides, the strategy, the preset or the strategy's options are wrong.
     """
-    if settings.strategy not in STRATEGIES:
-        raise ValueError(f"there is no strategy '{settings.strategy}'; choose one of: {', '.join(STRATEGIES)}")
-    profile = read_profile(settings.profile, settings.profile_overrides or None)
-    config = method_config(profile, settings)
-    text = json.dumps([settings.strategy, config.fingerprint(), profile_fingerprint(profile)])
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(profile.name).stem).strip("-") or "profile"
-    return ModelIdentity(name, settings.strategy, hashlib.sha256(text.encode()).hexdigest())
-
-
-def method_config(profile: Profile, settings: Settings) -> IntConfig:
-    """The method's options: defaults, then the profile's, then the settings'."""
-    return IntConfig().merged(profile.int_overrides).merged(settings.int_config)
+    options = settings.models
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(options.read_profile().name).stem).strip("-") or "profile"
+    others = {other: options.fingerprint(other) for other in STRATEGIES if other != options.strategy}
+    return ModelIdentity(name, options.strategy, options.fingerprint(), others)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +72,7 @@ class Models:
     strategy: Strategy
     clicks: ClickSegmenter
     suite: ModelSuite
-    config: IntConfig
+    options: ModelOptions
     _made: dict[str, Strategy]
     _cpu: CpuTwin
 
@@ -87,29 +80,30 @@ class Models:
     def of(
         cls,
         suite: ModelSuite,
-        strategy: str,
-        config: IntConfig,
+        options: ModelOptions,
         embedding_cache_bytes: int,
         load_on_cpu: Callable[[], ModelSuite] | None = None,
     ) -> Models:
         """Both over one suite. ``load_on_cpu`` makes the same suite in main memory, if that is wanted.
 
-        Raises ``ValueError`` for an unknown strategy.
+        Raises ``ValueError`` for options that do not suit the strategy.
         """
         shared = SharedSegmenter(suite.segmenter)
         clicks = ClickSegmenter(shared.urgent, identity=suite.fingerprint, cache_bytes=embedding_cache_bytes)
         own = replace(suite, segmenter=shared)
-        made = make_strategy(strategy, own, config)
-        twin = CpuTwin(load_on_cpu if suite.device != "cpu" else None, strategy, config)
-        return cls(made, clicks, own, config, {strategy: made}, twin)
+        made = options.make(own)
+        twin = CpuTwin(load_on_cpu if suite.device != "cpu" else None, options)
+        return cls(made, clicks, own, options, {options.strategy: made}, twin)
 
     def of_strategy(self, name: str) -> Strategy:
         """Another strategy over the same loaded models, made when first asked for; by the engine's thread only.
 
+        The user's preset and options are for the service's strategy; this one takes those that it has.
+
         Raises ``ValueError`` for an unknown name, or models that the strategy cannot work with.
         """
         if name not in self._made:
-            self._made[name] = make_strategy(name, self.suite, self.config)
+            self._made[name] = make_strategy(name, self.suite, self.options.config(name))
         return self._made[name]
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
@@ -140,10 +134,9 @@ class CpuTwin:
     memory itself, clicks would wait for it, and half precision is not to be had on every CPU.
     """
 
-    def __init__(self, load: Callable[[], ModelSuite] | None, strategy: str, config: IntConfig) -> None:
+    def __init__(self, load: Callable[[], ModelSuite] | None, options: ModelOptions) -> None:
         self._load = load
-        self._strategy = strategy
-        self._config = config
+        self._options = options
         self._models: Models | None = None
         self._why = ""
 
@@ -154,7 +147,7 @@ class CpuTwin:
         if self._models is None and self._load is not None:
             _log.warning("loading the models a second time, on the CPU")
             try:
-                self._models = Models.of(self._load(), self._strategy, self._config, 0)
+                self._models = Models.of(self._load(), self._options, 0)
             except Exception as error:
                 self._why = (
                     f"the models cannot be loaded there ({' '.join(str(error).split()) or type(error).__name__})"
@@ -170,15 +163,13 @@ def load_strategy(settings: Settings) -> Models:
         ValueError: profile, strategy or options are wrong.
         RuntimeError: weights are missing or do not fit.
     """
-    profile = read_profile(settings.profile, settings.profile_overrides or None)
+    options = settings.models
+    options.config()  # a wrong option should not wait for the models
 
     def load(device: str) -> ModelSuite:
-        return load_suite(
-            profile,
-            device=device,
-            progress=lambda role, done, total: _log.info("loading the models: %s (%d of %d)", role, done, total),
+        return options.load_suite(
+            lambda role, done, total: _log.info("loading the models: %s (%d of %d)", role, done, total), device=device
         )
 
-    config = method_config(profile, settings)
     twin = (lambda: load("cpu")) if settings.oom_fallback == "cpu" else None
-    return Models.of(load(settings.device), settings.strategy, config, settings.embedding_cache_bytes, twin)
+    return Models.of(load(settings.device), options, settings.embedding_cache_bytes, twin)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_backend.labelstudio.connections import VERSION_PREFIX
 from ml_backend.labelstudio.label_config import LabelingConfig
-from ml_backend.labelstudio.output_options import OutputOptions
+from ml_backend.labelstudio.output_options import OutputOptions, options_for
 from ml_backend.labelstudio.task_prompt import ConnectionParams
 from ml_backend.serving.model_loading import ModelIdentity
 
@@ -29,7 +29,8 @@ def model_version(
     """
     described: dict[str, Any] = {
         "package": package_version(),
-        "models": identity.fingerprint,
+        "models": {name: identity.fingerprint_of(name) for name in _strategies(config, params, options)},
+        **({"adapter": identity.adapter} if identity.adapter else {}),
         "config": config if isinstance(config, str) else config.digest,
         "prompt": params.prompt,
         "prompts": dict(params.prompts),
@@ -41,6 +42,12 @@ def model_version(
     }
     text = json.dumps(described, sort_keys=True, default=str)
     return f"{VERSION_PREFIX}{identity.profile}-{identity.strategy}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _strategies(config: LabelingConfig | str, params: ConnectionParams, options: OutputOptions) -> list[str]:
+    """The strategies that the project's controls use, sorted."""
+    controls = [None] if isinstance(config, str) else [None, *config.controls]
+    return sorted({options_for(control, params.options, options).options.strategy for control in controls})
 
 
 @functools.cache  # reading it takes milliseconds, and /setup and /versions ask for it per project

@@ -14,6 +14,7 @@ from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Progress, Segmentation, check_image
 from int_model.models.calls import ModelCalls, TextFeatures
+from int_model.strategies.base import register
 from int_model.strategies.negative_mining.conclude import conclude
 from int_model.strategies.negative_mining.final_choice import has_settled
 from int_model.strategies.negative_mining.mask_stages import combine, decode, locate, point, update
@@ -108,3 +109,11 @@ class Steps:
 
 def silent(_done: int, _total: int, _stage: str) -> None:
     """The progress callback of a caller that gave none."""
+
+
+register(
+    IntPipeline.name,
+    "INT: an instance-specific prompt mined from the task prompt, then semantic masks.",
+    IntConfig,
+    IntPipeline,
+)

@@ -178,7 +178,7 @@ def mine(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, conf
         p_original, p_inpainted = _tables(state, config)
         change = contrast(p_original, p_inpainted, state.names, state.own_names)  # eqs. 4, 5
         values = evidence(change, config.pnm.key, config.pnm.name_reduce)
-        progressive = config.pnm.enabled and config.switches.pnm
+        progressive = config.switches.pnm
         before = state.mined.running if state.mined is not None and progressive else None
         running = accumulate(before, values, config.score.eps)  # eqs. 7, 8
         tied = leaders(running, change, state.names, config.pnm.key)  # eq. 6

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from int_model.core.config import DetectorConfig, SamConfig
+from int_model.core.config import DetectorConfig, PointPromptsConfig
 from int_model.core.types import Box, Detection, Floats, Image, Mask, SoftMask, union
 from int_model.models.calls import ModelCalls
 from int_model.models.protocols import MaskPrompt
@@ -89,7 +89,7 @@ def select_boxes(
 
 
 def mask_prompts(
-    boxes: Sequence[Box], points: Floats, labels: NDArray[np.int64], config: SamConfig
+    boxes: Sequence[Box], points: Floats, labels: NDArray[np.int64], config: PointPromptsConfig
 ) -> list[MaskPrompt]:
     """One prompt per box with the points that belong to it.
 

@@ -2,34 +2,25 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 import int_model
-from int_model.core.config import ConfigError, IntConfig, load_preset, preset_names
+from int_model.core.config import IntConfig
+from int_model.core.options import ConfigError, options_of
+from int_model.strategies.registry import STRATEGIES
+
+OPTIONS = {name: field for entry in STRATEGIES.values() for name, field in options_of(entry.config)}
 
 
-def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from leaves(kind, (*path, name))
-        else:
-            yield (*path, name), field
-
-
-LEAVES = list(leaves(IntConfig))
-
-
-@pytest.mark.parametrize(("path", "field"), LEAVES, ids=[".".join(path) for path, _ in LEAVES])
-def test_every_option_says_where_its_default_comes_from(path: tuple[str, ...], field: Any) -> None:
-    assert field.description.startswith(("Paper", "Ancestor", "Stand-in"))
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_says_where_its_default_comes_from(name: str) -> None:
+    assert (OPTIONS[name].description or "").startswith(("Paper", "Ancestor", "Stand-in"))
 
 
 def test_every_option_is_read_somewhere() -> None:
@@ -42,7 +33,7 @@ def test_every_option_is_read_somewhere() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute)
     }
-    assert {path[-1] for path, _ in LEAVES} - read == set()
+    assert {name.rpartition(".")[2] for name in OPTIONS} - read == set()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +48,6 @@ def test_every_option_is_read_somewhere() -> None:
         ("score.reduce", "mean"),
         ("score.with_caption", False),
         ("score.eps", 1e-6),
-        ("pnm.enabled", True),
         ("pnm.key", "patch"),
         ("detector.box_threshold", 0.35),
         ("detector.text_threshold", 0.25),
@@ -86,7 +76,7 @@ def test_published_defaults(path: str, value: object) -> None:
 
 def test_merged_overrides_nested_keys_only() -> None:
     config = IntConfig().merged({"pnm": {"key": "name"}, "iterations": {"count": 2}})
-    assert (config.pnm.key, config.pnm.enabled, config.iterations.count) == ("name", True, 2)
+    assert (config.pnm.key, config.pnm.name_reduce, config.iterations.count) == ("name", "max", 2)
     assert config.inpaint == IntConfig().inpaint
     assert IntConfig().pnm.key == "patch"
 
@@ -94,8 +84,8 @@ def test_merged_overrides_nested_keys_only() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"pnm": {"kye": 1}}, r"no option 'pnm\.kye'; pnm has: enabled, key"),
-        ({"pmn": {}}, "no option 'pmn'; the configuration has: patches"),
+        ({"pnm": {"kye": 1}}, r"no option 'pnm\.kye'; pnm has: key, name_reduce"),
+        ({"pmn": {}}, "no option 'pmn'; the configuration has: fuse, abstain, tiling, patches"),
         ({"iterations": {"count": 0}}, r"'iterations\.count'"),
         ({"patches": {"scales": [3]}}, r"'patches\.scales"),
         ({"patches": {"scales": []}}, r"'patches\.scales'"),
@@ -113,18 +103,8 @@ def test_configuration_is_frozen() -> None:
         IntConfig().pnm.key = "name"  # type: ignore[misc]
 
 
-def test_presets() -> None:
-    assert preset_names() == ("fast", "paper")
-    assert load_preset("paper") == IntConfig()
-    fast = load_preset("fast")
-    assert fast.iterations.count in (2, 3)
-    assert fast.early_stop.rule != "off"
-    with pytest.raises(ConfigError, match="choose one of: fast, paper"):
-        load_preset("slow")
-
-
 def test_fingerprint_is_stable_through_json() -> None:
-    config = load_preset("fast")
+    config = IntConfig().merged({"iterations": {"count": 3}, "early_stop": {"rule": "gensam"}})
     again = IntConfig.model_validate(json.loads(config.model_dump_json()))
     assert again.fingerprint() == config.fingerprint()
     assert len(config.fingerprint()) == 16

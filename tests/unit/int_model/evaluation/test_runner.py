@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from int_model.core.config import ConfigError, IntConfig
-from int_model.core.options import nested
+from int_model.core.config import IntConfig
+from int_model.core.options import ConfigError, nested
 from int_model.core.types import Image
 from int_model.evaluation import BrokenExample, Example, Variant, evaluate, load_evaluation, save_evaluation
 from int_model.evaluation.runner import STORE

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box
 from int_model.evaluation import Example, Variant, ablation_variants, evaluate
 from int_model.evaluation.sharing import SharedCalls
 from int_model.models.protocols import ContrastiveVisionLanguage, MaskPrompt, VisionLanguage
-from int_model.strategies.registry import STRATEGIES, make_strategy
+from int_model.strategies.registry import STRATEGIES, default_config, make_strategy
 from tests.support.fakes import TASK, FakeSegmenter, FakeVlm, fake_suite, scene
 
 IMAGES = [
@@ -39,7 +38,7 @@ def asked_for(suite: Any) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_results_are_the_same_and_the_second_time_nothing_is_asked(name: str) -> None:
-    config = IntConfig().merged({"iterations": {"count": 3}, "promac": {"iterations": 2}})
+    config = default_config(name, {"iterations": {"count": 3}, "promac": {"iterations": 2}})
     plain = make_strategy(name, fake_suite(), config).segment(IMAGES, TaskPrompt(TASK))
     inner: Any = fake_suite()
     suite = SharedCalls().over(inner)
@@ -125,7 +124,7 @@ def test_what_an_answer_took_is_charged_to_everyone_who_uses_it() -> None:
     assert shared.saved == 0
     suite.segmenter.encode([IMAGES[0]])
     assert shared.saved >= 0.05
-    variants = [Variant("a", "grounded_sam"), Variant("b", "grounded_sam", {"clip.select_threshold": 0.5})]
+    variants = [Variant("a", "grounded_sam"), Variant("b", "grounded_sam", {"fuse.duplicate_iou": 0.5})]
     outcome = evaluate(
         [Example("one", IMAGES[0], TASK, mask=np.ones(IMAGES[0].shape[:2], dtype=np.bool_))],
         variants,

@@ -10,14 +10,13 @@ import torch
 from transformers import AutoTokenizer
 from transformers.models.sam3.modeling_sam3 import Sam3Model
 
-from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image
 from int_model.models.profile import ConceptsRole, ProfileError, read_profile
 from int_model.models.protocols import Concepts
 from int_model.models.suite import load_suite, profile_fingerprint
 from int_model.models.weights import Source, WeightsError
-from int_model.strategies.registry import make_strategy
+from int_model.strategies.registry import default_config, make_strategy
 from tests.unit.int_model.models import tiny
 from tests.unit.int_model.models.tiny import picture
 
@@ -91,7 +90,7 @@ def test_the_threshold_cuts_and_the_name_and_image_count(folder: Path) -> None:
 
 def test_the_strategy_runs_on_a_profile_that_names_the_model(profile: Path, folder: Path) -> None:
     suite = load_suite(profile, device="cpu", offline=True, overrides={"concepts.id": str(folder)})
-    config = IntConfig().merged({"sam3": {"threshold": 0.0}})
+    config = default_config("sam3", {"sam3": {"threshold": 0.0}})
     results = make_strategy("sam3", suite, config).segment(IMAGES, TaskPrompt("camouflaged animal"))
     for image, result in zip(IMAGES, results, strict=True):
         assert result.trace.calls == {"concepts": 1}

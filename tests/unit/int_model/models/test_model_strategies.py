@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.models.suite import ModelSuite
-from int_model.strategies.registry import make_strategy
+from int_model.strategies.registry import default_config, make_strategy
 from tests.unit.int_model.models.tiny import picture
 
 IMAGES = [picture(60, 90, 1), picture(80, 50, 2)]
@@ -17,7 +16,8 @@ IMAGES = [picture(60, 90, 1), picture(80, 50, 2)]
 @pytest.mark.parametrize("name", ["int", "vlm_box", "grounded_sam", "promac"])
 def test_a_strategy_runs_on_the_adapters_and_repeats_itself(suite: ModelSuite, name: str) -> None:
     results, again = (
-        make_strategy(name, suite, IntConfig()).segment(IMAGES, TaskPrompt("camouflaged animal")) for _ in range(2)
+        make_strategy(name, suite, default_config(name)).segment(IMAGES, TaskPrompt("camouflaged animal"))
+        for _ in range(2)
     )
     for image, one, two in zip(IMAGES, results, again, strict=True):
         assert one.size == image.shape[:2]

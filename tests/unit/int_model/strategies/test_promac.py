@@ -5,17 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from int_model.core.config import ConfigError, IntConfig
+from int_model.core.options import ConfigError
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
-from int_model.strategies.registry import make_strategy
+from int_model.strategies.promac import PromacConfig
+from int_model.strategies.registry import STRATEGIES, default_config, make_strategy
 from tests.support.fakes import TASK, FakeInpainter, FakeSegmenter, FakeVlm, fake_suite, scene
 
 PROMPT = TaskPrompt(TASK)
 
 
 def run(image: Image, overrides: dict[str, Any] | None = None, **roles: Any) -> Segmentation:
-    config = IntConfig().merged(overrides or {})
+    config = STRATEGIES["promac"].configured(default_config("promac"), overrides or {})
     (result,) = make_strategy("promac", fake_suite(**roles), config).segment([image], PROMPT)
     return result
 
@@ -36,11 +37,11 @@ def test_one_object_is_found_named_and_masked() -> None:
 
 def test_patches_iterations_and_weight_are_options() -> None:
     image, _ = scene(objects=[("owl", 64, 48, 16)])
-    result = run(image, {"promac": {"iterations": 2, "scales": [1, 2, 4]}, "iterations": {"count": 7}})
+    result = run(image, {"promac": {"iterations": 2, "scales": [1, 2, 4]}})
     assert (len(result.trace.iterations), len(result.trace.patches)) == (2, 9)
     for scales in ([2, 4], [1, 1]):
         with pytest.raises(ConfigError, match="scale 1"):
-            IntConfig().merged({"promac": {"scales": scales}})
+            PromacConfig().merged({"promac": {"scales": scales}})
 
 
 def test_the_second_branch_sees_the_image_without_its_object() -> None:

@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
-from int_model.strategies.registry import make_strategy
+from int_model.strategies.registry import default_config, make_strategy
 from tests.support.fakes import TASK, FakeConcepts, fake_suite, scene
 
 TWO = [("frog", 32, 48, 14), ("frog", 96, 44, 12)]
@@ -28,7 +27,7 @@ def test_every_instance_is_a_mask_of_its_own() -> None:
 
 def test_options_are_used() -> None:
     image, _ = scene(objects=TWO)
-    config = IntConfig().merged({"sam3": {"threshold": 0.5, "max_instances": 1}})
+    config = default_config("sam3", {"sam3": {"threshold": 0.5, "max_instances": 1}})
     model = FakeConcepts()
     (result,) = make_strategy("sam3", fake_suite(concepts=model), config).segment([image], TaskPrompt(TASK))
     assert model.asked[0][1] == 0.5

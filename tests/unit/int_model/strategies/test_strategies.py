@@ -33,7 +33,7 @@ def test_every_strategy_keeps_the_contract(name: str) -> None:
 
 
 def test_unknown_strategies_are_refused() -> None:
-    with pytest.raises(ValueError, match="choose one of: int, vlm_box, grounded_sam"):
+    with pytest.raises(ValueError, match="choose one of: int, grounded_sam, promac, sam3, vlm_box"):
         make_strategy("ppt2", fake_suite())
 
 

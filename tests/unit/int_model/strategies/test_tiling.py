@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from int_model.core.config import IntConfig, TilingConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Image, Instance, Mask, Segmentation, Trace
-from int_model.strategies.registry import make_strategy
+from int_model.strategies.registry import default_config, make_strategy
 from int_model.strategies.tiling import Piece, Tile, Tiled, make_tiles, merge
 from tests.support.fakes import TASK, fake_suite, scene
 
@@ -162,7 +162,7 @@ def test_the_tile_in_whose_core_a_pixel_lies_decides_it() -> None:
 def test_the_option_wraps_any_strategy() -> None:
     image, (truth,) = scene(200, 300, objects=[("frog", 150, 100, 25)])
     suite = fake_suite()
-    config = IntConfig().merged({"tiling": {"over_pixels": 10_000, "side": 150, "halo": 30}})
+    config = default_config("grounded_sam", {"tiling": {"over_pixels": 10_000, "side": 150, "halo": 30}})
     strategy = make_strategy("grounded_sam", suite, config)
     (result,) = strategy.segment([image], PROMPT)
     assert strategy.name == "grounded_sam"

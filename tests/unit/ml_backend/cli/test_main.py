@@ -15,13 +15,12 @@ from click.testing import Result
 from PIL import Image as PilImage
 from typer.testing import CliRunner
 
-from int_model.core.options import nested
+from int_model.core.options import nested, parse_changes
 from int_model.models import suite as suites
 from int_model.models.suite import profile_names
 from int_model.strategies.registry import STRATEGIES
 from ml_backend.cli import main as cli
 from ml_backend.cli import segment as segment_command
-from ml_backend.cli.segment import parse_changes
 from tests.support.fakes import TASK, FakeVlm, fake_suite, scene
 
 Run = Callable[..., Result]
@@ -157,17 +156,30 @@ def test_broken_files_give_one_line_each_and_the_rest_is_done(run: Run, tmp_path
     assert page.count('class="notice bad"') == 3
 
 
+NEEDS = {"sam3": ["--model", "concepts.id=facebook/sam3"]}
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_can_be_asked_for(run: Run, tmp_path: Path, strategy: str) -> None:
     save_scene(tmp_path / "a.png", ("frog", 40, 40, 14))
-    result = run("segment", "a.png", "--task", "frog", "--strategy", strategy, "--out", "res")
+    result = run("segment", "a.png", "--task", "frog", "--strategy", strategy, "--out", "res", *NEEDS.get(strategy, []))
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "res/trace/a.json").read_bytes())["trace"]["strategy"] == strategy
     assert strategy in (tmp_path / "res/report.html").read_text()
 
 
-def test_strategies_of_the_option_are_those_of_the_library() -> None:
-    assert tuple(item.value for item in cli.StrategyName) == STRATEGIES
+def test_strategies_are_listed_with_their_options(run: Run) -> None:
+    result = run("strategies")
+    assert result.exit_code == 0, result.output
+    for name in STRATEGIES:
+        assert name in result.stdout
+    assert "promac.alpha=1.0" in result.stdout.replace("\n", "")
+
+
+def test_an_unknown_strategy_is_told_the_names(run: Run) -> None:
+    result = run("segment", "a.png", "--task", "x", "--strategy", "magic")
+    assert result.exit_code == 2
+    assert "there is no strategy 'magic'; choose one of: int, grounded_sam" in " ".join(result.output.split())
 
 
 def test_options_reach_the_method_and_the_models(

@@ -8,10 +8,10 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation, Trace
 from int_model.interactive.clicks import ClickPrompt, ClickSegmenter
+from int_model.strategies.model_options import ModelOptions
 from ml_backend.serving.engine import BusyError, Engine, EngineError, Priority, TakesClicks
 from ml_backend.serving.model_loading import Models
 from tests.support.fakes import TASK, FakeSegmenter, fake_suite, scene
@@ -300,7 +300,7 @@ def test_models_that_take_no_clicks_say_so(engine: Engine, recorder: Recorder) -
 def test_a_suite_serves_batches_and_clicks_with_one_segmenter() -> None:
     picture, (mask,) = scene(objects=[("frog", 40, 50, 20)])
     suite = fake_suite()
-    models = Models.of(suite, "grounded_sam", IntConfig(), 1 << 24)
+    models = Models.of(suite, ModelOptions(strategy="grounded_sam"), 1 << 24)
     assert isinstance(models, TakesClicks)
     (result,) = models.segment([picture], TaskPrompt(TASK))
     assert result.instances
@@ -348,7 +348,7 @@ def test_models_of_one_strategy_refuse_another(engine: Engine, recorder: Recorde
 
 def test_one_suite_serves_all_strategies() -> None:
     picture, (mask,) = scene(objects=[("frog", 40, 50, 20)])
-    models = Models.of(fake_suite(), "int", IntConfig(), 1 << 24)
+    models = Models.of(fake_suite(), ModelOptions(), 1 << 24)
     other = models.of_strategy("grounded_sam")
     assert other is models.of_strategy("grounded_sam")
     assert models.of_strategy("int") is models.strategy

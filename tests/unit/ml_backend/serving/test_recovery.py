@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation, Trace
 from int_model.interactive.clicks import ClickPrompt
 from int_model.models.memory import accelerator_memory
 from int_model.runner.isolation import is_out_of_memory
+from int_model.strategies.model_options import ModelOptions
 from ml_backend.serving.engine import Engine, EngineError
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import Models
@@ -199,7 +199,7 @@ class FullSegmenter(FakeSegmenter):
 @pytest.mark.parametrize("times", [1, 2])
 def test_clicks_survive_a_full_accelerator(times: int) -> None:
     picture, (mask,) = scene(objects=[("frog", 40, 50, 20)])
-    models = Models.of(fake_suite(segmenter=FullSegmenter(times)), "int", IntConfig(), 1 << 24)
+    models = Models.of(fake_suite(segmenter=FullSegmenter(times)), ModelOptions(), 1 << 24)
     engine = Engine(lambda: models)
     engine.start()
     prompt = ClickPrompt(np.array([[40.0, 50.0]]), np.array([1]))
@@ -217,7 +217,7 @@ def test_clicks_survive_a_full_accelerator(times: int) -> None:
 
 def test_relief_forgets_encoded_images() -> None:
     picture, _ = scene(objects=[("frog", 40, 50, 20)])
-    models = Models.of(fake_suite(), "int", IntConfig(), 1 << 24)
+    models = Models.of(fake_suite(), ModelOptions(), 1 << 24)
     models.clicks.prewarm("key", picture)
     assert len(models.clicks.cache) == 1
     models.relieve()
@@ -235,12 +235,12 @@ def test_the_twin_is_loaded_once_and_only_off_the_cpu() -> None:
         return fake_suite()
 
     on_card = replace(fake_suite(), device="cuda")
-    broken = Models.of(on_card, "int", IntConfig(), 1 << 24, load)  # type: ignore[arg-type]
+    broken = Models.of(on_card, ModelOptions(), 1 << 24, load)  # type: ignore[arg-type]
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"cannot be loaded there \(no room\)"):
             broken.on_cpu()
     assert loads == [1]
-    models = Models.of(on_card, "grounded_sam", IntConfig(), 1 << 24, load)  # type: ignore[arg-type]
+    models = Models.of(on_card, ModelOptions(strategy="grounded_sam"), 1 << 24, load)  # type: ignore[arg-type]
     twin = models.on_cpu()
     assert twin is models.on_cpu()
     assert twin is not None
@@ -249,5 +249,5 @@ def test_the_twin_is_loaded_once_and_only_off_the_cpu() -> None:
     (result,) = twin.segment([picture], TaskPrompt(TASK))
     assert (result.instances[0].mask & mask).sum() > 0.9 * mask.sum()
     assert len(loads) == 2
-    assert Models.of(fake_suite(), "int", IntConfig(), 1 << 24, load).on_cpu() is None  # type: ignore[arg-type]
-    assert Models.of(on_card, "int", IntConfig(), 1 << 24).on_cpu() is None
+    assert Models.of(fake_suite(), ModelOptions(), 1 << 24, load).on_cpu() is None  # type: ignore[arg-type]
+    assert Models.of(on_card, ModelOptions(), 1 << 24).on_cpu() is None
