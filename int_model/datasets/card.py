@@ -64,7 +64,7 @@ class Statistics:
         for found in item.objects:
             count = self.labels[found.label]
             count.scores.append(found.score)
-            count.areas.append(found.area / (height * width))
+            count.areas.append(found.stored.area / (height * width))
             count.names[found.name] += 1
 
     def close(self) -> None:

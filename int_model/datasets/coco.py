@@ -10,6 +10,7 @@ from typing import IO, Any, Literal
 
 from int_model.datasets.contents import DatasetObject, Item, LabelPlan
 from int_model.masks.polygons import part_rings
+from int_model.masks.rle import encode_counts
 
 Shape = Literal["rle", "polygon"]
 
@@ -105,17 +106,17 @@ class CocoWriter:
             Path(out.later.name).unlink()
 
     def _annotation(self, item: Item, found: DatasetObject) -> dict[str, Any]:
-        height, width = item.entry.size
-        shape: Any = {"size": [height, width], "counts": found.counts}
+        mask = item.mask(found)
+        shape: Any = {"size": list(mask.shape), "counts": encode_counts(mask)}
         if self._shape == "polygon":
-            shape = [ring.round(2).ravel().tolist() for ring in part_rings(item.mask(found))]
+            shape = [ring.round(2).ravel().tolist() for ring in part_rings(mask)]
         return {
             "id": self._annotations,
             "image_id": self._images,
             "category_id": found.category,
             "segmentation": shape,
-            "area": found.area,
-            "bbox": list(found.box),
+            "area": found.stored.area,
+            "bbox": list(found.stored.box),
             "iscrowd": 0,
             "score": found.score,
             "name": found.name,

@@ -11,7 +11,7 @@ from int_model.datasets.duplicates import near_duplicate_groups
 from int_model.datasets.names import flat_names, relative_name
 from int_model.datasets.splits import assign_splits
 from int_model.datasets.store import DatasetStore, KnownFile
-from int_model.runner.results import StoredObject, StoredResult, decode_counts, measure_counts
+from int_model.runner.results import StoredObject, StoredResult
 from int_model.runner.store import ResultKey
 
 
@@ -53,15 +53,13 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class DatasetObject:
-    """One object: class (from 1), label, mined name, score, compressed run lengths, area and box (x, y, w, h)."""
+    """One object: class (from 1), label, mined name, score, and what is stored of it."""
 
     category: int
     label: str
     name: str
     score: float
-    counts: str
-    area: int
-    box: tuple[int, int, int, int]
+    stored: StoredObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ class Item:
 
     def mask(self, item: DatasetObject) -> Mask:
         """The pixels ``bool [H, W]`` of one of its objects."""
-        return decode_counts(item.counts, self.entry.size)
+        return item.stored.mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +208,7 @@ def _item(store: DatasetStore, entry: Entry, labels: Sequence[LabelPlan], min_sc
         seconds += result.seconds
         versions.add(result.version)
         kept = _kept(result, min_score)
-        for item, score in kept:
-            area, box = measure_counts(item.counts, item.size)
-            objects.append(DatasetObject(category, plan.label, item.name, score, item.counts, area, box))
+        objects += [DatasetObject(category, plan.label, item.name, score, item) for item, score in kept]
         if not kept:
             best = max((item.score for item in result.objects), default=0.0)
             reason = result.reason or f"the best score, {best:.2f}, is below {min_score:.2f}"

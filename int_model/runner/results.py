@@ -1,38 +1,66 @@
-"""What is kept of a segmentation: its objects as COCO run lengths, small enough for tens of thousands of images."""
+"""What is kept of a segmentation: its objects as packed bits, small enough for tens of thousands of images."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields
+import zlib
+from dataclasses import dataclass
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from int_model.core.types import Mask, Segmentation, Trace
 
-FORMAT = 2
-"""Of packed results. A part of the keys under which they are kept: those of another format are never read."""
+_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One found object: compressed COCO run lengths of an image of ``size`` (H, W), mined name, score in ``[0, 1]``."""
+    """One found object.
 
-    counts: str
-    size: tuple[int, int]
+    Attributes:
+        name: the mined name.
+        score: in ``[0, 1]``.
+        size: (H, W) of the image.
+        at: row and column of the upper left corner of its tight box.
+        shape: rows and columns of that box; (0, 0) for an empty mask.
+        bits: the box's pixels, row by row, eight in a byte.
+    """
+
     name: str
     score: float
+    size: tuple[int, int]
+    at: tuple[int, int]
+    shape: tuple[int, int]
+    bits: bytes
 
     @classmethod
     def of(cls, mask: Mask, name: str, score: float) -> StoredObject:
-        """From a mask ``bool [H, W]``; scores that are not finite become 0."""
-        return cls(encode_counts(mask), (mask.shape[0], mask.shape[1]), name, _unit(score))
+        """From a mask ``bool [H, W]``; a score that is not finite becomes 0."""
+        rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        y, x = (int(rows[0]), int(cols[0])) if rows.size else (0, 0)
+        box = mask[y : int(rows[-1]) + 1, x : int(cols[-1]) + 1] if rows.size else mask[:0, :0]
+        size, shape = (mask.shape[0], mask.shape[1]), (box.shape[0], box.shape[1])
+        return cls(name, _unit(score), size, (y, x), shape, np.packbits(box).tobytes())
 
     @property
     def mask(self) -> Mask:
-        """The pixels ``bool [H, W]``, decoded at every call."""
-        return decode_counts(self.counts, self.size)
+        """The pixels ``bool [H, W]``, unpacked at every call."""
+        (y, x), (height, width) = self.at, self.shape
+        bits = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=height * width)
+        mask = np.zeros(self.size, dtype=np.bool_)
+        mask[y : y + height, x : x + width] = bits.reshape(height, width)
+        return mask
+
+    @property
+    def area(self) -> int:
+        """The number of its pixels."""
+        return int(np.bitwise_count(np.frombuffer(self.bits, np.uint8)).sum())
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Its tight box (x, y, width, height)."""
+        return self.at[1], self.at[0], self.shape[1], self.shape[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,39 +103,40 @@ class StoredResult:
 
     def pack(self) -> bytes:
         """As bytes, for a store."""
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
-        told["objects"] = [[item.counts, item.name, item.score] for item in self.objects]
-        return json.dumps(told, allow_nan=False, separators=(",", ":")).encode()
+        told = {name: getattr(self, name) for name in ("size", "score", "name", "contrast", "reason")}
+        heads = [{"name": o.name, "score": o.score, "at": o.at, "shape": o.shape} for o in self.objects]
+        made = {"seconds": self.seconds, "version": self.version}
+        text = json.dumps({"format": _FORMAT, **told, **made, "objects": heads}, allow_nan=False).encode()
+        return zlib.compress(len(text).to_bytes(4, "big") + text + b"".join(o.bits for o in self.objects), 6)
 
     @classmethod
     def unpack(cls, payload: bytes) -> StoredResult:
         """The inverse of `pack`. Raises ``ValueError`` if the bytes are damaged or of another format."""
         try:
-            told = json.loads(payload)
-            height, width = told.pop("size")
-            size = (int(height), int(width))
-            objects = tuple(StoredObject(str(c), size, str(n), _unit(float(s))) for c, n, s in told.pop("objects"))
-            return cls(size=size, objects=objects, **told)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            data = zlib.decompress(payload)
+            length = int.from_bytes(data[:4], "big")
+            told, start = json.loads(data[4 : 4 + length]), 4 + length
+            if told.pop("format") != _FORMAT:
+                raise ValueError("stored by another version")  # noqa: TRY301
+            size = _pair(told.pop("size"))
+            objects = []
+            for entry in told.pop("objects"):
+                shape = _pair(entry["shape"])
+                end = start + (shape[0] * shape[1] + 7) // 8
+                objects.append(
+                    StoredObject(entry["name"], entry["score"], size, _pair(entry["at"]), shape, data[start:end])
+                )
+                start = end
+            if start != len(data):
+                raise ValueError("its pixels are not complete")  # noqa: TRY301
+            return cls(size=size, objects=tuple(objects), **told)
+        except (zlib.error, KeyError, TypeError, IndexError, ValueError) as error:
             raise ValueError(f"the stored result cannot be read: {error}") from error
 
 
-def encode_counts(mask: Mask) -> str:
-    """Compressed COCO run lengths of a mask ``bool [H, W]``."""
-    counts: bytes = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
-    return counts.decode("ascii")
-
-
-def decode_counts(counts: str, size: tuple[int, int]) -> Mask:
-    """The mask ``bool [H, W]`` of compressed COCO run lengths of an image of ``size`` (H, W)."""
-    return np.asarray(coco_mask.decode({"size": list(size), "counts": counts.encode("ascii")})).astype(np.bool_)
-
-
-def measure_counts(counts: str, size: tuple[int, int]) -> tuple[int, tuple[int, int, int, int]]:
-    """Area in pixels and tight box (x, y, width, height), from the run lengths alone."""
-    rle = {"size": list(size), "counts": counts.encode("ascii")}
-    x, y, width, height = (round(float(value)) for value in coco_mask.toBbox(rle))
-    return int(coco_mask.area(rle)), (x, y, width, height)
+def _pair(values: list[int]) -> tuple[int, int]:
+    first, second = values
+    return int(first), int(second)
 
 
 def _unit(value: float) -> float:

@@ -1,4 +1,4 @@
-"""From findings to the regions of a prediction."""
+"""From what was found to the regions of a prediction."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from int_model.core.types import Box, Mask
+from int_model.runner.results import StoredObject, StoredResult
 from ml_backend.labelstudio.label_config import Control, LabelingConfig, Target
 from ml_backend.labelstudio.output_options import OutputOptions
 from ml_backend.labelstudio.regions.bitmask import encode_bitmask
@@ -17,7 +18,6 @@ from ml_backend.labelstudio.regions.rectangle import encode_rectangle
 from ml_backend.labelstudio.regions.rle import encode_mask
 from ml_backend.labelstudio.task_prompt import PromptGroup
 from ml_backend.labelstudio.wire import RegionOut, fresh_id
-from ml_backend.serving.findings import Findings, Found
 
 Options = Mapping[str, OutputOptions]
 _LEAST_VISIBLE = 0.1  # an object that another prompt's better ones hide to less than this is dropped
@@ -35,7 +35,7 @@ class Drawn:
 class _Piece:
     """An object that will be drawn: visible mask, where it came from, which controls take it."""
 
-    found: Found
+    found: StoredObject
     mask: Mask
     group: int
     targets: tuple[Target, ...]
@@ -43,7 +43,7 @@ class _Piece:
 
 def draw(
     config: LabelingConfig,
-    results: Sequence[tuple[PromptGroup, Findings]],
+    results: Sequence[tuple[PromptGroup, StoredResult]],
     options: Options,
     *,
     max_regions: int,
@@ -63,8 +63,8 @@ def draw(
     pieces = _without_overlaps(found, [prompts.index(text) for text in prompts])
     regions: list[tuple[float, list[RegionOut]]] = []
     for piece in pieces:
-        group, findings = results[piece.group]
-        meta = _meta(group, findings, piece.found)
+        group, result = results[piece.group]
+        meta = _meta(group, result, piece.found)
         for target in piece.targets:
             drawn = _regions(config, target, piece, options[target.control.name], meta, item_index)
             regions += [(piece.found.score, items) for items in drawn]
@@ -78,7 +78,7 @@ def draw(
 def draw_clicked(
     config: LabelingConfig,
     target: Target,
-    objects: Sequence[Found],
+    objects: Sequence[StoredObject],
     options: OutputOptions,
     *,
     text: str,
@@ -98,14 +98,14 @@ def draw_clicked(
     return Drawn(tuple(regions), score)
 
 
-def _pieces(index: int, results: Sequence[tuple[PromptGroup, Findings]], options: Options) -> list[_Piece]:
-    group, findings = results[index]
+def _pieces(index: int, results: Sequence[tuple[PromptGroup, StoredResult]], options: Options) -> list[_Piece]:
+    group, result = results[index]
     pieces = []
-    for found in findings.objects:
+    for found in result.objects:
         targets = tuple(
             target
-            for target in group.chosen(found.name or findings.name)
-            if min(found.score, findings.score) >= options[target.control.name].score_threshold
+            for target in group.chosen(found.name or result.name)
+            if min(found.score, result.score) >= options[target.control.name].score_threshold
         )
         if targets:
             pieces.append(_Piece(found, found.mask, index, targets))
@@ -185,14 +185,14 @@ def _regions(
     return [] if box is None else [items(control, dict(encode_rectangle(box, height, width)))]
 
 
-def _meta(group: PromptGroup, findings: Findings, found: Found) -> dict[str, list[str]]:
+def _meta(group: PromptGroup, result: StoredResult, found: StoredObject) -> dict[str, list[str]]:
     """What the annotator may read beside a region."""
-    name = found.name or findings.name
+    name = found.name or result.name
     text = (
         f"{group.prompt.text}: {name}"
         if name and name.casefold() != group.prompt.text.casefold()
         else group.prompt.text
     )
-    if findings.contrast is not None:
-        text += f", contrast {findings.contrast:+.2f}"
+    if result.contrast is not None:
+        text += f", contrast {result.contrast:+.2f}"
     return {"text": [f"{text}, score {found.score:.2f}"]}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -14,13 +15,13 @@ from xml.sax.saxutils import quoteattr
 from int_model.core.task_prompt import TaskPrompt
 from int_model.datasets.contents import Item, LabelPlan
 from int_model.io.drawing import hex_colour
+from int_model.runner.results import StoredResult
 from ml_backend.labelstudio.label_config import Geometry, parse_label_config
 from ml_backend.labelstudio.output_options import OutputOptions
 from ml_backend.labelstudio.predictions import draw
 from ml_backend.labelstudio.task_prompt import PromptGroup
 from ml_backend.labelstudio.validation import only_valid
 from ml_backend.labelstudio.wire import PredictionOut
-from ml_backend.serving.findings import Findings, Found
 
 TASKS_PER_FILE = 1000
 BYTES_PER_FILE = 40_000_000
@@ -146,7 +147,7 @@ class LabelStudioWriter:
 
     def _task(self, item: Item) -> dict[str, Any]:
         entry = item.entry
-        results = [(group, _findings(item, category)) for category, group in self._groups]
+        results = [(group, _result(item, category)) for category, group in self._groups]
         drawn = draw(self._config, results, self._options, max_regions=MAX_REGIONS)
         regions = only_valid(drawn.regions, self._config)
         score = item.doubt if regions else 0.0
@@ -161,11 +162,10 @@ class LabelStudioWriter:
         return {"data": data, "predictions": [prediction]}
 
 
-def _findings(item: Item, category: int) -> Findings:
-    own = [found for found in item.objects if found.category == category]
-    objects = tuple(Found(item.mask(found), found.name, found.score) for found in own)
-    score = max((found.score for found in own), default=0.0)
-    return Findings(item.entry.size, score, "", None, "" if own else "nothing found", objects)
+def _result(item: Item, category: int) -> StoredResult:
+    objects = tuple(replace(found.stored, score=found.score) for found in item.objects if found.category == category)
+    score = max((found.score for found in objects), default=0.0)
+    return StoredResult(item.entry.size, objects, score, reason="" if objects else "nothing found")
 
 
 def _stable_ids(regions: list[dict[str, Any]], seed: str) -> None:

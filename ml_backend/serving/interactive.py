@@ -20,6 +20,7 @@ from int_model.core.types import Image, Instance, union
 from int_model.interactive.clicks import ClickPrompt, ClickSegmenter, NotEncodedError
 from int_model.io.errors import ImageError
 from int_model.io.images import decode_image
+from int_model.runner.results import StoredObject
 from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.clicks import Click, ClickError, parse_click, target_of, to_prompt
 from ml_backend.labelstudio.label_config import ConfigError
@@ -28,7 +29,6 @@ from ml_backend.labelstudio.regions.bitmask import encode_opaque
 from ml_backend.labelstudio.validation import only_valid
 from ml_backend.labelstudio.wire import PredictIn, PredictionOut, TaskIn, fresh_id, parse_task
 from ml_backend.serving.engine import Engine, EngineError
-from ml_backend.serving.findings import Found
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.plan import Plan
 
@@ -326,7 +326,7 @@ def _drawn(click: Click, found: tuple[Instance, ...], plan: Plan) -> dict[str, A
         return _picture(found, plan.version)
     image = click.image(plan.config)
     target, note = target_of(plan.config, click, image.name)
-    objects = [Found(instance.mask, instance.label, instance.score) for instance in found]
+    objects = [StoredObject.of(instance.mask, instance.label, instance.score) for instance in found]
     text = "; ".join(["interactive", *([note] if note else []), *click.notes])
     drawn = draw_clicked(
         plan.config,

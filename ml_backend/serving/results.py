@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 
 from int_model.core.types import Image
 from int_model.io.images import decode_image
+from int_model.runner.results import StoredResult
+from int_model.runner.store import ResultKey
 from ml_backend.labelstudio.task_prompt import PromptGroup
 from ml_backend.serving.engine import Engine
-from ml_backend.serving.findings import Findings
 from ml_backend.serving.interactive import InThread
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import ModelIdentity
@@ -24,11 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 class Results:
-    """Findings by image, prompt and strategy; lives in the service's event loop.
+    """Results by image, prompt and strategy; lives in the service's event loop.
 
     Args:
         engine: owns the models.
-        store: keeps findings.
+        store: keeps results.
         fetch: the file at an address of a task.
         in_thread: runs blocking work.
         report: notes a problem for operators.
@@ -57,7 +58,7 @@ class Results:
         self._metrics = metrics
         self._identity = identity
         self._max_pixels = max_pixels
-        self._coming: dict[tuple[str, str, str], asyncio.Task[Findings]] = {}
+        self._coming: dict[tuple[str, str, str], asyncio.Task[StoredResult]] = {}
 
     async def close(self) -> None:
         """Drop what is on its way."""
@@ -68,7 +69,7 @@ class Results:
 
     async def of_image(
         self, address: str, task_id: int | None, groups: list[PromptGroup], ticket: Ticket
-    ) -> list[Findings]:
+    ) -> list[StoredResult]:
         """What each group finds in the image at that address.
 
         Raises:
@@ -92,7 +93,7 @@ class Results:
                 found[index] = finished
         return [entry for entry in found if entry is not None]
 
-    async def _share(self, digest: str, group: PromptGroup, image: Image, ticket: Ticket) -> Findings:
+    async def _share(self, digest: str, group: PromptGroup, image: Image, ticket: Ticket) -> StoredResult:
         """Run the models once for the same image, prompt and strategy, however many tasks ask at the same time."""
         key = (digest, group.prompt.text, group.strategy)
         if key not in self._coming:
@@ -100,28 +101,26 @@ class Results:
             self._coming[key].add_done_callback(lambda _: self._coming.pop(key, None))
         return await asyncio.shield(self._coming[key])
 
-    async def _infer(self, digest: str, group: PromptGroup, image: Image, ticket: Ticket) -> Findings:
-        text, version = group.prompt.text, self._identity.cache_version_of(group.strategy)
+    async def _infer(self, digest: str, group: PromptGroup, image: Image, ticket: Ticket) -> StoredResult:
         started = time.monotonic()
         work = self._engine.submit(image, group.prompt, ticket.priority, group.strategy)
         segmentation = await asyncio.wrap_future(work)
         self._metrics.images.inc()
         self._metrics.stage.labels("models").observe(time.monotonic() - started)
-        findings = await self._in_thread(Findings.of, segmentation)
-        if not findings.objects:
-            _log.info("nothing found for %r: %s", text, findings.reason)
+        result = await self._in_thread(StoredResult.of, segmentation)
+        if not result.objects:
+            _log.info("nothing found for %r: %s", group.prompt.text, result.reason)
         try:
-            payload = await self._in_thread(findings.pack)
-            await self._in_thread(self._store.put_result, digest, text, version, payload)
+            payload = await self._in_thread(result.pack)
+            await self._in_thread(self._store.put_result, self._key(digest, group), payload)
         except StoreError as error:
             self._report("the store of results", error)
-        return findings
+        return result
 
-    async def _stored(self, digest: str, group: PromptGroup) -> Findings | None:
-        def look_up() -> Findings | None:
-            version = self._identity.cache_version_of(group.strategy)
-            payload = self._store.get_result(digest, group.prompt.text, version)
-            return None if payload is None else Findings.unpack(payload)
+    async def _stored(self, digest: str, group: PromptGroup) -> StoredResult | None:
+        def look_up() -> StoredResult | None:
+            payload = self._store.get_result(self._key(digest, group))
+            return None if payload is None else StoredResult.unpack(payload)
 
         try:
             found = await self._in_thread(look_up)
@@ -130,3 +129,6 @@ class Results:
             found = None
         self._metrics.cache.labels("miss" if found is None else "hit").inc()
         return found
+
+    def _key(self, digest: str, group: PromptGroup) -> ResultKey:
+        return ResultKey(digest, group.prompt.text, self._identity.cache_version_of(group.strategy))

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from int_model.io.errors import ImageError
 from int_model.io.images import prepare
+from int_model.runner.results import StoredResult
 from ml_backend.fetching.images import FetchError, ImageFetcher
 from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig, Target, only_images, parse_label_config
 from ml_backend.labelstudio.output_options import OutputOptions, options_for
@@ -29,7 +30,6 @@ from ml_backend.labelstudio.task_prompt import (
 from ml_backend.labelstudio.validation import only_valid
 from ml_backend.labelstudio.wire import PredictIn, PredictionOut, SetupIn, TaskIn, fresh_id, parse_task, with_fresh_ids
 from ml_backend.serving.engine import BusyError, Engine, EngineError, Priority
-from ml_backend.serving.findings import Findings
 from ml_backend.serving.interactive import Interactive, empty, valid_or_empty
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import ModelIdentity
@@ -374,9 +374,9 @@ class Service:
             groups = self._groups(targets, plan, task)
             for index, address in enumerate(image.addresses(task.data)):
                 async with self._turnstile.pass_through(ticket):
-                    findings = await self._results.of_image(address, task.id, groups, ticket)
-                results = list(zip(groups, findings, strict=True))
-                reasons += [found.reason for found in findings if found.reason]
+                    found = await self._results.of_image(address, task.id, groups, ticket)
+                results = list(zip(groups, found, strict=True))
+                reasons += [result.reason for result in found if result.reason]
                 item_index = index if image.is_list else None
                 drawn.append(await self._draw(plan, results, item_index))
         shown = [entry for entry in drawn if entry.regions]
@@ -391,7 +391,7 @@ class Service:
         other = {name: strategy for name, strategy in chosen.items() if strategy != self._identity.strategy}
         return group_by_prompt(targets, plan.params, self._settings.prompt, task.data, plan.typed, other)
 
-    async def _draw(self, plan: Plan, results: list[tuple[PromptGroup, Findings]], item_index: int | None) -> Drawn:
+    async def _draw(self, plan: Plan, results: list[tuple[PromptGroup, StoredResult]], item_index: int | None) -> Drawn:
         def work() -> Drawn:
             limit = self._settings.max_regions
             drawn = draw(plan.config, results, plan.options, max_regions=limit, item_index=item_index)

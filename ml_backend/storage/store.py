@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from int_model.runner.store import ResultKey
 from ml_backend.storage.database import Database
 from ml_backend.storage.tables import ProjectRow, ResultRow
 
@@ -68,28 +69,28 @@ class Store:
             rows = session.scalars(select(ProjectRow).order_by(ProjectRow.id)).all()
             return [Project(r.id, json.loads(r.extra_params), r.label_config) for r in rows]
 
-    def get_result(self, image_sha256: str, prompt: str, model_version: str) -> bytes | None:
-        """A stored result, or None."""
-        key = (
-            ResultRow.image_sha256 == image_sha256,
-            ResultRow.prompt == _short(prompt),
-            ResultRow.model_version == model_version,
+    def get_result(self, key: ResultKey) -> bytes | None:
+        """A stored result, packed, or None."""
+        where = (
+            ResultRow.image_sha256 == key.image,
+            ResultRow.prompt == _short(key.prompt),
+            ResultRow.model_version == key.identity,
         )
         with self.database.read() as connection:
-            payload = connection.scalar(select(ResultRow.payload).where(*key))
+            payload = connection.scalar(select(ResultRow.payload).where(*where))
         if payload is not None:
             with self.database.write() as connection:
-                connection.execute(update(ResultRow).where(*key).values(used_at=time.time()))
+                connection.execute(update(ResultRow).where(*where).values(used_at=time.time()))
         return payload
 
-    def put_result(self, image_sha256: str, prompt: str, model_version: str, payload: bytes) -> None:
+    def put_result(self, key: ResultKey, payload: bytes) -> None:
         """Insert or replace a result; now and then the oldest beyond the limit go."""
         if self._entries == 0:
             return
         values = {
-            "image_sha256": image_sha256,
-            "prompt": _short(prompt),
-            "model_version": model_version,
+            "image_sha256": key.image,
+            "prompt": _short(key.prompt),
+            "model_version": key.identity,
             "payload": payload,
             "used_at": time.time(),
         }

@@ -33,7 +33,7 @@ class ProjectRow(Base):
 
 
 class ResultRow(Base):
-    """A finished segmentation, packed by ``ml_backend.serving.findings``."""
+    """A finished segmentation, packed by ``int_model.runner.results``."""
 
     __tablename__ = "results"
 

@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import func, inspect, select, text
 
+from int_model.runner.store import ResultKey
 from ml_backend.doctor import local
 from ml_backend.doctor.diagnosis import Level
 from ml_backend.settings import Settings
@@ -77,9 +78,9 @@ def test_the_store_works_on_both(database: Database) -> None:
     store = Store(database)
     long = "a long prompt, as long as a page; " * 200
     for payload in (b"one", b"two"):
-        store.put_result("a" * 64, long, "v", payload)
-    store.put_result("a" * 64, long + ".", "v", b"other")
-    assert store.get_result("a" * 64, long, "v") == b"two"
+        store.put_result(ResultKey("a" * 64, long, "v"), payload)
+    store.put_result(ResultKey("a" * 64, long + ".", "v"), b"other")
+    assert store.get_result(ResultKey("a" * 64, long, "v")) == b"two"
     with database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(ResultRow)) == 2
     for title in ("x", "ü"):
@@ -143,10 +144,10 @@ def test_the_doctor_asks_the_database_and_leaves_its_tables_alone(postgres: Serv
 def test_a_server_that_was_restarted_is_connected_again(postgres: Server) -> None:
     database = Database(postgres.new_database())
     store = Store(database)
-    store.put_result("sha", "p", "v", b"x")
+    store.put_result(ResultKey("sha", "p", "v"), b"x")
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'int-%'")
-    assert store.get_result("sha", "p", "v") == b"x"
+    assert store.get_result(ResultKey("sha", "p", "v")) == b"x"
     store.close()
 
 

@@ -16,9 +16,10 @@ import pytest
 from alembic import command
 from sqlalchemy import Connection, MetaData, create_engine, insert, inspect, select, text
 
+from int_model.runner.results import StoredResult
+from int_model.runner.store import ResultKey
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.types import RunState, TaskState
-from ml_backend.serving.findings import Findings
 from ml_backend.storage.database import Database
 from ml_backend.storage.migrations import config
 from ml_backend.storage.store import Project, Store
@@ -75,12 +76,12 @@ def fill(connection: Connection, file: Path, revision: str) -> None:
 def check_projects_and_results(database: Database) -> None:
     store = Store(database)
     assert store.projects() == PROJECTS
-    payload = store.get_result("a" * 64, "polyp", "nano-int-0123456789abcdef")
+    payload = store.get_result(ResultKey("a" * 64, "polyp", "nano-int-0123456789abcdef"))
     assert payload is not None
-    (found,) = Findings.unpack(payload).objects
+    (found,) = StoredResult.unpack(payload).objects
     assert (found.name, found.score, int(found.mask.sum())) == ("polyp", 0.75, 600)
-    assert store.get_result("b" * 64, "polyp", "nano-int-0123456789abcdef") is not None
-    assert store.get_result("a" * 64, "long " * 100, "nano-vlm_box-0123456789abcdef") == payload
+    assert store.get_result(ResultKey("b" * 64, "polyp", "nano-int-0123456789abcdef")) is not None
+    assert store.get_result(ResultKey("a" * 64, "long " * 100, "nano-vlm_box-0123456789abcdef")) == payload
 
 
 def states(ledger: Ledger, run_id: str) -> dict[int, str]:

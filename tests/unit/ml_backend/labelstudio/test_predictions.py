@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from int_model.core.types import Instance, Segmentation, Trace
+from int_model.runner.results import StoredObject, StoredResult
 from ml_backend.labelstudio.label_config import LabelingConfig, parse_label_config
 from ml_backend.labelstudio.output_options import OutputOptions, options_for
 from ml_backend.labelstudio.predictions import Drawn, draw
@@ -17,7 +18,6 @@ from ml_backend.labelstudio.regions.decode import decode_region
 from ml_backend.labelstudio.task_prompt import group_by_prompt, parse_extra_params
 from ml_backend.labelstudio.validation import only_valid, problem
 from ml_backend.labelstudio.wire import PredictionOut, RegionOut, with_fresh_ids
-from ml_backend.serving.findings import Findings, Found
 
 SIZE = (40, 50)
 
@@ -35,12 +35,12 @@ def box(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
     return mask
 
 
-def found(*objects: tuple[np.ndarray, str, float], score: float = 0.9, **more: Any) -> Findings:
-    kept = tuple(Found(*entry) for entry in objects)
-    return Findings(SIZE, score, more.get("name", ""), more.get("contrast"), "" if kept else "none", kept)
+def found(*objects: tuple[np.ndarray, str, float], score: float = 0.9, **more: Any) -> StoredResult:
+    kept = tuple(StoredObject.of(*entry) for entry in objects)
+    return StoredResult(SIZE, kept, score, more.get("name", ""), more.get("contrast"), "" if kept else "none")
 
 
-def drawn(config: LabelingConfig, *results: Findings, extra: Any = None, most: int = 100) -> Drawn:
+def drawn(config: LabelingConfig, *results: StoredResult, extra: Any = None, most: int = 100) -> Drawn:
     groups = group_by_prompt(config.targets("i"), parse_extra_params(extra), "", {})
     options = {c.name: options_for(c, {}, OutputOptions()).options for c in config.controls}
     return draw(config, list(zip(groups, results, strict=True)), options, max_regions=most)
@@ -198,19 +198,19 @@ def test_fresh_ids_keep_pairs_together() -> None:
     json.dumps(plain, allow_nan=False)
 
 
-# --- findings and store -----------------------------------------------------------------------------------------------
+# --- results and store ------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 30), st.integers(0, 3))
-def test_findings_pack_and_unpack(seed: int, height: int, width: int, count: int) -> None:
+def test_results_pack_and_unpack(seed: int, height: int, width: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     all_masks = [rng.random((height, width)) < 0.3 for _ in range(count)]
     kept = [m for m in all_masks if m.any()]
     instances = tuple(Instance.of_mask(m, f"név {i}", i / 4) for i, m in enumerate(kept))
     segmentation = Segmentation((height, width), "t", instances, 0.5, Trace("t", "s"), name="é", reason="r")
-    before = Findings.of(segmentation)
-    after = Findings.unpack(before.pack())
+    before = StoredResult.of(segmentation)
+    after = StoredResult.unpack(before.pack())
     assert (after.size, after.score, after.name, after.contrast, after.reason) == ((height, width), 0.5, "é", None, "r")
     assert [(f.name, f.score) for f in after.objects] == [(f.name, f.score) for f in before.objects]
     for one, other in zip(before.objects, after.objects, strict=True):
@@ -218,6 +218,6 @@ def test_findings_pack_and_unpack(seed: int, height: int, width: int, count: int
 
 
 @pytest.mark.parametrize("payload", [b"", b"junk", found((box(1, 1, 5, 5), "c", 0.5)).pack()[:-4]])
-def test_damaged_findings_are_errors(payload: bytes) -> None:
+def test_damaged_results_are_errors(payload: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
-        Findings.unpack(payload)
+        StoredResult.unpack(payload)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from int_model.runner.store import ResultKey
 from ml_backend.storage.database import StoreError
 from ml_backend.storage.store import Project, Store
 from ml_backend.storage.tables import ResultRow
@@ -19,14 +20,14 @@ def test_projects_and_results_are_kept(tmp_path: Path) -> None:
     store = Store.in_folder(tmp_path / "new")
     store.save_project(Project("1", {"prompt": "ü"}, "<View/>"))
     store.save_project(Project("1", "text", "<View/>"))
-    store.put_result("sha", "prompt", "v1", b"one")
-    store.put_result("sha", "prompt", "v1", b"two")
+    store.put_result(ResultKey("sha", "prompt", "v1"), b"one")
+    store.put_result(ResultKey("sha", "prompt", "v1"), b"two")
     store.close()
     store = Store.in_folder(tmp_path / "new")
     assert store.projects() == [Project("1", "text", "<View/>")]
-    assert store.get_result("sha", "prompt", "v1") == b"two"
+    assert store.get_result(ResultKey("sha", "prompt", "v1")) == b"two"
     for other in (("x", "prompt", "v1"), ("sha", "x", "v1"), ("sha", "prompt", "v2")):
-        assert store.get_result(*other) is None
+        assert store.get_result(ResultKey(*other)) is None
     store.close()
 
 
@@ -36,17 +37,17 @@ def test_the_oldest_results_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     store = Store.in_folder(tmp_path, cache_entries=4)
     for index in range(4):
         now[0] = index + 1.0
-        store.put_result(f"sha{index}", "p", "v", b"x")
+        store.put_result(ResultKey(f"sha{index}", "p", "v"), b"x")
     now[0] = 50.0
-    assert store.get_result("sha0", "p", "v") == b"x"
+    assert store.get_result(ResultKey("sha0", "p", "v")) == b"x"
     for index in range(4, 8):
         now[0] = 100.0 + index
-        store.put_result(f"sha{index}", "p", "v", b"x")
+        store.put_result(ResultKey(f"sha{index}", "p", "v"), b"x")
     assert kept(store) == 4
-    assert store.get_result("sha1", "p", "v") is None
+    assert store.get_result(ResultKey("sha1", "p", "v")) is None
     store.close()
     empty = Store.in_folder(tmp_path / "none", cache_entries=0)
-    empty.put_result("a", "b", "c", b"x")
+    empty.put_result(ResultKey("a", "b", "c"), b"x")
     assert kept(empty) == 0
     empty.close()
 
