@@ -26,7 +26,7 @@ from ml_backend.demo.server import LabelStudioServer, ensure_environment
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunState, TaskState
 from ml_backend.settings import Settings
-from tests.integration.runs.small_label_studio import TOKEN, SmallLabelStudio, small_label_studio
+from tests.support.label_studio import TOKEN, LabelStudio, label_studio
 from tests.support.postgres import find_binaries, postgres_server
 from tests.support.redis_server import redis_server
 from tests.support.stub_worker import CONFIG, IDENTITY, png
@@ -47,16 +47,17 @@ class Place:
 @contextmanager
 def stand_in() -> Iterator[Place]:
     """A stand-in that answers at once."""
-    small = SmallLabelStudio(CONFIG, {})
+    made = LabelStudio(valid={f"Token {TOKEN}"})
+    made.project["label_config"] = CONFIG
 
     def project(count: int) -> int:
-        small.predictions.clear()
-        small.tasks = dict(enumerate(_tasks(count), 1))
-        return 1
+        made.predictions.clear()
+        made.tasks = {number: {"data": data} for number, data in enumerate(_tasks(count), 1)}
+        return int(made.project["id"])
 
-    with small_label_studio(small) as running:
+    with label_studio(made) as running:
         yield Place(
-            running.url, TOKEN, project, lambda _: [len(small.predictions.get(task, [])) for task in small.tasks]
+            running.url, TOKEN, project, lambda _: [len(running.predictions.get(task, [])) for task in running.tasks]
         )
 
 

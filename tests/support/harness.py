@@ -1,4 +1,4 @@
-"""A backend over a real socket, a strategy without models, and a stub of Label Studio's file and token endpoints."""
+"""A backend over a real socket, and a strategy without models."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
@@ -110,81 +108,6 @@ def fake_jwt(**claims: Any) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
     return f"{part({'alg': 'HS256', 'typ': 'JWT'})}.{part(claims)}.c2lnbmF0dXJl"
-
-
-@dataclass
-class LabelStudioStub:
-    """Serves files to those who bring a valid token; exchanges personal access tokens."""
-
-    url: str = ""
-    prefix: str = ""
-    files: dict[str, bytes] = field(default_factory=dict)
-    valid: set[str] = field(default_factory=set)
-    refresh: str = ""
-    lifetime: float = 300.0
-    exchanges: int = 0
-    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
-    redirects: dict[str, str] = field(default_factory=dict)
-    fail_first: dict[str, list[int]] = field(default_factory=dict)
-
-    def answer(self, handler: BaseHTTPRequestHandler, method: str, body: bytes) -> None:
-        parts = urlsplit(handler.path)
-        path = parts.path.removeprefix(self.prefix)
-        self.requests.append((method, handler.path, handler.headers.get("Authorization")))
-        if self.fail_first.get(path):
-            return self.send(handler, self.fail_first[path].pop(0), b"later", {"Retry-After": "0"})
-        if path == "/api/token/refresh/":
-            if json.loads(body).get("refresh") != self.refresh:
-                return self.send(handler, 401, b'{"detail": "Token is invalid"}')
-            self.exchanges += 1
-            access = fake_jwt(token_type="access", exp=time.time() + self.lifetime, n=self.exchanges)
-            self.valid = {f"Bearer {access}"}
-            return self.send(handler, 200, json.dumps({"access": access}).encode())
-        if path in self.redirects:
-            return self.send(handler, 302, b"", {"Location": self.redirects[path]})
-        if self.valid and handler.headers.get("Authorization") not in self.valid:
-            return self.send(handler, 401, b'{"detail": "no"}')
-        if path.endswith("/presign/"):
-            uri = base64.urlsafe_b64decode(parse_qs(parts.query)["fileuri"][0]).decode()
-            return self.send(handler, 303, b"", {"Location": self.redirects[uri]})
-        wanted = path if path in self.files else f"{path}?{parts.query}"
-        if wanted not in self.files:
-            return self.send(handler, 404, b"{}")
-        return self.send(handler, 200, self.files[wanted])
-
-    @staticmethod
-    def send(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        handler.send_response(status)
-        handler.send_header("Content-Length", str(len(body)))
-        for key, value in (headers or {}).items():
-            handler.send_header(key, value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-
-@contextmanager
-def label_studio(stub: LabelStudioStub) -> Iterator[LabelStudioStub]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            stub.answer(self, "GET", b"")
-
-        def do_POST(self) -> None:
-            stub.answer(self, "POST", self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    stub.url = f"http://127.0.0.1:{server.server_port}{stub.prefix}"
-    try:
-        yield stub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @dataclass

@@ -8,13 +8,9 @@ from typing import Any
 
 from ml_backend.fetching.images import ImageFetcher
 from ml_backend.labelstudio.client import LabelStudioClient
-from tests.support.harness import (
-    LabelStudioStub,
-    fake_jwt,
-)
+from tests.support.label_studio import LabelStudio
 
 FILE = b"the file"
-PAT = fake_jwt(token_type="refresh", exp=9e9)
 
 
 def fetch(address: str, task_id: int | None = 7, **options: Any) -> bytes:
@@ -40,6 +36,6 @@ def resolves(**names: str | Sequence[str]) -> Callable[[str, int], Any]:
     return resolver
 
 
-def connect(stub: LabelStudioStub, token: str = "", **options: Any) -> dict[str, Any]:
+def connect(stub: LabelStudio, token: str = "", **options: Any) -> dict[str, Any]:
     client = LabelStudioClient(stub.url, token, sleep=lambda _: None)
     return {"origin": client.origin, "credentials": client.tokens, **options}

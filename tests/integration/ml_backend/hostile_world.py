@@ -6,13 +6,10 @@ The neighbour listens on a private address and must never hear of anything.
 from __future__ import annotations
 
 import base64
-import gzip
 import http.client
 import json
 import socket
 import struct
-import threading
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,79 +21,22 @@ import httpcore
 import pytest
 
 from tests.support.clickable import Clickable
-from tests.support.harness import GOOD, POLYGONS, Backend, LabelStudioStub, backend, label_studio
+from tests.support.harness import GOOD, POLYGONS, Backend, backend
+from tests.support.http_server import HttpServer, Raw, Reply, Request, http_server
+from tests.support.label_studio import LabelStudio, label_studio
+from tests.support.misbehaving import misbehave
 
 USER, PASSWORD, TOKEN = "anna", "schlüssel", "0123456789abcdef"
 PUBLIC = "93.184.216.34"
 MAX_BODY, MAX_IMAGE = 4_000_000, 1_000_000
 
 
-class Listener:
-    """Accepts connections on loopback in threads; ``talk`` gets each one. Notes what was sent to it."""
-
-    def __init__(self) -> None:
-        self.heard: list[bytes] = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def talk(self, connection: socket.socket, request: bytes) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                request = connection.recv(65536)
-                self.heard.append(request)
-                self.talk(connection, request)
-            except OSError:
-                pass
-
-
-class Misbehaving(Listener):
-    """A public host's storage, by path: endless, slow, lying, short, compressed, garbage."""
-
-    def talk(self, connection: socket.socket, request: bytes) -> None:
-        path = request.split(b" ")[1].decode()
-        send, ok = connection.sendall, b"HTTP/1.1 200 OK\r\n"
-        if path == "/endless":
-            send(ok + b"\r\n")
-            for _ in range(10_000):
-                send(b"x" * 65536)
-        elif path == "/slow":
-            send(ok + b"\r\n")
-            for _ in range(200):
-                send(b"x")
-                time.sleep(0.05)
-        elif path == "/slow-head":
-            for _ in range(200):
-                send(b"H")
-                time.sleep(0.05)
-        elif path == "/lying":
-            send(ok + b"Content-Length: 1000000000000\r\n\r\n")
-        elif path == "/short":
-            send(ok + b"Content-Length: 100\r\n\r\n0123456789")
-        elif path == "/gzip":
-            bomb = gzip.compress(bytes(50_000_000), 9)
-            send(ok + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb)
-        elif path == "/head":
-            send(ok + b"X: " + b"y" * 5_000_000 + b"\r\n\r\n")
-        elif path == "/not-http":
-            send(b"SSH-2.0-OpenSSH_9.2\r\n")
-        elif path.startswith("/to/"):
-            target = base64.urlsafe_b64decode(path.removeprefix("/to/"))
-            send(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + target + b"\r\n\r\n")
+def storage(request: Request) -> Reply | Raw | None:
+    """A public host's storage: it redirects to what its path says, or misbehaves."""
+    if request.path.startswith("/to/"):
+        target = base64.urlsafe_b64decode(request.path.removeprefix("/to/"))
+        return Raw([b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + target + b"\r\n\r\n"])
+    return misbehave(request)
 
 
 @dataclass
@@ -105,9 +45,9 @@ class World:
 
     open: Backend
     locked: Backend
-    stub: LabelStudioStub
-    neighbour: Listener
-    storage: Misbehaving
+    stub: LabelStudio
+    neighbour: HttpServer
+    storage: HttpServer
     root: Path
     reached: list[tuple[str, int]] = field(default_factory=list)
     names: dict[str, list[list[str]]] = field(default_factory=dict)
@@ -208,7 +148,6 @@ def world(folder: Path) -> Iterator[World]:
     (root / "link.png").symlink_to(folder / "secret.png")
     (root / "folder").symlink_to(folder)
     (root / "loop.png").symlink_to(root / "loop.png")
-    neighbour, storage = Listener(), Misbehaving()
     known: list[World] = []
 
     async def resolver(host: str, port: int) -> Sequence[str]:
@@ -225,7 +164,9 @@ def world(folder: Path) -> Iterator[World]:
     }
     locked = {"basic_auth_user": USER, "basic_auth_pass": PASSWORD, "open_health": True, "webhook_secret": "hook"}
     with (
-        label_studio(LabelStudioStub(valid={f"Token {TOKEN}"})) as stub,
+        http_server(lambda _: Reply(b"secret")) as neighbour,
+        http_server(storage) as storing,
+        label_studio(LabelStudio(valid={f"Token {TOKEN}"})) as stub,
         backend(
             folder / "open",
             strategy=Clickable(),
@@ -235,12 +176,10 @@ def world(folder: Path) -> Iterator[World]:
         ) as running,
         backend(folder / "locked", **locked) as guarded,
     ):
-        own = World(running, guarded, stub, neighbour, storage, root)
+        own = World(running, guarded, stub, neighbour, storing, root)
         own.names["storage.example"] = own.names["localhost"] = [["127.0.0.1"]]
         known.append(own)
         yield own
-    neighbour.close()
-    storage.close()
 
 
 @contextmanager

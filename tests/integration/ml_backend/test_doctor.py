@@ -16,9 +16,9 @@ from ml_backend.demo.processes import free_port
 from ml_backend.doctor import local
 from ml_backend.doctor.command import run
 from ml_backend.doctor.diagnosis import Diagnosis, Level, ok, problem, warning
-from tests.integration.ml_backend.doctoring import GPU, VERSION, World, running, write_profile
-from tests.integration.ml_backend.fetching import PAT
+from tests.integration.ml_backend.doctoring import GPU, VERSION, World, write_profile
 from tests.support.harness import POLYGONS, backend, fake_jwt
+from tests.support.label_studio import PAT, label_studio
 
 Break = Callable[[World], Any]
 P, W = Level.PROBLEM, Level.WARNING
@@ -26,7 +26,7 @@ P, W = Level.PROBLEM, Level.WARNING
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with running(World(folder=tmp_path)) as well:
+    with label_studio(World(folder=tmp_path)) as well:
         yield well
 
 
@@ -51,7 +51,7 @@ def config(inner: str) -> Break:
 
 
 def task(address: Any, **data: Any) -> Break:
-    return lambda world: world.tasks[0].update(data=data or {"image": address})
+    return lambda world: world.tasks[5].update(data=data or {"image": address})
 
 
 def legacy(world: World) -> None:
@@ -71,7 +71,7 @@ def needs(memory_gb: float, *cards: dict[str, Any]) -> Break:
 
 
 def other_first(world: World) -> None:
-    world.rows.insert(0, {**world.row, "id": 0, "title": "YOLO", "model_version": "0.0.1"})
+    world.connections.insert(0, {**world.row, "id": 0, "title": "YOLO", "model_version": "0.0.1"})
 
 
 def fetch_from(world: World) -> None:
@@ -87,13 +87,13 @@ SITUATIONS: dict[str, tuple[Break, str, Level, str, str]] = {
         "label studio", P, "cannot be reached", "check LABEL_STUDIO_URL",
     ),
     "another service": (
-        lambda w: setattr(w, "release", b"<html>hi"), "label studio", P, "not as Label Studio", "sub-path",
+        lambda w: w.release(b"<html>hi"), "label studio", P, "not as Label Studio", "sub-path",
     ),
     "another JSON service": (
-        lambda w: setattr(w, "release", {"a": 1}), "label studio", P, "not as Label Studio", "sub-path",
+        lambda w: w.release({"a": 1}), "label studio", P, "not as Label Studio", "sub-path",
     ),
     "wrong sub-path": (
-        lambda w: (w.settings.update(label_studio_url=f"{w.url}/ls"), w.fail_first.update({"/ls/api/version": [404]})),
+        lambda w: w.settings.update(label_studio_url=f"{w.url}/ls"),
         "label studio", P, "answers 404", "sub-path",
     ),
     "redirect to https": (
@@ -120,7 +120,8 @@ SITUATIONS: dict[str, tuple[Break, str, Level, str, str]] = {
     ),
     "several projects": (lambda w: w.others.append({"id": 2, "title": "Cats"}), "project", W, "2 'Cats'", "--project"),
     "not connected": (
-        lambda w: w.rows.clear(), "connection", P, "no connection", "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS=false",
+        lambda w: w.connections.clear(),
+        "connection", P, "no connection", "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS=false",
     ),
     "other backend only": (row(title="YOLO", model_version="0.0.1"), "connection", P, "'YOLO'", "Connect Model"),
     "not the first": (other_first, "connection", P, "first connection only, 'YOLO'", "delete the other"),
@@ -245,7 +246,7 @@ def test_a_healthy_project_gets_no_complaint(world: World) -> None:
         "settings", "backend", "weights", "memory", "label studio", "token", "project", "connection", "address",
         "labeling config", "predictions", "sample image",
     }  # fmt: skip
-    assert "personal access token of ann@example.com" in said["token"]
+    assert "personal access token of e2e@example.com" in said["token"]
     assert "80 x 60 pixels" in said["sample image"]
     assert "'camouflaged animal' (from the extra params)" in said["labeling config"]
     assert world.patches == []
@@ -290,7 +291,6 @@ def test_fix_changes_only_what_is_wrong(world: World) -> None:
 
 def test_nothing_is_changed_without_fix_or_without_need(world: World) -> None:
     world.look(fix=True)
-    world.files.clear()
     world.project.update(show_collab_predictions=False)
     world.look()
     assert world.patches == []
@@ -303,7 +303,7 @@ def test_a_version_of_ours_is_left_chosen(world: World) -> None:
 
 
 def test_an_older_label_studio_is_not_told_about_reserved_addresses(world: World) -> None:
-    world.release = {"release": "1.22.0"}
+    world.release({"release": "1.22.0"})
     world.row["state"] = "DI"
     found = sick(world.look())
     assert "address" not in {diagnosis.check for diagnosis in found}
@@ -317,8 +317,9 @@ def test_a_public_address_is_not_told_about_reserved_addresses(world: World) -> 
 
 
 def test_under_a_sub_path(tmp_path: Path) -> None:
-    with running(World(folder=tmp_path, prefix="/label-studio")) as world:
-        world.tasks[0]["data"]["image"] = "/label-studio/data/upload/1/red.png"
+    world = World(folder=tmp_path, prefix="/label-studio")
+    with label_studio(world):
+        world.tasks[5]["data"]["image"] = "/label-studio/data/upload/1/red.png"
         assert {diagnosis.check for diagnosis in sick(world.look())} == {"backend"}
 
 
@@ -328,7 +329,7 @@ def test_the_token_is_in_no_diagnosis(world: World) -> None:
 
 
 def test_without_a_connection_that_is_the_projects_only_problem_there(world: World) -> None:
-    world.rows.clear()
+    world.connections.clear()
     problems = [diagnosis.check for diagnosis in world.look(project_id=1) if diagnosis.level is P]
     assert problems == ["connection"]
 
@@ -345,7 +346,6 @@ def test_offline_and_missing_weights_are_a_problem(world: World, monkeypatch: py
 
 
 def _environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.publish()
     values = {"API_KEY": PAT, "URL": "http://label-studio.invalid"}
     for name, value in values.items():
         monkeypatch.setenv(f"LABEL_STUDIO_{name}", value)
@@ -359,7 +359,7 @@ def test_the_status_says_whether_there_is_a_problem(
     world: World, monkeypatch: pytest.MonkeyPatch, connected: bool, status: int
 ) -> None:
     if not connected:
-        world.rows.clear()
+        world.connections.clear()
     _environment(world, monkeypatch)
     told: list[str] = []
     environment = world.environment()

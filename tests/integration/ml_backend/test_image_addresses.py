@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import os
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,21 +12,20 @@ import pytest
 from ml_backend.fetching.addresses import AddressPolicy
 from ml_backend.fetching.images import FetchError, FetchLimits
 from tests.integration.ml_backend.fetching import FILE, connect, fetch, resolves
-from tests.support.harness import (
-    LabelStudioStub,
-    label_studio,
-)
+from tests.support.http_server import Reply, by_path, http_server
+from tests.support.label_studio import LabelStudio, label_studio
+from tests.support.misbehaving import misbehave
 
 
 @pytest.fixture
-def stub() -> Iterator[LabelStudioStub]:
-    with label_studio(LabelStudioStub(files={"/data/upload/1/a.png": FILE})) as running:
+def stub() -> Iterator[LabelStudio]:
+    with label_studio(LabelStudio(files={"/data/upload/1/a.png": FILE})) as running:
         yield running
 
 
 @pytest.fixture
-def mounted() -> Iterator[LabelStudioStub]:
-    with label_studio(LabelStudioStub(prefix="/label-studio", files={"/data/upload/1/a.png": FILE})) as running:
+def mounted() -> Iterator[LabelStudio]:
+    with label_studio(LabelStudio(prefix="/label-studio", files={"/data/upload/1/a.png": FILE})) as running:
         yield running
 
 
@@ -116,21 +112,21 @@ def test_paths_without_a_label_studio_say_what_to_set(address: str) -> None:
     "target", ["http://169.254.169.254/latest", "http://10.0.0.1/a.png", "file:///etc/passwd", "//127.0.0.1:1/x",
                "http://rebind.example/a.png", "gopher://x"]
 )  # fmt: skip
-def test_redirects_to_forbidden_places_are_refused(stub: LabelStudioStub, target: str) -> None:
+def test_redirects_to_forbidden_places_are_refused(stub: LabelStudio, target: str) -> None:
     stub.redirects["/data/upload/1/away.png"] = target
     with pytest.raises(FetchError, match=r"may not come from"):
         fetch("/data/upload/1/away.png", **connect(stub), resolver=resolves(rebind_example="127.0.0.1"))
     assert len(stub.requests) == 1
 
 
-def test_endless_redirects_end(stub: LabelStudioStub) -> None:
+def test_endless_redirects_end(stub: LabelStudio) -> None:
     stub.redirects["/data/upload/1/round.png"] = "/data/upload/1/round.png"
     with pytest.raises(FetchError, match="more than 5 times"):
         fetch("/data/upload/1/round.png", **connect(stub))
     assert len(stub.requests) == 6
 
 
-def test_a_name_that_changes_its_meaning_is_resolved_once_and_pinned(stub: LabelStudioStub) -> None:
+def test_a_name_that_changes_its_meaning_is_resolved_once_and_pinned(stub: LabelStudio) -> None:
     """DNS rebinding: the first answer is public, later ones private; only the checked address is connected to."""
     answers = iter([["93.184.216.34"], ["127.0.0.1"], ["127.0.0.1"], ["127.0.0.1"]])
     asked: list[str] = []
@@ -154,7 +150,7 @@ def test_a_name_that_changes_its_meaning_is_resolved_once_and_pinned(stub: Label
     assert set(asked) == {"rebind.example"}
 
 
-def test_of_mixed_answers_only_allowed_addresses_are_used(stub: LabelStudioStub) -> None:
+def test_of_mixed_answers_only_allowed_addresses_are_used(stub: LabelStudio) -> None:
     port = int(stub.url.rpartition(":")[2])
     stub.files["/a.png"] = FILE
     options = {"resolver": resolves(mixed_example=["10.0.0.1", "127.0.0.1"])}
@@ -167,24 +163,24 @@ def test_of_mixed_answers_only_allowed_addresses_are_used(stub: LabelStudioStub)
     [(["127.0.0.1"], True), (["127.0.0.0/8"], True), (["minio.example"], True), (["MINIO.example"], True),
      (["10.0.0.0/8"], False), (["other.example"], False), ([], False)],
 )  # fmt: skip
-def test_private_hosts_can_be_allowed(stub: LabelStudioStub, allowed: list[str], good: bool) -> None:
+def test_private_hosts_can_be_allowed(stub: LabelStudio, allowed: list[str], good: bool) -> None:
     port = int(stub.url.rpartition(":")[2])
     stub.files["/a.png"] = FILE
     options = {"policy": AddressPolicy.of(allowed), "resolver": resolves(minio_example="127.0.0.1")}
     if good:
         assert fetch(f"http://minio.example:{port}/a.png", **options) == FILE
-        assert stub.requests[0][2] is None
+        assert stub.requests[0].authorization is None
     else:
         with pytest.raises(FetchError, match="INT_ALLOWED_HOSTS"):
             fetch(f"http://minio.example:{port}/a.png", **options)
-        assert stub.requests == []
+        assert stub.server.connections == 0
 
 
-def test_label_studio_itself_may_be_private_but_its_neighbours_on_other_ports_not(stub: LabelStudioStub) -> None:
-    with label_studio(LabelStudioStub(files={"/a.png": FILE})) as neighbour:
+def test_label_studio_itself_may_be_private_but_its_neighbours_on_other_ports_not(stub: LabelStudio) -> None:
+    with http_server(by_path({"/a.png": Reply(FILE)})) as neighbour:
         with pytest.raises(FetchError, match="INT_ALLOWED_HOSTS"):
             fetch(f"{neighbour.url}/a.png", **connect(stub, "t"))
-        assert neighbour.requests == []
+        assert neighbour.connections == 0
 
 
 @pytest.mark.parametrize("entry", ["10.0.0.0/99", "host/path", ""])
@@ -196,42 +192,10 @@ def test_broken_allow_lists_are_refused(entry: str) -> None:
 # --- caps -------------------------------------------------------------------------------------------------------------
 
 
-class Misbehaving(http.server.BaseHTTPRequestHandler):
-    """Endless, slow or lying answers by path."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        if self.path == "/lying":
-            self.send_header("Content-Length", str(10**12))
-        if self.path == "/short":
-            self.send_header("Content-Length", "100")
-        self.end_headers()
-        try:
-            if self.path == "/short":
-                self.wfile.write(b"x" * 10)
-            if self.path == "/endless":
-                for _ in range(10_000):
-                    self.wfile.write(b"x" * 65536)
-            if self.path == "/slow":
-                for _ in range(200):
-                    self.wfile.write(b"x")
-                    self.wfile.flush()
-                    time.sleep(0.05)
-        except OSError:
-            pass
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def misbehaving() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Misbehaving)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with http_server(misbehave) as server:
+        yield server.url
 
 
 @pytest.mark.parametrize(
@@ -316,7 +280,7 @@ def test_what_is_no_file_in_a_root_is_left_to_label_studio(root: Path, query: st
         fetch(f"/data/local-files/?{query}", local_roots=(root,))
 
 
-def test_without_roots_local_files_come_from_label_studio(stub: LabelStudioStub, root: Path) -> None:
+def test_without_roots_local_files_come_from_label_studio(stub: LabelStudio, root: Path) -> None:
     stub.files["/data/local-files/?d=x/a.png"] = FILE
     assert fetch("/data/local-files/?d=x/a.png", **connect(stub)) == FILE
     assert fetch("/data/local-files/?d=x/a.png", **connect(stub), local_roots=(root,)) == FILE

@@ -14,49 +14,49 @@ import pytest
 from ml_backend.fetching.addresses import AddressPolicy
 from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError, Origin, Tokens, jwt_claims
-from tests.integration.ml_backend.fetching import FILE, PAT, connect, fetch
+from tests.integration.ml_backend.fetching import FILE, connect, fetch
 from tests.support.harness import (
     POLYGONS,
-    LabelStudioStub,
     backend,
     encoded,
     fake_jwt,
-    label_studio,
     picture,
 )
+from tests.support.http_server import Reply, by_path, http_server
+from tests.support.label_studio import PAT, LabelStudio, label_studio
 
 
 @pytest.fixture
-def stub() -> Iterator[LabelStudioStub]:
-    with label_studio(LabelStudioStub(files={"/data/upload/1/a.png": FILE})) as running:
+def stub() -> Iterator[LabelStudio]:
+    with label_studio(LabelStudio(files={"/data/upload/1/a.png": FILE})) as running:
         yield running
 
 
 @pytest.fixture
-def mounted() -> Iterator[LabelStudioStub]:
-    with label_studio(LabelStudioStub(prefix="/label-studio", files={"/data/upload/1/a.png": FILE})) as running:
+def mounted() -> Iterator[LabelStudio]:
+    with label_studio(LabelStudio(prefix="/label-studio", files={"/data/upload/1/a.png": FILE})) as running:
         yield running
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_legacy_token_is_sent_as_it_is(stub: LabelStudioStub) -> None:
+def test_a_legacy_token_is_sent_as_it_is(stub: LabelStudio) -> None:
     stub.valid = {"Token abc123"}
     assert fetch("/data/upload/1/a.png", **connect(stub, "abc123")) == FILE
     assert stub.exchanges == 0
 
 
-def test_a_personal_access_token_is_exchanged_once(stub: LabelStudioStub) -> None:
+def test_a_personal_access_token_is_exchanged_once(stub: LabelStudio) -> None:
     stub.refresh, stub.valid = PAT, {"nothing yet"}
     options = connect(stub, PAT)
     for _ in range(3):
         assert fetch("/data/upload/1/a.png", **options) == FILE
     assert stub.exchanges == 1
-    assert not any(PAT in (header or "") for _, _, header in stub.requests)
+    assert not any(PAT in (request.authorization or "") for request in stub.requests)
 
 
-def test_a_short_lived_token_is_renewed_early(stub: LabelStudioStub) -> None:
+def test_a_short_lived_token_is_renewed_early(stub: LabelStudio) -> None:
     stub.refresh, stub.valid, stub.lifetime = PAT, {"nothing yet"}, 300.0
     now = [time.time()]
     with LabelStudioClient(stub.url, PAT, clock=lambda: now[0]) as client:
@@ -69,7 +69,7 @@ def test_a_short_lived_token_is_renewed_early(stub: LabelStudioStub) -> None:
         assert stub.exchanges == 2
 
 
-def test_a_401_makes_it_try_once_more_with_a_new_token(stub: LabelStudioStub) -> None:
+def test_a_401_makes_it_try_once_more_with_a_new_token(stub: LabelStudio) -> None:
     stub.refresh, stub.valid = PAT, {"nothing yet"}
     options = connect(stub, PAT)
     assert fetch("/data/upload/1/a.png", **options) == FILE
@@ -78,7 +78,7 @@ def test_a_401_makes_it_try_once_more_with_a_new_token(stub: LabelStudioStub) ->
     assert stub.exchanges == 2
 
 
-def test_a_client_call_also_tries_once_more(stub: LabelStudioStub) -> None:
+def test_a_client_call_also_tries_once_more(stub: LabelStudio) -> None:
     stub.refresh, stub.valid, stub.files["/api/current-user/whoami"] = PAT, {"x"}, b'{"id": 1}'
     with LabelStudioClient(stub.url, PAT) as client:
         assert client.whoami() == {"id": 1}
@@ -96,7 +96,7 @@ def test_a_client_call_also_tries_once_more(stub: LabelStudioStub) -> None:
         (fake_jwt(token_type="access"), "make a new personal access token"),
     ],
 )
-def test_refused_tokens_say_what_to_do(stub: LabelStudioStub, token: str, words: str) -> None:
+def test_refused_tokens_say_what_to_do(stub: LabelStudio, token: str, words: str) -> None:
     stub.valid, stub.refresh = {"Token other"}, PAT
     with pytest.raises(FetchError, match=words):
         fetch("/data/upload/1/a.png", **connect(stub, token))
@@ -140,17 +140,17 @@ def test_threads_share_one_exchange() -> None:
     assert calls == [PAT]
 
 
-def test_retries_wait_as_told_and_give_up(stub: LabelStudioStub) -> None:
+def test_retries_wait_as_told_and_give_up(stub: LabelStudio) -> None:
     waits: list[float] = []
     stub.files["/api/projects/1"] = b"{}"
     with LabelStudioClient(stub.url, sleep=waits.append) as client:
-        stub.fail_first["/api/projects/1"] = [429, 503, 500]
+        stub.faults["GET project"] = [429, 503, 500]
         assert client.project(1) == {}
         assert len(waits) == 3
-        stub.fail_first["/api/projects/1"] = [502] * 9
+        stub.faults["GET project"] = [502] * 9
         with pytest.raises(LabelStudioError, match="look into its log"):
             client.project(1)
-        stub.fail_first["/api/projects/1/import/predictions"] = [500, 500]
+        stub.faults["POST push"] = [500, 500]
         before = len(waits)
         with pytest.raises(LabelStudioError, match="500"):
             client.import_predictions(1, [])
@@ -165,7 +165,7 @@ def test_no_connection_names_the_setting() -> None:
         client.whoami()
 
 
-def test_answers_that_are_no_json(stub: LabelStudioStub) -> None:
+def test_answers_that_are_no_json(stub: LabelStudio) -> None:
     stub.files["/api/projects/1"] = b"<html>"
     with LabelStudioClient(stub.url) as client, pytest.raises(LabelStudioError, match="did not answer with JSON"):
         client.project(1)
@@ -196,13 +196,13 @@ def test_bad_base_addresses(base: str) -> None:
         Origin.of(base)
 
 
-def test_a_sub_path_is_found_with_and_without_it(mounted: LabelStudioStub) -> None:
+def test_a_sub_path_is_found_with_and_without_it(mounted: LabelStudio) -> None:
     mounted.valid, mounted.refresh = {"x"}, PAT
     for address in ("/data/upload/1/a.png", "/label-studio/data/upload/1/a.png", f"{mounted.url}/data/upload/1/a.png"):
         assert fetch(address, **connect(mounted, PAT)) == FILE
 
 
-def test_uploads_in_cloud_storage_are_found_at_their_other_address(stub: LabelStudioStub) -> None:
+def test_uploads_in_cloud_storage_are_found_at_their_other_address(stub: LabelStudio) -> None:
     stub.files = {"/storage-data/uploaded/?filepath=upload/1/a.png": FILE}
     assert fetch("/data/upload/1/a.png", **connect(stub)) == FILE
     with pytest.raises(FetchError, match="404"):
@@ -210,15 +210,15 @@ def test_uploads_in_cloud_storage_are_found_at_their_other_address(stub: LabelSt
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/a b.png", "gs://bucket/ü.png", "azure-blob://container/a.png"])
-def test_cloud_addresses_go_through_presign_and_lose_the_token_on_the_way(stub: LabelStudioStub, uri: str) -> None:
-    with label_studio(LabelStudioStub(files={"/bucket/a.png": FILE})) as cloud:
+def test_cloud_addresses_go_through_presign_and_lose_the_token_on_the_way(stub: LabelStudio, uri: str) -> None:
+    with http_server(by_path({"/bucket/a.png": Reply(FILE)})) as cloud:
         stub.valid = {"Token t"}
         stub.redirects[uri] = f"{cloud.url}/bucket/a.png?signature=s"
         policy = AddressPolicy.of(["127.0.0.0/8"])
         assert fetch(uri, 12, **connect(stub, "t", policy=policy)) == FILE
         encoded_uri = base64.urlsafe_b64encode(uri.encode()).decode()
-        assert stub.requests[0][1] == f"/tasks/12/presign/?fileuri={encoded_uri}"
-        assert [header for _, _, header in cloud.requests] == [None]
+        assert stub.requests[0].target == f"/tasks/12/presign/?fileuri={encoded_uri}"
+        assert [request.authorization for request in cloud.requests] == [None]
 
 
 def test_cloud_addresses_need_label_studio() -> None:
@@ -226,10 +226,10 @@ def test_cloud_addresses_need_label_studio() -> None:
         fetch("s3://bucket/a.png")
 
 
-def test_failures_that_pass_are_tried_again(stub: LabelStudioStub) -> None:
-    stub.fail_first["/data/upload/1/a.png"] = [503, 429]
+def test_failures_that_pass_are_tried_again(stub: LabelStudio) -> None:
+    stub.faults["GET image"] = [503, 429]
     assert fetch("/data/upload/1/a.png", **connect(stub)) == FILE
-    stub.fail_first["/data/upload/1/a.png"] = [500] * 5
+    stub.faults["GET image"] = [500] * 5
     with pytest.raises(FetchError, match=r"cannot read the upload \(500\)"):
         fetch("/data/upload/1/a.png", **connect(stub))
 
@@ -262,13 +262,13 @@ def test_what_is_label_studios_own(base: str, address: str, ours: bool) -> None:
     assert Origin.of(base).owns(httpx.URL(address)) is ours
 
 
-def test_a_redirect_to_another_origin_does_not_carry_the_token(stub: LabelStudioStub) -> None:
-    with label_studio(LabelStudioStub(files={"/a.png": FILE})) as other:
+def test_a_redirect_to_another_origin_does_not_carry_the_token(stub: LabelStudio) -> None:
+    with http_server(by_path({"/a.png": Reply(FILE)})) as other:
         stub.redirects["/data/upload/1/away.png"] = f"{other.url}/a.png"
         options = connect(stub, "t", policy=AddressPolicy.of(["127.0.0.1"]))
         assert fetch("/data/upload/1/away.png", **options) == FILE
-        assert stub.requests[0][2] == "Token t"
-        assert other.requests[0][2] is None
+        assert stub.requests[0].authorization == "Token t"
+        assert other.requests[0].authorization is None
 
 
 # --- all together -----------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_a_redirect_to_another_origin_does_not_carry_the_token(stub: LabelStudio
 @pytest.mark.parametrize("token", ["legacy-token", PAT])
 def test_predictions_on_uploads_with_either_token(tmp_path: Path, token: str) -> None:
     image = encoded(picture())
-    stub = LabelStudioStub(files={"/data/upload/1/a.png": image}, valid={"Token legacy-token"}, refresh=PAT)
+    stub = LabelStudio(files={"/data/upload/1/a.png": image}, valid={"Token legacy-token"}, refresh=PAT)
     with (
         label_studio(stub),
         backend(tmp_path, label_studio_url=stub.url, label_studio_api_key=token) as running,

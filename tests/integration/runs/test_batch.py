@@ -21,8 +21,8 @@ from ml_backend.runs.owners import new_owner
 from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.types import Run, RunState, TaskRecord, TaskResult, TaskState
 from ml_backend.settings import Settings
-from tests.integration.runs.fake_label_studio import FakeLabelStudio, Fault, served
 from tests.support.harness import IDENTITY, POLYGONS, RedThings
+from tests.support.label_studio import Fault, LabelStudio, label_studio, with_uploads
 
 PROJECT = 7
 LIMIT = 60.0
@@ -46,7 +46,7 @@ class Bench:
     """One process's share in runs, in this test's event loop."""
 
     context: AppContext
-    fake: FakeLabelStudio
+    fake: LabelStudio
     strategy: RedThings
     clock: Clock
 
@@ -95,12 +95,12 @@ class Bench:
         return self.fake.versions() == {task: [run.spec.model_version] for task in self.fake.tasks}
 
 
-def bench(folder: Path, fake: FakeLabelStudio, test: Callable[[Bench], Any], **settings: Any) -> None:
-    with served(fake):
+def bench(folder: Path, fake: LabelStudio, test: Callable[[Bench], Any], **settings: Any) -> None:
+    with label_studio(fake):
         asyncio.run(_main(folder, fake, test, settings))
 
 
-async def _main(folder: Path, fake: FakeLabelStudio, test: Callable[[Bench], Any], settings: dict[str, Any]) -> None:
+async def _main(folder: Path, fake: LabelStudio, test: Callable[[Bench], Any], settings: dict[str, Any]) -> None:
     strategy = RedThings()
     options = {"data_dir": folder, "label_studio_url": fake.url, "label_studio_api_key": "legacy", **settings}
     context = AppContext.open(Settings(**options), load=lambda: strategy, identity=IDENTITY)
@@ -113,15 +113,15 @@ async def _main(folder: Path, fake: FakeLabelStudio, test: Callable[[Bench], Any
 
 
 FAULTS: list[tuple[str, list[Fault]]] = [
-    *[(kind, ["429", "500"]) for kind in ("GET project", "GET tasks", "POST push")],
+    *[(kind, [429, 500]) for kind in ("GET project", "GET tasks", "POST push")],
     *[(kind, ["half"]) for kind in ("GET project", "GET tasks", "POST push", "GET image")],
-    ("POST push", ["500 after"]),
+    ("POST push", ["after"]),
     ("POST push", ["lost"]),
     ("POST push", ["garbage"]),
     ("POST push", ["down"]),
-    ("POST push", ["429", "500", "down", "429", "500", "half"]),
-    ("GET tasks", ["429", "500", "half", "garbage", "down"]),
-    ("GET image", ["500"] * 8),
+    ("POST push", [429, 500, "down", 429, 500, "half"]),
+    ("GET tasks", [429, 500, "half", "garbage", "down"]),
+    ("GET image", [500] * 8),
 ]
 
 
@@ -139,10 +139,10 @@ def test_every_fault_is_waited_for_and_nothing_is_lost_or_doubled(
         assert it.all_once(run)
         records = it.records(run, TaskState.DONE)
         assert len({record.prediction for record in records}) == 12
-        if "429" in faults:
+        if 429 in faults:
             assert 7.0 in it.clock.waits  # as Label Studio asked
 
-    bench(tmp_path, FakeLabelStudio(12), check)
+    bench(tmp_path, with_uploads(12, retry_after=7), check)
 
 
 def test_label_studio_is_down_for_half_a_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -152,7 +152,7 @@ def test_label_studio_is_down_for_half_a_minute(tmp_path: Path, caplog: pytest.L
 
         def down() -> bool:
             nonlocal pushes
-            pushes = sum(1 for kind in it.fake.requests if kind == "POST push")
+            pushes = it.fake.kinds.count("POST push")
             return pushes >= 2 and it.clock.now < 30.0
 
         it.fake.down = down
@@ -161,7 +161,7 @@ def test_label_studio_is_down_for_half_a_minute(tmp_path: Path, caplog: pytest.L
         assert it.counts(run) == {"done": 40}
         assert it.all_once(run)
 
-    bench(tmp_path, FakeLabelStudio(40), check)
+    bench(tmp_path, with_uploads(40), check)
     said = [record.getMessage() for record in caplog.records if "waiting" in record.getMessage()]
     assert 1 <= len(said) <= 4, said  # not one for every attempt
     assert any("is back" in record.getMessage() for record in caplog.records)
@@ -171,19 +171,13 @@ def test_invalid_predictions_fail_alone_and_deleted_tasks_are_skipped(tmp_path: 
     async def check(it: Bench) -> None:
         run = await it.begin()
         it.fake.refuse = {3, 4}
-        push = it.fake._push
-
-        def and_one_is_deleted(items: list[dict[str, Any]]) -> tuple[int, bytes]:
-            it.fake.tasks.pop(9, None)
-            return push(items)
-
-        it.fake._push = and_one_is_deleted  # type: ignore[method-assign]
+        it.fake.on_push = lambda _: it.fake.tasks.pop(9, None)
         run = await it.finish(run, size=20)
         assert it.counts(run) == {"done": 17, "failed": 2, "skipped": 1}
         assert [r.task for r in it.records(run, TaskState.FAILED)] == [3, 4]
         assert all("did not take" in r.reason for r in it.records(run, TaskState.FAILED))
         assert [(r.task, r.reason) for r in it.records(run, TaskState.SKIPPED)] == [(9, "the task was deleted")]
-        assert Counter(p["task"] for p in it.fake.predictions) == Counter(set(range(1, 21)) - {3, 4, 9})
+        assert Counter(p["task"] for p in it.fake.pushed()) == Counter(set(range(1, 21)) - {3, 4, 9})
 
         it.fake.refuse = set()
         assert await asyncio.to_thread(it.context.ledger.retry, run.id) == 2
@@ -191,7 +185,7 @@ def test_invalid_predictions_fail_alone_and_deleted_tasks_are_skipped(tmp_path: 
         assert it.counts(run) == {"done": 19, "skipped": 1}
         assert it.all_once(run)
 
-    bench(tmp_path, FakeLabelStudio(20), check)
+    bench(tmp_path, with_uploads(20), check)
 
 
 def test_a_predecessor_that_died_after_its_push_is_believed(tmp_path: Path) -> None:
@@ -201,11 +195,8 @@ def test_a_predecessor_that_died_after_its_push_is_believed(tmp_path: Path) -> N
         dead = ledger.lease(run.id, "elsewhere:1:dead", 5)
         assert dead is not None
         full = {"task": 1, "result": [{"id": "x"}], "score": 0.4, "model_version": version}
-        it.fake.predictions = [
-            {**full, "id": 50},
-            {**full, "task": 2, "result": [], "score": 0.0, "id": 51},
-            {**full, "id": 52, "task": 8},  # by somebody else altogether
-        ]
+        others = {**full, "id": 52, "task": 8}  # by somebody else altogether
+        it.fake.keep([{**full, "id": 50}, {**full, "task": 2, "result": [], "score": 0.0, "id": 51}, others])
         assert ledger.release_dead("elsewhere", lambda _: False) == 1
         run = await it.finish(run)
         assert it.counts(run) == {"done": 8, "abstained": 1, "skipped": 1}
@@ -214,7 +205,7 @@ def test_a_predecessor_that_died_after_its_push_is_believed(tmp_path: Path) -> N
         assert by_task[8].reason == "it has a prediction of this version already"
         assert it.all_once(run)
 
-    bench(tmp_path, FakeLabelStudio(10), check)
+    bench(tmp_path, with_uploads(10), check)
 
 
 def test_what_was_taken_over_is_not_pushed(tmp_path: Path) -> None:
@@ -234,39 +225,37 @@ def test_what_was_taken_over_is_not_pushed(tmp_path: Path) -> None:
         assert len(taken.tasks) == 10
         it.strategy.gate.set()
         await late
-        assert it.fake.predictions == []
+        assert it.fake.pushed() == []
         results = [TaskResult(task, TaskState.DONE) for task in taken.tasks]
         assert it.context.ledger.finish(taken, results) == frozenset(taken.tasks)
         await slow.close()
 
-    bench(tmp_path, FakeLabelStudio(10), check)
+    bench(tmp_path, with_uploads(10), check)
 
 
 def test_a_second_prediction_that_came_late_is_removed(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
         run = await it.begin()
-        push = it.fake._push
 
-        def twice(items: list[dict[str, Any]]) -> tuple[int, bytes]:
-            it.fake._push = push  # type: ignore[method-assign]
-            push(items)
-            return push(items)
+        def twice(items: list[dict[str, Any]]) -> None:
+            it.fake.on_push = lambda _: None
+            it.fake.keep(items)
 
-        it.fake._push = twice  # type: ignore[method-assign]
+        it.fake.on_push = twice
         run = await it.finish(run)
         assert it.counts(run) == {"done": 10}
         assert it.all_once(run)
 
-    bench(tmp_path, FakeLabelStudio(10), check)
+    bench(tmp_path, with_uploads(10), check)
 
 
 def test_what_people_did_meanwhile_is_respected(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
-        it.fake.tasks[1].annotations = 1
+        it.fake.tasks[1]["total_annotations"] = 1
         run = await it.begin()
         assert it.counts(run) == {"pending": 9}  # an annotated task is not even listed
-        it.fake.tasks[2].annotations = 1
-        it.fake.tasks[3].draft = True
+        it.fake.tasks[2]["total_annotations"] = 1
+        it.fake.tasks[3]["draft_exists"] = True
         del it.fake.tasks[4]
         run = await it.finish(run)
         assert it.counts(run) == {"done": 6, "skipped": 3}
@@ -280,9 +269,9 @@ def test_what_people_did_meanwhile_is_respected(tmp_path: Path) -> None:
         again = await it.finish(again)
         assert it.counts(again) == {"done": 3, "skipped": 6}
         assert it.all_once(again)
-        assert it.fake.changes == [{"model_version": again.spec.model_version}]
+        assert it.fake.patches == [{"path": "/api/projects/7", "model_version": again.spec.model_version}]
 
-    bench(tmp_path, FakeLabelStudio(10), check)
+    bench(tmp_path, with_uploads(10), check)
 
 
 def test_a_changed_config_stops_the_run_and_forbids_to_resume(tmp_path: Path) -> None:
@@ -290,7 +279,7 @@ def test_a_changed_config_stops_the_run_and_forbids_to_resume(tmp_path: Path) ->
         run = await it.begin()
         assert await it.worker().work(run.id)
         other = POLYGONS.replace('value="Animal"', 'value="Beast"')
-        it.fake.label_config = other
+        it.fake.project["label_config"] = other
         assert not await it.worker().work(run.id)
         run = it.run(run)
         assert run.state is RunState.STOPPED
@@ -301,32 +290,30 @@ def test_a_changed_config_stops_the_run_and_forbids_to_resume(tmp_path: Path) ->
             await asyncio.to_thread(runs.resume, run.id)
         second = await it.finish(await it.begin())
         assert it.counts(second) == {"done": 10}
-        it.fake.label_config = POLYGONS
+        it.fake.project["label_config"] = POLYGONS
         await asyncio.to_thread(runs.resume, run.id)
         run = await it.finish(run)
         assert it.counts(run) == {"done": 10}
         both = sorted([run.spec.model_version, second.spec.model_version])
         assert {tuple(sorted(v)) for v in it.fake.versions().values()} == {tuple(both)}
 
-    bench(tmp_path, FakeLabelStudio(10), check)
+    bench(tmp_path, with_uploads(10), check)
 
 
 def test_a_config_that_changes_during_the_work_stops_before_anything_is_called_refused(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
         run = await it.begin()
-        push = it.fake._push
 
-        def changed(items: list[dict[str, Any]]) -> tuple[int, bytes]:
-            it.fake.label_config = POLYGONS.replace('value="Animal"', 'value="Beast"')
+        def changed(_: list[dict[str, Any]]) -> None:
+            it.fake.project["label_config"] = POLYGONS.replace('value="Animal"', 'value="Beast"')
             it.fake.refuse = set(it.fake.tasks)
-            return push(items)
 
-        it.fake._push = changed  # type: ignore[method-assign]
+        it.fake.on_push = changed
         assert not await it.worker(check_config=60.0).work(run.id)
         assert it.run(run).state is RunState.STOPPED
         assert it.counts(run) == {"pending": 10}
 
-    bench(tmp_path, FakeLabelStudio(10), check)
+    bench(tmp_path, with_uploads(10), check)
 
 
 def test_the_same_run_twice_is_joined(tmp_path: Path) -> None:
@@ -341,7 +328,7 @@ def test_the_same_run_twice_is_joined(tmp_path: Path) -> None:
         assert not others.joined  # another prompt is another version
         assert others.version != both[0].version
 
-    bench(tmp_path, FakeLabelStudio(10), check)
+    bench(tmp_path, with_uploads(10), check)
 
 
 def test_cancelling_stops_at_once_and_resuming_goes_on(tmp_path: Path) -> None:
@@ -361,7 +348,7 @@ def test_cancelling_stops_at_once_and_resuming_goes_on(tmp_path: Path) -> None:
         assert it.counts(run) == {"done": 10}
         assert it.all_once(run)
 
-    bench(tmp_path, FakeLabelStudio(10), check)
+    bench(tmp_path, with_uploads(10), check)
 
 
 def test_a_worker_that_is_told_to_stop_gives_everything_back(tmp_path: Path) -> None:
@@ -376,7 +363,7 @@ def test_a_worker_that_is_told_to_stop_gives_everything_back(tmp_path: Path) -> 
         assert it.counts(run) == {"pending": 10}
         assert it.context.ledger.progress(run.id).workers == 0
 
-    bench(tmp_path, FakeLabelStudio(10), check)
+    bench(tmp_path, with_uploads(10), check)
 
 
 @pytest.mark.parametrize(("alone", "state"), [(True, RunState.STOPPED), (False, RunState.ACTIVE)])
@@ -394,25 +381,24 @@ def test_a_run_of_other_models_is_left_alone(tmp_path: Path, alone: bool, state:
         assert ("make int-fake" in it.run(run).why) is alone
         assert it.counts(run) == {"pending": 4}
 
-    bench(tmp_path, FakeLabelStudio(4), check)
+    bench(tmp_path, with_uploads(4), check)
 
 
 def test_a_token_that_is_refused_stops_the_run(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
         run = await it.begin()
-        do = it.fake._do
-        it.fake._do = lambda *a: (401, b"{}") if "import" in a[1] else do(*a)  # type: ignore[method-assign]
+        it.fake.faults["POST push"] = [401] * 9
         assert not await it.worker().work(run.id)
         assert it.run(run).state is RunState.STOPPED
         assert "LABEL_STUDIO_API_KEY" in it.run(run).why
         assert it.counts(run) == {"pending": 4}
 
-    bench(tmp_path, FakeLabelStudio(4), check)
+    bench(tmp_path, with_uploads(4), check)
 
 
 def test_broken_images_and_failing_models_fail_alone_with_the_reason(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
-        it.fake.tasks[2].image = b"no image"
+        it.fake.files["/data/upload/7/2.png"] = b"no image"
         del it.fake.tasks[5]
         run = await it.begin()
         it.fake.tasks[5] = it.fake.tasks[6]
@@ -422,16 +408,14 @@ def test_broken_images_and_failing_models_fail_alone_with_the_reason(tmp_path: P
         assert record.task == 2
         assert "image" in record.reason
 
-    bench(tmp_path, FakeLabelStudio(8), check)
+    bench(tmp_path, with_uploads(8), check)
 
 
 def test_listing_takes_pages_limits_and_only_what_is_missing(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
         client, fake = it.context.client, it.fake
-        fake.predictions = [
-            {"id": n, "task": n, "model_version": "v", "score": 0.5, "result": [1]} for n in range(1, 251, 2)
-        ]
-        fake.tasks[2].annotations = 1
+        fake.keep([{"task": n, "model_version": "v", "score": 0.5, "result": [1]} for n in range(1, 251, 2)])
+        fake.tasks[2]["total_annotations"] = 1
         everything = list(list_tasks(client, PROJECT, "v", include_annotated=True))
         assert everything == list(range(1, 251))
         assert list(list_tasks(client, PROJECT, "v")) == [1, *range(3, 251)]
@@ -445,4 +429,4 @@ def test_listing_takes_pages_limits_and_only_what_is_missing(tmp_path: Path) -> 
         with pytest.raises(LabelStudioError, match="404"):
             list(list_tasks(client, 8, "v", limit=1)) and client.project(8)
 
-    bench(tmp_path, FakeLabelStudio(250), check)
+    bench(tmp_path, with_uploads(250), check)

@@ -19,8 +19,8 @@ from PIL import Image as PilImage
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.types import TaskState
 from ml_backend.storage.store import Store
-from tests.integration.runs.small_label_studio import TOKEN, SmallLabelStudio, small_label_studio
 from tests.support.harness import IDENTITY, POLYGONS, Backend, backend, encoded, picture
+from tests.support.label_studio import TOKEN, LabelStudio, label_studio
 from tests.support.redis_server import redis_server
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -32,10 +32,10 @@ def url(image: np.ndarray) -> str:
 
 def tasks(count: int) -> dict[int, dict[str, Any]]:
     """Task 2 shows nothing red, task 3 is broken; each has a picture of its own."""
-    found = {n: {"image": url(picture(60, 80, (n, n, n + 30, n + 20)))} for n in range(1, count + 1)}
-    found[2] = {"image": url(np.full((60, 80, 3), 128, np.uint8))}
-    found[3] = {"image": "data:image/png;base64,AAAA"}
-    return found
+    found = {n: url(picture(60, 80, (n, n, n + 30, n + 20))) for n in range(1, count + 1)}
+    found[2] = url(np.full((60, 80, 3), 128, np.uint8))
+    found[3] = "data:image/png;base64,AAAA"
+    return {n: {"data": {"image": address}} for n, address in found.items()}
 
 
 def until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
@@ -46,19 +46,19 @@ def until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
 
 
 @contextmanager
-def connected(folder: Path, fake: SmallLabelStudio, **settings: Any) -> Iterator[Backend]:
+def connected(folder: Path, fake: LabelStudio, **settings: Any) -> Iterator[Backend]:
     with backend(folder, label_studio_url=fake.url, label_studio_api_key=TOKEN, **settings) as running:
         yield running
 
 
 @pytest.fixture
-def fake() -> Iterator[SmallLabelStudio]:
-    with small_label_studio(SmallLabelStudio(POLYGONS, tasks(6))) as running:
+def fake() -> Iterator[LabelStudio]:
+    with label_studio(LabelStudio(valid={f"Token {TOKEN}"}, tasks=tasks(6))) as running:
         yield running
 
 
 @pytest.fixture
-def running(tmp_path: Path, fake: SmallLabelStudio) -> Iterator[Backend]:
+def running(tmp_path: Path, fake: LabelStudio) -> Iterator[Backend]:
     with connected(tmp_path / "data", fake) as made:
         yield made
 
@@ -69,7 +69,7 @@ def finished(client: httpx.Client, run_id: str) -> dict[str, Any]:
     return found
 
 
-def test_a_run_from_the_wish_to_the_pictures(running: Backend, fake: SmallLabelStudio) -> None:
+def test_a_run_from_the_wish_to_the_pictures(running: Backend, fake: LabelStudio) -> None:
     client = running.client
     dry = client.post("/runs", json={"project": 1, "dry_run": True})
     assert (dry.status_code, dry.json()["count"], dry.json()["run"]) == (200, 6, None)
@@ -102,7 +102,7 @@ def test_a_run_from_the_wish_to_the_pictures(running: Backend, fake: SmallLabelS
     assert f'href="runs/{run["id"]}"' in client.get("/runs", headers=PAGE).text
 
 
-def test_pictures_show_what_was_pushed(running: Backend, fake: SmallLabelStudio) -> None:
+def test_pictures_show_what_was_pushed(running: Backend, fake: LabelStudio) -> None:
     run = finished(running.client, running.client.post("/runs", json={"project": 1}).json()["run"]["id"])
     answer = running.client.get(f"/runs/{run['id']}/tasks/5/picture")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
@@ -135,33 +135,33 @@ def test_two_press_the_button_at_once(running: Backend) -> None:
 
 @pytest.mark.parametrize("accept", [{}, PAGE])
 def test_a_large_project_is_listed_in_the_background(
-    running: Backend, fake: SmallLabelStudio, monkeypatch: pytest.MonkeyPatch, accept: dict[str, str]
+    running: Backend, fake: LabelStudio, monkeypatch: pytest.MonkeyPatch, accept: dict[str, str]
 ) -> None:
     monkeypatch.setattr("ml_backend.api.runs._LISTING_SECONDS", 0.3)
-    fake.slow = threading.Event()
+    fake.gate.clear()
     answer = running.client.post("/runs", json={"project": 1}, headers=accept)
     assert answer.status_code == (303 if accept else 202), answer.text
     (run,) = running.client.get("/runs").json()["runs"]
     assert run["state"] == "preparing"
     assert "listing its tasks" in running.client.get(f"/runs/{run['id']}", headers=PAGE).text
-    fake.slow.set()
+    fake.gate.set()
     assert finished(running.client, run["id"])["total"] == 6
 
 
 def test_the_backend_ends_while_a_project_is_listed(
-    tmp_path: Path, fake: SmallLabelStudio, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fake: LabelStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ml_backend.api.runs._LISTING_SECONDS", 0.1)
     monkeypatch.setattr("ml_backend.runs.listing.PAGE", 2)
-    fake.slow = threading.Event()
+    fake.gate.clear()
     with connected(tmp_path / "data", fake) as running:
         assert running.client.post("/runs", json={"project": 1}).status_code == 202
-        threading.Timer(0.5, fake.slow.set).start()
+        threading.Timer(0.5, fake.gate.set).start()
     with connected(tmp_path / "data", fake) as running:
         assert running.client.get("/runs").json() == {"runs": []}  # nothing half is left
 
 
-def test_cancel_resume_retry(running: Backend, fake: SmallLabelStudio) -> None:
+def test_cancel_resume_retry(running: Backend, fake: LabelStudio) -> None:
     client = running.client
     running.strategy.gate.clear()
     run_id = client.post("/runs", json={"project": 1}).json()["run"]["id"]
@@ -172,7 +172,7 @@ def test_cancel_resume_retry(running: Backend, fake: SmallLabelStudio) -> None:
     assert "Resume" in page
     assert client.post(f"/runs/{run_id}/resume").json()["state"] in ("active", "finished")
     finished(client, run_id)
-    fake.tasks[3] = {"image": url(picture())}
+    fake.tasks[3] = {"data": {"image": url(picture())}}
     assert client.post(f"/runs/{run_id}/retry").status_code == 200
     assert finished(client, run_id)["counts"]["failed"] == 0
     refused = client.post(f"/runs/{run_id}/cancel")
@@ -251,7 +251,7 @@ def test_names_from_outside_cannot_become_markup(running: Backend) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-def test_runs_ask_for_the_same_password(tmp_path: Path, fake: SmallLabelStudio) -> None:
+def test_runs_ask_for_the_same_password(tmp_path: Path, fake: LabelStudio) -> None:
     with connected(tmp_path / "data", fake, basic_auth_user="u", basic_auth_pass="p") as running:
         for path in ("/runs", "/runs/1", "/runs/1/tasks", "/runs/1/tasks/1/picture"):
             assert running.client.get(path).status_code == 401
@@ -267,7 +267,7 @@ def test_without_label_studio_runs_can_be_looked_at_only(tmp_path: Path) -> None
         assert "LABEL_STUDIO_URL" in running.client.get("/runs", headers=PAGE).text
 
 
-def test_with_redis_the_backend_leaves_the_work_to_workers(tmp_path: Path, fake: SmallLabelStudio) -> None:
+def test_with_redis_the_backend_leaves_the_work_to_workers(tmp_path: Path, fake: LabelStudio) -> None:
     with redis_server(tmp_path / "redis") as redis, connected(tmp_path / "data", fake, redis_url=redis.url) as running:
         run_id = running.client.post("/runs", json={"project": 1}).json()["run"]["id"]
         assert "int-backend worker" in running.client.get(f"/runs/{run_id}", headers=PAGE).text
@@ -282,14 +282,14 @@ def test_with_redis_the_backend_leaves_the_work_to_workers(tmp_path: Path, fake:
 # --- /predict ---------------------------------------------------------------------------------------------------------
 
 
-def asked(running: Backend, fake: SmallLabelStudio, *ids: int) -> list[Any]:
-    entries = [{"id": task, "data": fake.tasks[task]} for task in ids]
+def asked(running: Backend, fake: LabelStudio, *ids: int) -> list[Any]:
+    entries = [{"id": task, **fake.tasks[task]} for task in ids]
     body = {"tasks": entries, "project": "1.1", "label_config": POLYGONS, "params": {"context": None}}
     answer: list[Any] = running.client.post("/predict", json=body).json()["results"]
     return answer
 
 
-def test_what_is_late_becomes_a_run_and_is_pushed(tmp_path: Path, fake: SmallLabelStudio) -> None:
+def test_what_is_late_becomes_a_run_and_is_pushed(tmp_path: Path, fake: LabelStudio) -> None:
     with connected(tmp_path / "data", fake, deadline=0.5) as running:
         running.setup({"prompt": "animal"})
         running.strategy.gate.clear()
@@ -302,12 +302,12 @@ def test_what_is_late_becomes_a_run_and_is_pushed(tmp_path: Path, fake: SmallLab
         running.strategy.gate.set()
         finished(running.client, run["id"])
         assert {task: len(found) for task, found in fake.predictions.items()} == {1: 1, 4: 1, 5: 1, 6: 1}
-        versions = {entry["model_version"] for found in fake.predictions.values() for entry in found}
+        versions = {entry["model_version"] for entry in fake.pushed()}
         assert versions == {run["model_version"], running.setup({"prompt": "animal"})}
         assert all(entry["result"] for entry in asked(running, fake, 1, 4))  # nothing under way: answered
 
 
-def test_while_a_run_is_under_way_it_pushes_and_predict_does_not(tmp_path: Path, fake: SmallLabelStudio) -> None:
+def test_while_a_run_is_under_way_it_pushes_and_predict_does_not(tmp_path: Path, fake: LabelStudio) -> None:
     with connected(tmp_path / "data", fake, run_batch=1, deadline=3.0) as running:
         version = running.setup(None)
         ledger = Ledger(Store.in_folder(tmp_path / "data").database)
@@ -320,11 +320,11 @@ def test_while_a_run_is_under_way_it_pushes_and_predict_does_not(tmp_path: Path,
         assert time.monotonic() - began < 3.0  # no waiting for what others do
         running.strategy.gate.set()
         finished(running.client, run_id)
-        assert {entry["model_version"] for found in fake.predictions.values() for entry in found} == {version}
+        assert {entry["model_version"] for entry in fake.pushed()} == {version}
         assert all(len(found) == 1 for found in fake.predictions.values())
 
 
-def test_an_annotator_gets_an_answer_for_a_task_that_only_waits(tmp_path: Path, fake: SmallLabelStudio) -> None:
+def test_an_annotator_gets_an_answer_for_a_task_that_only_waits(tmp_path: Path, fake: LabelStudio) -> None:
     """The run then finds the prediction that Label Studio kept, and leaves the task alone."""
     with connected(tmp_path / "data", fake, redis_url="redis://127.0.0.1:1/1") as running:  # nobody does runs
         running.setup(None)
@@ -336,7 +336,7 @@ def test_an_annotator_gets_an_answer_for_a_task_that_only_waits(tmp_path: Path, 
 
 @pytest.mark.parametrize("settings", [{"runs_from_predict": False}, {"label_studio_api_key": ""}])
 def test_without_token_or_on_request_predict_makes_no_runs(
-    tmp_path: Path, fake: SmallLabelStudio, settings: dict[str, Any]
+    tmp_path: Path, fake: LabelStudio, settings: dict[str, Any]
 ) -> None:
     given = {"label_studio_url": fake.url, "label_studio_api_key": TOKEN, **settings}
     with backend(tmp_path / "data", deadline=0.5, identity=IDENTITY, **given) as running:

@@ -20,8 +20,8 @@ from ml_backend.demo.processes import Child
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunState, TaskState
 from ml_backend.settings import Settings
-from tests.integration.runs.small_label_studio import TOKEN, SmallLabelStudio, small_label_studio
 from tests.support.harness import backend
+from tests.support.label_studio import TOKEN, LabelStudio, label_studio
 from tests.support.postgres import find_binaries, postgres_server
 from tests.support.redis_server import redis_server
 from tests.support.stub_worker import CONFIG, IDENTITY, Sleeper, png
@@ -65,28 +65,31 @@ def database() -> Iterator[str]:
         yield server.new_database()
 
 
-def pictures(count: int) -> dict[int, dict[str, str]]:
+def project(count: int) -> LabelStudio:
     """Tasks from 1 on; every tenth shows nothing."""
-    made = [png(number, dark=number % 10 == 9) for number in range(count)]
-    return {n: {"image": f"data:image/png;base64,{base64.b64encode(one).decode()}"} for n, one in enumerate(made, 1)}
+    made = [base64.b64encode(png(number, dark=number % 10 == 9)).decode() for number in range(count)]
+    tasks = {n: {"data": {"image": f"data:image/png;base64,{one}"}} for n, one in enumerate(made, 1)}
+    server = LabelStudio(valid={f"Token {TOKEN}"}, tasks=tasks)
+    server.project["label_config"] = CONFIG
+    return server
 
 
 def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_path: Path) -> None:
     with (
-        small_label_studio(SmallLabelStudio(CONFIG, pictures(TASKS))) as label_studio,
+        label_studio(project(TASKS)) as server,
         redis_server(tmp_path / "redis") as redis,
         ExitStack() as stack,
     ):
         environment = {
             "REDIS_URL": redis.url,
             "DATABASE_URL": database,
-            "LABEL_STUDIO_URL": label_studio.url,
+            "LABEL_STUDIO_URL": server.url,
             "LABEL_STUDIO_API_KEY": TOKEN,
             "INT_DATA_DIR": str(tmp_path / "data"),
             "INT_RUN_BATCH": str(BATCH),
         }
         settings = Settings(
-            label_studio_url=label_studio.url,
+            label_studio_url=server.url,
             label_studio_api_key=TOKEN,
             data_dir=tmp_path / "data",
             database_url=database,
@@ -101,16 +104,16 @@ def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_
         runs = context.runs(queue)
         run = runs.start(1).run
         assert run is not None
-        until(lambda: len(label_studio.predictions) >= TASKS // 6, "some are pushed")
+        until(lambda: len(server.predictions) >= TASKS // 6, "some are pushed")
         os.kill(children[1].process.pid, signal.SIGKILL)
         children[1].process.wait()
-        until(lambda: len(label_studio.predictions) >= TASKS // 2, "half are pushed")
+        until(lambda: len(server.predictions) >= TASKS // 2, "half are pushed")
         redis.kill()
         time.sleep(0.5)
         redis.start()
         until(lambda: runs.get(run.id).state is RunState.FINISHED, "the run is finished")
         records = runs.records(run.id, limit=1000)
-        rows = list(label_studio.predictions.values())
+        rows = list(server.predictions.values())
     assert Counter(record.state for record in records) == {
         TaskState.DONE: TASKS - TASKS // 10,
         TaskState.ABSTAINED: TASKS // 10,
@@ -121,13 +124,13 @@ def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_
 
 def test_a_backend_without_redis_and_a_worker_with_it_share_a_run_and_sigterm_gives_back(tmp_path: Path) -> None:
     with (
-        small_label_studio(SmallLabelStudio(CONFIG, pictures(60))) as label_studio,
+        label_studio(project(60)) as server,
         redis_server(tmp_path / "redis") as redis,
         backend(
             tmp_path / "data",
             load=lambda: Sleeper(0.15),
             identity=IDENTITY,
-            label_studio_url=label_studio.url,
+            label_studio_url=server.url,
             label_studio_api_key=TOKEN,
             run_batch=BATCH,
         ) as running,
@@ -135,7 +138,7 @@ def test_a_backend_without_redis_and_a_worker_with_it_share_a_run_and_sigterm_gi
     ):
         environment = {
             "REDIS_URL": redis.url,
-            "LABEL_STUDIO_URL": label_studio.url,
+            "LABEL_STUDIO_URL": server.url,
             "LABEL_STUDIO_API_KEY": TOKEN,
             "INT_DATA_DIR": str(tmp_path / "data"),
             "INT_RUN_BATCH": str(BATCH),
@@ -155,4 +158,4 @@ def test_a_backend_without_redis_and_a_worker_with_it_share_a_run_and_sigterm_gi
         until(lambda: progress()["state"] == "finished", "the backend alone finishes it")
         records = running.client.get(f"/runs/{run_id}/tasks", params={"limit": 1000}).json()["tasks"]
     assert {record["attempts"] for record in records} == {1}  # what was given back does not count
-    assert [len(found) for found in label_studio.predictions.values()] == [1] * 60
+    assert [len(found) for found in server.predictions.values()] == [1] * 60

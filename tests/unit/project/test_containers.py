@@ -5,8 +5,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +16,7 @@ from compose_spec import ComposeSpecification, PyCompose
 from ml_backend.cli.main import app as cli
 from ml_backend.demo.processes import free_port
 from ml_backend.demo.server import REQUIREMENTS
+from tests.support.http_server import Reply, http_server
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -138,21 +137,8 @@ def test_what_is_copied_exists_and_passes_the_ignore_file() -> None:
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (401, 0), (503, 1)])
 def test_healthcheck_by_status(status: int, code: int) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        assert _healthcheck(server.server_port) == code
-    finally:
-        server.shutdown()
-        server.server_close()
+    with http_server(lambda _: Reply(status=status)) as server:
+        assert _healthcheck(server.port) == code
 
 
 def test_healthcheck_of_a_closed_port() -> None:
