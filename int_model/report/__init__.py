@@ -19,7 +19,7 @@ class ReportBuilder:
     Args:
         task: the task prompt, for the heading.
         facts: (label, value) pairs below the heading, e.g. profile and strategy.
-        score_key: whether running scores are kept by ``patch`` or by ``name``; None: told from the trace.
+        score_key: whether running scores are kept by ``patch`` or by ``name``.
         max_bytes: once the page is this large, further images show their result alone.
     """
 
@@ -28,7 +28,7 @@ class ReportBuilder:
         task: str,
         facts: Sequence[tuple[str, str]] = (),
         *,
-        score_key: ScoreKey | None = None,
+        score_key: ScoreKey = "patch",
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._task = task

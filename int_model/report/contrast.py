@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -99,16 +98,6 @@ def _third(low: float, high: float, length: int, first: str, last: str) -> str:
     return first if middle < 0.45 else last if middle > 0.55 else "middle"
 
 
-def row_patches(trace: Trace, rows: int) -> list[Patch | None]:
-    """The patch of every row of the probability arrays; None where the trace does not tell."""
-    if rows == len(trace.patches):
-        return list(trace.patches)
-    by_index = {patch.index: patch for patch in trace.patches}
-    if rows == len(trace.candidates):
-        return [by_index.get(candidate.patch) for candidate in trace.candidates]
-    return [None] * rows
-
-
 def shares(log_scores: Floats) -> Floats:
     """Running scores as parts of their sum (paper eq. 7 on accumulated scores), from logs; zeros if none is finite."""
     if log_scores.size == 0 or not np.isfinite(log_scores).any():
@@ -118,43 +107,19 @@ def shares(log_scores: Floats) -> Floats:
     return np.asarray(scores / scores.sum(), dtype=np.float64)
 
 
-def score_key(trace: Trace, key: ScoreKey | None = None) -> ScoreKey:
-    """Whether running scores are kept by patch or by name: as told, else by their number, else by the winner."""
-    if key is not None:
-        return key
-    for iteration in trace.iterations:
-        rows, count = iteration.p_original.shape[0], iteration.log_scores.shape[0]
-        if count != rows:
-            return "name"
-        if count != len(trace.names) or int(np.argmax(iteration.log_scores)) == iteration.winner_patch:
-            continue
-        return "name"
-    return "patch"
-
-
 def rows_of(trace: Trace, iteration: IterationTrace, size: tuple[int, int], key: ScoreKey) -> list[Row]:
     """The table of one iteration, one row per view; every row has a cell per name of ``trace.names``."""
-    before, after = iteration.p_original, iteration.p_inpainted
     parts = shares(iteration.log_scores)
+    before_and_after = zip(iteration.p_original, iteration.p_inpainted, strict=True)
+    own = zip(trace.patches, before_and_after, iteration.patch_names, iteration.contrast, strict=False)
     rows = []
-    for k, patch in enumerate(row_patches(trace, before.shape[0])):
-        name = iteration.patch_names[k] if k < len(iteration.patch_names) else ""
+    for k, (patch, (before, after), name, contrast) in enumerate(own):
         cells = tuple(
             Cell(float(p), float(q), float(p - q), reached=trace.names[u : u + 1] == (name,))
-            for u, (p, q) in enumerate(zip(before[k], after[k], strict=True))
+            for u, (p, q) in enumerate(zip(before, after, strict=True))
         )
-        by_patch = key == "patch" and k < parts.size
-        rows.append(
-            Row(
-                view=k,
-                place=place_of(patch, size) if patch else "",
-                cells=cells,
-                contrast=float(iteration.contrast[k]) if k < iteration.contrast.size else math.nan,
-                name=name,
-                share=float(parts[k]) if by_patch else None,
-                winner=k == iteration.winner_patch,
-            )
-        )
+        share = float(parts[k]) if key == "patch" and k < parts.size else None
+        rows.append(Row(k, place_of(patch, size), cells, float(contrast), name, share, k == iteration.winner_patch))
     return rows
 
 
@@ -204,8 +169,3 @@ def explain(trace: Trace, iteration: IterationTrace, rows: Sequence[Row], key: S
         rival_share=rival[0] if rival else 0.0,
         largest=bool(contrasts) and winner.contrast >= max(contrasts),
     )
-
-
-def proposals(trace: Trace) -> list[tuple[str, int]]:
-    """Every candidate name with the number of views that proposed it, most frequent first."""
-    return Counter(candidate.name for candidate in trace.candidates).most_common()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -107,7 +108,6 @@ class ImageView:
     reason: str = ""
     seconds: float = 0.0
     instances: list[InstanceView] = field(default_factory=list)
-    names: tuple[str, ...] = ()
     proposals: list[tuple[str, int]] = field(default_factory=list)
     asked: bool = False
     patches: list[PatchView] = field(default_factory=list)
@@ -121,11 +121,6 @@ class ImageView:
     role_seconds: list[tuple[str, float]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     detail_file: str = ""
-
-    @property
-    def heading(self) -> str:
-        """The name that was found; "" if nothing was."""
-        return self.name or (self.instances[0].label if self.instances else "")
 
     @property
     def nbytes(self) -> int:
@@ -147,6 +142,7 @@ def brief(
     number: int, title: str, image: Image, segmentation: Segmentation, seconds: float, detail_file: str = ""
 ) -> ImageView:
     """The entry with the result alone, for a page that is already large; ``detail_file`` says where the rest is."""
+    labels = [instance.label for instance in segmentation.instances]
     return ImageView(
         number,
         title,
@@ -155,7 +151,7 @@ def brief(
         thumb=pictures.photo(overlay(image, segmentation.instances), _THUMB),
         task=segmentation.task,
         strategy=segmentation.trace.strategy,
-        name=segmentation.name or "",
+        name=segmentation.name or next(iter(labels), ""),
         score=segmentation.score,
         reason=segmentation.reason,
         seconds=seconds,
@@ -170,13 +166,12 @@ def full(
     image: Image,
     segmentation: Segmentation,
     seconds: float,
-    key: contrast.ScoreKey | None = None,
+    key: contrast.ScoreKey = "patch",
 ) -> ImageView:
     """The entry with everything that the trace tells."""
     trace = segmentation.trace
-    keyed = contrast.score_key(trace, key)
-    frame = _frame(trace, segmentation.size)
-    iterations = _iterations(trace, frame, keyed)
+    frame = trace.size or segmentation.size
+    iterations = _iterations(trace, frame, key)
     chosen = next((item for item in iterations if item.chosen), None)
     explained = chosen or (iterations[-1] if iterations else None)
     explanation = explained.explanation if explained else None
@@ -187,32 +182,19 @@ def full(
         frame=frame,
         photo=pictures.photo(image, _PHOTO),
         instances=[replace(item, mask=mask) for item, mask in zip(result.instances, masks, strict=True)],
-        names=trace.names,
-        proposals=contrast.proposals(trace),
+        proposals=Counter(candidate.name for candidate in trace.candidates).most_common(),
         asked=any(candidate.answers or candidate.caption for candidate in trace.candidates),
         patches=_patches(trace, frame, explanation),
         iterations=iterations,
         explanation=explanation,
         chosen=chosen,
         measured=any(item.measured for item in iterations),
-        by_name=keyed == "name",
-        chart=running_scores(trace, keyed) if any(item.measured for item in iterations) else None,
+        by_name=key == "name",
+        chart=running_scores(trace, key) if any(item.measured for item in iterations) else None,
         calls=[(role, count) for role, count in trace.calls.items() if count],
         role_seconds=sorted(((r, s) for r, s in trace.seconds.items() if s > 0), key=lambda item: -item[1]),
         notes=trace.notes,
     )
-
-
-def _frame(trace: Trace, size: tuple[int, int]) -> tuple[int, int]:
-    """``(h, w)`` of the image that the trace's coordinates refer to: large images are worked on at a smaller size."""
-    if trace.size is not None:
-        return trace.size
-    if trace.iterations:
-        height, width = trace.iterations[0].mask.shape
-        return int(height), int(width)
-    if trace.patches:
-        return int(max(p.box.y2 for p in trace.patches)), int(max(p.box.x2 for p in trace.patches))
-    return size
 
 
 def _instance(index: int, instance: Instance) -> InstanceView:

@@ -228,10 +228,9 @@ def test_places_in_words() -> None:
 
 
 @pytest.mark.parametrize("key", ["patch", "name"])
-def test_who_keeps_the_score_is_told_from_the_trace(key: str) -> None:
+def test_who_keeps_the_score(key: contrast.ScoreKey) -> None:
     image, segmentation = made_up(key=key)
-    assert contrast.score_key(segmentation.trace) == key
-    item = view.full(1, "x", image, segmentation, 0.0)
+    item = view.full(1, "x", image, segmentation, 0.0, key)
     assert item.by_name == (key == "name")
     assert item.chart is not None
     assert len(item.chart.lines) == (9 if key == "patch" else 3)

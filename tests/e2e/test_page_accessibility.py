@@ -1,0 +1,154 @@
+"""Every HTML page by the rules that a machine can check: names, labels, headings, contrast, focus, narrow screens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from int_model.core.types import Segmentation, Trace
+from int_model.datasets.review import ReviewWriter
+from int_model.evaluation import BrokenExample, Example, Variant, evaluate
+from int_model.evaluation.page import render_page
+from int_model.report import ReportBuilder
+from ml_backend.api.run_pages import Notice, RunView, error_page, list_page, run_page
+from ml_backend.runs.types import Progress, Run, RunSpec, RunState, TaskRecord, TaskState
+from tests.e2e.browser import find_chromium, open_page
+from tests.support.fakes import TASK, fake_suite, scene
+from tests.support.made_up import made_up
+from tests.unit.int_model.datasets.folders import filled, items
+
+pytestmark = pytest.mark.e2e
+
+_AUDIT = (Path(__file__).parent / "accessibility.js").read_text(encoding="utf-8")
+_TABS = 12
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is wrong with a page at one width in one colour scheme."""
+
+    page: str
+    scheme: str
+    width: int
+    faults: tuple[str, ...]
+
+
+def reports(folder: Path) -> Iterator[Path]:
+    builder = ReportBuilder("camouflaged animal", [("Profile", "none")])
+    image, segmentation = made_up()
+    builder.add("a.png", image, segmentation, seconds=1.0)
+    builder.add("b.png", image, segmentation)
+    bare = Trace("camouflaged animal", "vlm_box")
+    builder.add("none.png", image, Segmentation((240, 320), "camouflaged animal", (), 0.0, bare, reason="nothing"))
+    builder.add_error("broken.png", "the file is no image")
+    (folder / "report.html").write_text(builder.render())
+    yield folder / "report.html"
+
+
+def evaluations(folder: Path) -> Iterator[Path]:
+    examples: list[Example | BrokenExample] = [BrokenExample("torn.png", "the file is torn", TASK)]
+    for i in range(7):
+        image, masks = scene(objects=[("frog", 20 + 4 * i, 35, 15), ("snake", 100, 75, 10)])
+        examples.append(Example(f"e{i}", image, TASK, instances=tuple(masks), group=f"g{i % 2}"))
+    variants = [Variant("full", note="as published"), Variant("one step", config={"iterations.count": 1})]
+    variants.append(Variant("detector", "grounded_sam"))
+    outcome = evaluate(examples, variants, fake_suite(), cache_dir=folder / "results", pages=True, rounds=50)
+    (folder / "evaluation.html").write_text(render_page(outcome, folder / "results", "results"))
+    yield folder / "evaluation.html"
+
+
+def contact_sheets(folder: Path) -> Iterator[Path]:
+    with filled(folder, (200, 180, 160, 0, 1)) as (store, contents):
+        writer = ReviewWriter(folder, contents, "Rings", [("Strategy", "int")], identity="a", images=None, page=2)
+        for item in items(store, contents):
+            writer.add(item)
+        writer.close()
+    yield from sorted((folder / "review").glob("*.html"))
+
+
+def served_pages(folder: Path) -> Iterator[Path]:
+    spec = RunSpec(1, "<View/>", None, "int-nano-int-01234567", "polyp", "int", "0" * 64)
+    begun = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+    runs = [
+        RunView(Run(str(i), spec, state, "it was stopped", begun), Progress(dict.fromkeys(TaskState, i), 2.0, 1))
+        for i, state in enumerate(RunState, 1)
+    ]
+    records = [TaskRecord(i, state, 1, 0.5, "a reason", 1.0, i) for i, state in enumerate(TaskState)]
+    notices = [Notice("a fault", bad=True), Notice("a note")]
+    pages = {
+        "runs": list_page(runs, notices, can_start=True),
+        "first": list_page([], [], can_start=True),
+        "run": run_page(runs[1], records[:2], records, notices, state=TaskState.DONE, after=3, pictures=False),
+        "error": error_page(404, "There is no such run", "GET /runs lists all", "../"),
+    }
+    for name, text in pages.items():
+        (folder / f"{name}.html").write_text(text)
+        yield folder / f"{name}.html"
+
+
+def audit(program: str, files: list[Path]) -> list[Found]:
+    found = []
+    with open_page(program, files[0].parents[1].as_uri()) as page:
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            for width in (1200, 320):
+                page.set_viewport_size({"width": width, "height": 900})
+                for file in files:
+                    page.goto(file.as_uri())
+                    faults = page.evaluate(_AUDIT)
+                    for _ in range(_TABS):
+                        page.keyboard.press("Tab")
+                        faults += page.evaluate("focusFault()")
+                    if faults:
+                        found.append(Found(file.name, scheme, width, tuple(faults)))
+    return found
+
+
+@pytest.mark.parametrize("make", [reports, evaluations, contact_sheets, served_pages])
+def test_pages_are_accessible(make: Callable[[Path], Iterator[Path]], tmp_path: Path) -> None:
+    program = find_chromium()
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium found: install Debian's chromium or set CHROMIUM=/path/to/it")
+        pytest.skip("no Chromium found")
+    files = [path.resolve() for path in make(tmp_path)]
+    with ThreadPoolExecutor(1) as pool:  # another session-wide page may hold this thread's event loop
+        assert pool.submit(audit, program, files).result() == []
+
+
+def test_the_audit_notices_each_fault(tmp_path: Path) -> None:
+    program = find_chromium()
+    if program is None:
+        pytest.skip("no Chromium found")
+    file = tmp_path / "bad" / "bad.html"
+    file.parent.mkdir()
+    file.write_text(
+        "<html><head><style>:focus { outline: none }</style></head><body><h1>a</h1><h3>b</h3><img src=x><a href=x></a>"
+        "<input><p style='color:#999;background:#fff'>pale</p><div style='width:2000px'>wide</div>"
+        "<i id=x></i><i id=x></i>"
+        "<div style='overflow:auto;width:50px'><div style='width:99px'>scrolls</div></div></body></html>"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        (first, *_) = pool.submit(audit, program, [file.resolve()]).result()
+    text = " ".join(first.faults)
+    for word in (
+        "language",
+        "title",
+        "main",
+        "heading",
+        "alt",
+        "name",
+        "label",
+        "contrast",
+        "wide",
+        "id",
+        "scrolls",
+        "focus",
+    ):
+        assert word in text, word
