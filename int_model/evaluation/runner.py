@@ -318,7 +318,7 @@ class _VariantPass(Pass[Example, Record]):
         if not self._work.pages:
             return replace(record, picture=f"{place}.jpg")
         facts = [("Variant", self._plan.variant.name), ("Strategy", self._plan.variant.strategy)]
-        key = self._plan.config.pnm.key if isinstance(self._plan.config, IntConfig) else None
+        key = self._plan.config.pnm.key if isinstance(self._plan.config, IntConfig) else "patch"
         page = ReportBuilder(item.task, facts, score_key=key)
         page.add(item.id, item.image, made.segmentation, seconds=made.seconds)
         write_atomic(folder / f"{place}.html", page.render().encode())

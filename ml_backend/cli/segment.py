@@ -89,7 +89,7 @@ class _Run:
         if self.options.out is not None:
             _make_folder(self.options.out)
             if self.options.report:
-                key = self.config.pnm.key if isinstance(self.config, IntConfig) else None
+                key = self.config.pnm.key if isinstance(self.config, IntConfig) else "patch"
                 self.report = ReportBuilder(self.task.text, self._facts(), score_key=key)
         interrupted = False
         with self._bar() as bar:
