@@ -28,7 +28,7 @@ from rich.table import Table
 
 import int_model
 from int_model.core.types import Image
-from int_model.interactive.clicks import ClickPrompt
+from int_model.interactive.prompts import ClickPrompt
 from ml_backend.api.app import create_app
 from ml_backend.demo.samples import load_samples, samples_folder
 from ml_backend.serving.model_loading import ModelIdentity, Models, load_strategy

@@ -27,6 +27,7 @@ from int_model.models.protocols import (
     Inpainter,
     MaskPrompt,
     MaskProposal,
+    PromptAdapter,
     Reduce,
     Segmenter,
     TextImage,
@@ -232,13 +233,23 @@ class _Segmenter:
         return self._shared.ask(keys, encode)
 
     def decode(
-        self, embedding: Embedding, prompts: Sequence[MaskPrompt], *, multimask: bool = True
+        self,
+        embedding: Embedding,
+        prompts: Sequence[MaskPrompt],
+        *,
+        multimask: bool = True,
+        adapter: PromptAdapter | None = None,
+        label: str = "",
     ) -> list[MaskProposal]:
         if not isinstance(embedding, _Encoded):
             raise TypeError(f"decode takes an embedding made by this segmenter, not {type(embedding).__name__}")
-        keys = [("decode", embedding.image, multimask, *_described(prompt)) for prompt in prompts]
+        inner, adapted = embedding.inner, None if adapter is None else (adapter.identity, label)
+        keys = [("decode", embedding.image, multimask, adapted, *_described(prompt)) for prompt in prompts]
         return self._shared.ask(
-            keys, lambda new: self._model.decode(embedding.inner, _pick(prompts, new), multimask=multimask)
+            keys,
+            lambda new: self._model.decode(
+                inner, _pick(prompts, new), multimask=multimask, adapter=adapter, label=label
+            ),
         )
 
 

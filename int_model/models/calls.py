@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from int_model.core.caches import LruCache
 from int_model.core.types import Detection, Floats, Image, Mask
+from int_model.models.decoding import decode_in_chunks
 from int_model.models.protocols import (
     ConceptMask,
     ContrastiveVisionLanguage,
     Embedding,
     MaskPrompt,
-    MaskProposal,
     Reduce,
 )
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from int_model.models.suite import ModelSuite
 
 _T = TypeVar("_T")
-_DECODE_BUDGET = 1 << 26  # logits (float32) asked of the segmenter at once: 256 MiB
 
 
 class TextFeatures(LruCache[tuple[str, ...], NDArray[np.float32]]):
@@ -154,21 +153,28 @@ class ModelCalls:
         return _complete(embeddings, images, "segmenter")
 
     def decode_best(
-        self, owner: int, embedding: Embedding, prompts: Sequence[MaskPrompt], size: tuple[int, int], *, multimask: bool
+        self,
+        owner: int,
+        embedding: Embedding,
+        prompts: Sequence[MaskPrompt],
+        size: tuple[int, int],
+        *,
+        multimask: bool,
+        label: str,
     ) -> tuple[list[NDArray[np.float32]], Floats]:
         """Per prompt the logits ``float32 [H, W]`` of the best alternative, and its predicted IoU, ``[N]``.
 
-        The alternatives are dropped at once, and prompts go in chunks, since they are the largest arrays of the method.
+        The suite's prompt adapter, if any, is told ``label``.
         """
-        chunk = max(1, _DECODE_BUDGET // (3 * size[0] * size[1]))
-        proposals: list[tuple[NDArray[np.float32], float]] = []
+        suite, layers, iou = self._suite, [], []
+        proposals = decode_in_chunks(
+            suite.segmenter, embedding, prompts, size, multimask=multimask, adapter=suite.prompt_adapter, label=label
+        )
         with self._role("segmenter_decode", [owner] * len(prompts)):
-            for start in range(0, len(prompts), chunk):
-                part = prompts[start : start + chunk]
-                answers: list[MaskProposal] = self._suite.segmenter.decode(embedding, part, multimask=multimask)
-                for answer in _complete(answers, part, "segmenter"):
-                    proposals.append((answer.logits[answer.best].copy(), float(answer.iou[answer.best])))
-        return [logits for logits, _ in proposals], np.array([iou for _, iou in proposals], dtype=np.float64)
+            for proposal in proposals:
+                layers.append(proposal.logits[proposal.best].copy())
+                iou.append(float(proposal.iou[proposal.best]))
+        return layers, np.array(iou, dtype=np.float64)
 
     def embed_images(self, owners: Sequence[int], images: Sequence[Image]) -> NDArray[np.float32]:
         with self._role("clip_image", owners):

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.types import Box, Detection, Floats, Image, Mask, SoftMask
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Reduce = Literal["mean", "prod", "first", "max"]
 
@@ -158,6 +161,36 @@ class Embedding(Protocol):
     def nbytes(self) -> int: ...
 
 
+class PromptAdapter(Protocol):
+    """What was learned about one task: it changes the prompt tokens before the decoder sees them, and chooses a mask.
+
+    The seam of prompt learning (arXiv 2403.09199). The identity returns ``sparse`` and chooses no mask; it gives the
+    same bits as no adapter. An adapter fits the base model that it was trained with, and no other.
+    """
+
+    @property
+    def identity(self) -> str:
+        """Changes whenever the masks may change; a part of cache keys and versions."""
+        ...
+
+    def adjust(self, sparse: Tensor, image: Tensor, positions: Tensor, label: str) -> Tensor:
+        """The tokens that the decoder is given, of the shape, type and device of ``sparse``; differentiable.
+
+        Not called for prompts without tokens (a mask alone).
+
+        Args:
+            sparse: ``[B, T, D]``, prompts of one make-up: points, a padding token where there is no box, box corners.
+            image: ``[B, D, h, w]``, the image's embedding, the same for all B.
+            positions: ``[B, D, h, w]``, the positional encoding of the embedding's cells, which is not in it yet.
+            label: name of what is segmented, as the caller of ``Segmenter.decode`` gave it.
+        """
+        ...
+
+    def slot(self, label: str) -> int | None:
+        """The mask token to take: 0 is the decoder's single mask, 1 to 3 its alternatives. None: the caller chooses."""
+        ...
+
+
 @runtime_checkable
 class Segmenter(Protocol):
     """A promptable segmenter: encode an image once, decode any number of prompts."""
@@ -167,9 +200,36 @@ class Segmenter(Protocol):
         ...
 
     def decode(
-        self, embedding: Embedding, prompts: Sequence[MaskPrompt], *, multimask: bool = True
+        self,
+        embedding: Embedding,
+        prompts: Sequence[MaskPrompt],
+        *,
+        multimask: bool = True,
+        adapter: PromptAdapter | None = None,
+        label: str = "",
     ) -> list[MaskProposal]:
-        """One proposal per prompt, with 3 alternatives if ``multimask`` else 1."""
+        """One proposal per prompt, with 3 alternatives if ``multimask`` else 1.
+
+        Args:
+            embedding: of the image, made by this segmenter.
+            prompts: in pixels of the image.
+            multimask: whether alternatives are wanted. They are not where the adapter chooses a slot: 1 is returned.
+            adapter: changes the prompt tokens; None for the model as it is.
+            label: handed to the adapter.
+        """
+        ...
+
+
+@runtime_checkable
+class ImageFeatures(Protocol):
+    """A segmenter that shows what it sees, for models that are trained on its features instead of on pixels."""
+
+    def features(self, embedding: Embedding) -> NDArray[np.float32]:
+        """The encoder's output ``float32 [C, h, w]`` for an image that this segmenter encoded.
+
+        The grid covers a square as long as the image's longer side. The image is in its upper left corner; cells beyond
+        it show padding.
+        """
         ...
 
 

@@ -10,7 +10,15 @@ from typing import Any
 
 from int_model.models.identity import profile_fingerprint
 from int_model.models.profile import Profile, ProfileError, Weights, profile_names, read_profile
-from int_model.models.protocols import Concepts, Detector, Inpainter, Segmenter, TextImage, VisionLanguage
+from int_model.models.protocols import (
+    Concepts,
+    Detector,
+    Inpainter,
+    PromptAdapter,
+    Segmenter,
+    TextImage,
+    VisionLanguage,
+)
 
 __all__ = [
     "ModelSuite",
@@ -46,6 +54,8 @@ class ModelSuite:
         fingerprint: see ``profile_fingerprint``.
         int_overrides: the profile's overrides of the method's configuration, nested as in ``IntConfig``.
         concepts: only where the profile names it.
+        prompt_adapter: what was learned for a project, used by every strategy over this suite; its identity is
+            a part of the project's version.
     """
 
     vlm: VisionLanguage
@@ -58,6 +68,7 @@ class ModelSuite:
     fingerprint: str
     int_overrides: Mapping[str, Any]
     concepts: Concepts | None = None
+    prompt_adapter: PromptAdapter | None = None
 
 
 def load_suite(

@@ -81,7 +81,7 @@ class Source:
             raise WeightsError(self._failed(what, error)) from error
 
     def model(self, cls: Any, *, what: str = "weights", **options: Any) -> Any:
-        """A model of ``cls`` in evaluation mode on the device; refuses a checkpoint with missing or surplus tensors.
+        """A frozen model of ``cls``, ready to run; refuses a checkpoint with missing or surplus tensors.
 
         transformers and diffusers only log them. A missing tensor would stay random; a surplus one tells that the
         checkpoint was made for another architecture. Both would give wrong masks without any error.
@@ -91,7 +91,7 @@ class Source:
         loaded, info = self.read(cls.from_pretrained, what, **options)
         self._refuse_mismatch(info)
         model = loaded if placed else loaded.to(self.device)
-        return model.eval()
+        return model.eval().requires_grad_(requires_grad=False)
 
     def component(self, cls: Any, subfolder: str) -> Any:
         """A model of ``cls`` from a subfolder of a diffusers pipeline, as ``model``."""

@@ -70,7 +70,7 @@ class OnePass(ABC, Generic[ConfigT]):
         self._place_boxes(calls, states, task)
         self._tell(1, "boxes")
         found = [state for state in states if state.active]
-        self._decode(calls, found)
+        self._decode(calls, found, task)
         combine(calls, found, self._stages)
         for state in found:
             state.iterations.append(state.record())
@@ -82,9 +82,9 @@ class OnePass(ABC, Generic[ConfigT]):
     def _place_boxes(self, calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt) -> None:
         """Give every image its boxes, or a reason why it has none."""
 
-    def _decode(self, calls: ModelCalls, states: Sequence[ImageState]) -> None:
+    def _decode(self, calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt) -> None:
         """The segmenter's masks in the boxes."""
-        decode(calls, states, self._stages)
+        decode(calls, states, task, self._stages)
 
     def _tell(self, done: int, stage: str) -> None:
         if self._progress is not None:

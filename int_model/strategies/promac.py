@@ -141,7 +141,7 @@ class ProMaC:
             decide(calls, loop, task, config)  # eqs. 3, 5
             steps.done(f"iteration {i}: contrastive answers")
             point(calls, loop, stages)  # eq. 6
-            decode_patches(calls, loop, config)  # eq. 6
+            decode_patches(calls, loop, task, config)  # eq. 6
             combine(calls, loop, stages)  # eqs. 7, 8
             for state in loop:
                 merge_patches(state)
@@ -221,7 +221,7 @@ def _note_choice(state: ImageState, name: str) -> None:
     state.mined = Mined(table, table, Contrast(table, values, own), values, Choice(0, name), background)
 
 
-def decode_patches(calls: ModelCalls, states: Sequence[ImageState], config: PromacConfig) -> None:
+def decode_patches(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: PromacConfig) -> None:
     """Eq. 6: the mask of each patch of X_i, pasted on black, inside what the patch sees of the box."""
     seen: list[tuple[ImageState, Patch, Box]] = []
     for state in states:
@@ -237,7 +237,9 @@ def decode_patches(calls: ModelCalls, states: Sequence[ImageState], config: Prom
         points, labels = state.points.points, state.points.labels
         inside = np.array([patch.box.contains(x, y) for x, y in points], dtype=np.bool_)
         prompts = mask_prompts([box], points[inside], labels[inside], config.sam)
-        logits, iou = calls.decode_best(state.owner, embedding, prompts, state.size, multimask=config.sam.multimask)
+        logits, iou = calls.decode_best(
+            state.owner, embedding, prompts, state.size, multimask=config.sam.multimask, label=task.text
+        )
         layer = probabilities(logits)[0] * patch.box.to_mask(*state.size)  # nothing is known outside the patch
         masks[state.owner].append((box, layer.astype(np.float32), float(iou[0])))
     for state in states:

@@ -57,7 +57,7 @@ class Sam3Text(OnePass[Sam3Config]):
             scores = np.array([instance.score for instance in best], dtype=np.float64)
             state.decoded = Decoded((), tuple(instance.soft for instance in best), scores)
 
-    def _decode(self, calls: ModelCalls, states: Sequence[ImageState]) -> None:
+    def _decode(self, calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt) -> None:
         """The masks came with the boxes."""
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from int_model.core.types import Box, Mask
-from int_model.interactive.clicks import ClickPrompt
+from int_model.interactive.prompts import ClickPrompt
 from ml_backend.labelstudio.label_config import PRIORITY, Control, ImageObject, Label, LabelingConfig, Target
 from ml_backend.labelstudio.regions.decode import decode_region
 from ml_backend.labelstudio.wire import clean_text

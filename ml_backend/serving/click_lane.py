@@ -35,7 +35,7 @@ class ClickLane:
     Work that runs out of memory is tried once more after `relieve`; ``on_memory`` hears of it.
 
     The strategy may be busy with its other models for minutes. Clicks share only the segmenter with it, which lets
-    one call in at a time (``int_model.interactive.clicks.SharedSegmenter``), so they need not wait for its batch.
+    one call in at a time (``int_model.interactive.shared_segmenter``), so they need not wait for its batch.
     """
 
     def __init__(self, on_memory: Callable[[MemoryEvent], None] = lambda _: None) -> None:

@@ -17,7 +17,8 @@ from typing import Any, Protocol, TypeVar
 
 from int_model.core.caches import LruCache
 from int_model.core.types import Image, Instance, union
-from int_model.interactive.clicks import ClickPrompt, ClickSegmenter, NotEncodedError
+from int_model.interactive.clicks import ClickSegmenter, NotEncodedError
+from int_model.interactive.prompts import ClickPrompt
 from int_model.io.errors import ImageError
 from int_model.io.images import decode_image
 from int_model.runner.results import StoredObject

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
-from int_model.interactive.clicks import ClickSegmenter, SharedSegmenter
+from int_model.interactive.clicks import ClickSegmenter
+from int_model.interactive.shared_segmenter import SharedSegmenter
 from int_model.models.memory import accelerator_memory, release_memory
 from int_model.models.suite import ModelSuite
 from int_model.strategies.base import Strategy

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from int_model.core.types import Box, Image, Mask
-from int_model.interactive.clicks import ClickSegmenter, SharedSegmenter
+from int_model.interactive.clicks import ClickSegmenter
+from int_model.interactive.shared_segmenter import SharedSegmenter
 from int_model.models.protocols import MaskPrompt, MaskProposal
 from tests.support.harness import RedThings
 
@@ -40,7 +41,7 @@ class ColourSegmenter:
         self.encoded += len(images)
         return [Encoded(image.copy()) for image in images]
 
-    def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], *, multimask: bool = True) -> list[MaskProposal]:
+    def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], **_: Any) -> list[MaskProposal]:
         self.at_work.set()
         assert self.gate.wait(30)
         if self.broken:

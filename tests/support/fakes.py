@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.types import Box, Detection, Floats, Image, Mask
-from int_model.models.protocols import ConceptMask, CoordinateFrame, MaskPrompt, MaskProposal, Reduce
+from int_model.models.protocols import ConceptMask, CoordinateFrame, MaskPrompt, MaskProposal, PromptAdapter, Reduce
 from int_model.models.suite import ModelSuite
 from int_model.strategies.negative_mining.patches import to_square
 
@@ -235,6 +235,21 @@ class FakeEmbedding:
         return int(self.image.nbytes)
 
 
+@dataclass(frozen=True)
+class NoAdapter:
+    """A prompt adapter that changes nothing."""
+
+    identity: str = "none"
+
+    def adjust(self, sparse: Any, image: Any, positions: Any, label: str) -> Any:
+        del image, positions, label
+        return sparse
+
+    def slot(self, label: str) -> int | None:
+        del label
+        return None
+
+
 @dataclass
 class FakeSegmenter:
     """The pixels of the commonest object colour in the box; without an object, the box's inner ellipse."""
@@ -242,14 +257,24 @@ class FakeSegmenter:
     encoded: int = 0
     shown: list[Image] = field(default_factory=list)
     prompts: list[MaskPrompt] = field(default_factory=list)
+    adapted: list[tuple[PromptAdapter | None, str]] = field(default_factory=list)
 
     def encode(self, images: Sequence[Image]) -> list[FakeEmbedding]:
         self.encoded += len(images)
         self.shown += [image.copy() for image in images]
         return [FakeEmbedding(image.copy()) for image in images]
 
-    def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], *, multimask: bool = True) -> list[MaskProposal]:
+    def decode(
+        self,
+        embedding: Any,
+        prompts: Sequence[MaskPrompt],
+        *,
+        multimask: bool = True,
+        adapter: PromptAdapter | None = None,
+        label: str = "",
+    ) -> list[MaskProposal]:
         self.prompts += list(prompts)
+        self.adapted += [(adapter, label)] * len(prompts)
         return [self._propose(embedding.image, prompt, multimask) for prompt in prompts]
 
     @staticmethod

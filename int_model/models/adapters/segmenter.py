@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoImageProcessor, SamModel
 
-from int_model.core.types import Image, check_image
+from int_model.core.types import Floats, Image, check_image
 from int_model.models.adapters.imaging import normalise, resize
 from int_model.models.device import in_batches
 from int_model.models.profile import SegmenterRole
-from int_model.models.protocols import Embedding, MaskPrompt, MaskProposal
+from int_model.models.protocols import Embedding, MaskPrompt, MaskProposal, PromptAdapter
 from int_model.models.weights import Source
 
 _Signature = tuple[bool, int, bool]
+_PROMPT_ARGUMENTS = ("input_points", "input_labels", "input_boxes", "input_masks")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +66,7 @@ class HFSamSegmenter:
     def encode(self, images: Sequence[Image]) -> list[Embedding]:
         for image in images:
             check_image(image)
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: its tensors could not take part in a backward pass later
             return in_batches(list(images), self._settings.max_batch, self._encode)
 
     def _encode(self, images: Sequence[Image]) -> list[Embedding]:
@@ -86,30 +88,85 @@ class HFSamSegmenter:
         scale = self._side / max(height, width)
         return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
+    def features(self, embedding: Embedding) -> NDArray[np.float32]:
+        """See ``ImageFeatures.features``."""
+        return _own(embedding).features[0].float().cpu().numpy()
+
     # ---------------------------------------------------------------- decode
 
     def decode(
-        self, embedding: Embedding, prompts: Sequence[MaskPrompt], *, multimask: bool = True
+        self,
+        embedding: Embedding,
+        prompts: Sequence[MaskPrompt],
+        *,
+        multimask: bool = True,
+        adapter: PromptAdapter | None = None,
+        label: str = "",
     ) -> list[MaskProposal]:
-        if not isinstance(embedding, SamEmbedding):
-            raise TypeError(f"decode takes an embedding made by this segmenter, not {type(embedding).__name__}")
-        for prompt in prompts:
-            self._check(prompt)
+        own = _own(embedding)
         # transformers pads missing points with zero embeddings that still take part in attention and change the masks,
         # so only prompts of the same make-up share a batch: each answer is then what it would be alone.
         groups: dict[_Signature, list[int]] = {}
         for index, prompt in enumerate(prompts):
+            self._check(prompt)
             groups.setdefault(_signature(prompt), []).append(index)
+
+        def work(batch: Sequence[MaskPrompt]) -> list[MaskProposal]:
+            low, iou = self.decode_logits(own, batch, multimask=multimask, adapter=adapter, label=label)
+            return [self._proposal(own, *row) for row in zip(low, iou.double().cpu().numpy(), strict=True)]
+
         proposals: dict[int, MaskProposal] = {}
         with torch.inference_mode():
             for members in groups.values():
-                decoded = in_batches(
-                    [prompts[i] for i in members],
-                    self._settings.max_batch,
-                    lambda batch: self._decode(embedding, batch, multimask),
-                )
+                decoded = in_batches([prompts[i] for i in members], self._settings.max_batch, work)
                 proposals.update(zip(members, decoded, strict=True))
         return [proposals[index] for index in range(len(prompts))]
+
+    def decode_logits(
+        self,
+        embedding: SamEmbedding,
+        prompts: Sequence[MaskPrompt],
+        *,
+        multimask: bool = True,
+        adapter: PromptAdapter | None = None,
+        label: str = "",
+    ) -> tuple[Tensor, Tensor]:
+        """``decode`` before it leaves the device: differentiable, to train an adapter with.
+
+        The same calls as in ``SamModel.forward``, with the adapter between prompt encoder and decoder.
+
+        Args:
+            embedding: of the image.
+            prompts: of one make-up (all with or without a box, with as many points, with or without a mask).
+            multimask: see ``Segmenter.decode``.
+            adapter: see there.
+            label: see there.
+
+        Returns:
+            low-resolution logits ``float32 [B, C, h, w]`` of SAM's padded square; predicted IoUs ``float32 [B, C]``.
+
+        Raises ``ValueError`` for prompts of different make-up.
+        """
+        if len({_signature(prompt) for prompt in prompts}) != 1:
+            raise ValueError("prompts that are decoded in one pass have one make-up")
+        slot = None if adapter is None else adapter.slot(label)
+        image = embedding.features.expand(len(prompts), -1, -1, -1)
+        positions = self._model.get_image_wide_positional_embeddings().repeat(len(prompts), 1, 1, 1)
+        sparse, dense = self._model.prompt_encoder(**self._prompt_tensors(embedding, prompts))
+        if adapter is not None and sparse is not None:
+            sparse = adapter.adjust(sparse[:, 0], image, positions, label)[:, None]
+        low, iou = self._model.mask_decoder(
+            image_embeddings=image,
+            image_positional_embeddings=positions,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask if slot is None else slot > 0,
+        )
+        kept = slice(slot - 1, slot) if slot else slice(None)
+        return low[:, 0, kept].float(), iou[:, 0, kept].float()
+
+    def _proposal(self, embedding: SamEmbedding, low: Tensor, iou: Floats) -> MaskProposal:
+        return MaskProposal(self._full_size(low, embedding).cpu().numpy(), low.cpu().numpy(), iou)
 
     def _check(self, prompt: MaskPrompt) -> None:
         if not set(np.unique(prompt.labels)) <= {0, 1}:
@@ -118,24 +175,11 @@ class HFSamSegmenter:
         if prompt.mask_input is not None and prompt.mask_input.shape != (side, side):
             raise ValueError(f"a mask prompt is {side} x {side} low-resolution logits, not {prompt.mask_input.shape}")
 
-    def _decode(self, embedding: SamEmbedding, prompts: Sequence[MaskPrompt], multimask: bool) -> list[MaskProposal]:
-        out = self._model(
-            image_embeddings=embedding.features.expand(len(prompts), -1, -1, -1),
-            multimask_output=multimask,
-            **self._prompt_tensors(embedding, prompts),
-        )
-        low = out.pred_masks[:, 0].float()
-        iou = out.iou_scores[:, 0].double().cpu().numpy()
-        proposals = []
-        for row in range(len(prompts)):
-            full = self._full_size(low[row], embedding)
-            proposals.append(MaskProposal(full.cpu().numpy(), low[row].cpu().numpy(), iou[row]))
-        return proposals
-
-    def _prompt_tensors(self, embedding: SamEmbedding, prompts: Sequence[MaskPrompt]) -> dict[str, Tensor]:
+    def _prompt_tensors(self, embedding: SamEmbedding, prompts: Sequence[MaskPrompt]) -> dict[str, Tensor | None]:
+        """Arguments of SAM's prompt encoder."""
         has_box, points, has_mask = _signature(prompts[0])
         scale = np.array([embedding.inner[1] / embedding.size[1], embedding.inner[0] / embedding.size[0]])
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor | None] = dict.fromkeys(_PROMPT_ARGUMENTS)
         if has_box:
             boxes = np.array([prompt.box.as_tuple() for prompt in prompts if prompt.box is not None])
             tensors["input_boxes"] = self._tensor(boxes * np.tile(scale, 2))[:, None]
@@ -156,6 +200,12 @@ class HFSamSegmenter:
         square = F.interpolate(low[None], (self._side, self._side), mode="bilinear", align_corners=False)
         inner = square[..., : embedding.inner[0], : embedding.inner[1]]
         return F.interpolate(inner, embedding.size, mode="bilinear", align_corners=False)[0]
+
+
+def _own(embedding: Embedding) -> SamEmbedding:
+    if not isinstance(embedding, SamEmbedding):
+        raise TypeError(f"decode takes an embedding made by this segmenter, not {type(embedding).__name__}")
+    return embedding
 
 
 def _signature(prompt: MaskPrompt) -> _Signature:

@@ -71,7 +71,7 @@ def point(calls: ModelCalls, states: Sequence[ImageState], config: IntConfig) ->
         state.points = Points(points, labels, similarity)
 
 
-def decode(calls: ModelCalls, states: Sequence[ImageState], config: IntConfig) -> None:
+def decode(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: IntConfig) -> None:
     """Eq. 10, the masks: the best alternative for each box; not decoded again where image and prompts are the same."""
     sam = config.sam
     fresh = [state for state in states if state.embedding is None or sam.input == "reweighted"]
@@ -84,7 +84,9 @@ def decode(calls: ModelCalls, states: Sequence[ImageState], config: IntConfig) -
         key = tuple(_prompt_key(prompt) for prompt in prompts)
         if state.decoded is None or state.decoded.key != key:
             embedding = require(state.embedding)
-            logits, iou = calls.decode_best(state.owner, embedding, prompts, state.size, multimask=sam.multimask)
+            logits, iou = calls.decode_best(
+                state.owner, embedding, prompts, state.size, multimask=sam.multimask, label=task.text
+            )
             state.decoded = Decoded(key, tuple(probabilities(logits)), iou)
 
 

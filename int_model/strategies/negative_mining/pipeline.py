@@ -64,7 +64,7 @@ class IntPipeline:
             locate(calls, loop, task, config)  # eq. 9
             point(calls, loop, config)  # eq. 10
             steps.done(f"iteration {i}: boxes and points")
-            decode(calls, loop, config)  # eq. 10
+            decode(calls, loop, task, config)  # eq. 10
             combine(calls, loop, config)  # eqs. 11, 12
             update(loop, config)  # eq. 13
             for state in loop:

@@ -15,7 +15,7 @@ from int_model.evaluation import Example, Variant, ablation_variants, evaluate
 from int_model.evaluation.sharing import SharedCalls
 from int_model.models.protocols import ContrastiveVisionLanguage, MaskPrompt, VisionLanguage
 from int_model.strategies.registry import STRATEGIES, default_config, make_strategy
-from tests.support.fakes import TASK, FakeSegmenter, FakeVlm, fake_suite, scene
+from tests.support.fakes import TASK, FakeSegmenter, FakeVlm, NoAdapter, fake_suite, scene
 
 IMAGES = [
     scene(objects=[("frog", 30, 40, 15), ("frog", 100, 50, 12)])[0],
@@ -100,6 +100,19 @@ def test_every_part_of_a_question_counts() -> None:
     for names, reduce in ((("frog",), "mean"), (("owl",), "mean"), (("owl",), "prod")):
         vlm.score([image], ["Name?"], [names], reduce)
     assert len(inner.vlm.scored) == 3
+
+
+def test_an_adapter_and_its_label_are_a_part_of_the_question() -> None:
+    segmenter = FakeSegmenter()
+    shared = SharedCalls().over(fake_suite(segmenter=segmenter)).segmenter
+    [embedding] = shared.encode([scene()[0]])
+    prompts = [MaskPrompt(box=Box(1, 1, 9, 9))]
+    for adapter in (None, NoAdapter("a"), NoAdapter("b")):
+        for label in ("frog", "owl"):
+            for _ in range(2):
+                shared.decode(embedding, prompts, adapter=adapter, label=label)
+    assert [adapted for adapted, _ in segmenter.adapted] == [None, *[NoAdapter("a")] * 2, *[NoAdapter("b")] * 2]
+    assert [label for _, label in segmenter.adapted] == ["frog", "frog", "owl", "frog", "owl"]
 
 
 def test_one_call_with_the_same_question_twice_asks_once_and_answers_twice() -> None:

@@ -13,16 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from int_model.core.types import Box
-from int_model.interactive.clicks import (
-    ClickPrompt,
-    ClickSegmenter,
-    NotEncodedError,
-    SharedSegmenter,
-    mask_prompts,
-    stroke_points,
-)
+from int_model.interactive.clicks import ClickSegmenter, NotEncodedError
+from int_model.interactive.prompts import ClickPrompt, mask_prompts, stroke_points
+from int_model.interactive.shared_segmenter import SharedSegmenter
 from int_model.models.protocols import MaskPrompt, MaskProposal, Segmenter
-from tests.support.fakes import FakeSegmenter, scene
+from tests.support.fakes import FakeSegmenter, NoAdapter, scene
 
 WAIT = 20
 
@@ -145,7 +140,7 @@ class Alternatives:
     def encode(self, images: Any) -> list[Any]:
         return [Sized(1) for _ in images]
 
-    def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], *, multimask: bool = True) -> list[MaskProposal]:
+    def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], **_: Any) -> list[MaskProposal]:
         logits = np.full((3, 4, 8), -1.0, np.float32)
         logits[1, :, :4], logits[2, :, 4:] = 1.0, 1.0
         return [MaskProposal(logits, logits, self.iou) for _ in prompts]
@@ -170,12 +165,19 @@ def test_the_alternative_that_agrees_with_the_click(
 
 def test_no_pixel_is_no_instance() -> None:
     class Nothing(Alternatives):
-        def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], *, multimask: bool = True) -> Any:
+        def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], **_: Any) -> Any:
             logits = np.full((1, 4, 8), -1.0, np.float32)
             return [MaskProposal(logits, logits, np.array([0.5])) for _ in prompts]
 
     clicks = ClickSegmenter(Nothing([0.5]))
     assert clicks.answer("k", np.zeros((4, 8, 3), np.uint8), ClickPrompt(boxes=(Box(0, 0, 2, 2),))) == ()
+
+
+def test_an_adapter_goes_through_to_the_segmenter() -> None:
+    fake, (image, _) = FakeSegmenter(), scene(objects=[("frog", 40, 50, 20)])
+    clicks = ClickSegmenter(SharedSegmenter(fake).urgent)
+    clicks.answer("a", image, ClickPrompt(points((40, 50)), signs(1)), "Frog", NoAdapter())
+    assert fake.adapted == [(NoAdapter(), "Frog")]
 
 
 # --- one segmenter, two threads ---------------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ class Slow:
         self.together -= 1
         return [Sized(1)]
 
-    def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], *, multimask: bool = True) -> list[MaskProposal]:
+    def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], **_: Any) -> list[MaskProposal]:
         raise AssertionError
 
 
@@ -215,10 +217,20 @@ def test_urgent_calls_go_first_and_one_at_a_time() -> None:
     threads = [call(0, shared)]
     assert slow.inside.wait(WAIT)
     threads += [call(1, shared), call(2, shared), call(9, shared.urgent)]
-    while shared._urgent_waiting == 0:
+    while shared._turns.urgent_waiting == 0:
         threading.Event().wait(0.005)
     slow.gate.set()
     for thread in threads:
         thread.join(WAIT)
     assert slow.order[:2] == [0, 9]
     assert sorted(slow.order) == [0, 1, 2, 9]
+
+
+def test_features_are_those_of_the_segmenter() -> None:
+    class Seeing(FakeSegmenter):
+        def features(self, embedding: Any) -> np.ndarray:
+            return np.full((4, 2, 2), embedding.nbytes, np.float32)
+
+    assert SharedSegmenter(Seeing()).urgent.features(Sized(3))[0, 0, 0] == 3
+    with pytest.raises(TypeError, match="FakeSegmenter does not show"):
+        SharedSegmenter(FakeSegmenter()).features(Sized(3))

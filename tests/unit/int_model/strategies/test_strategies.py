@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -12,7 +13,7 @@ from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image
 from int_model.strategies.registry import STRATEGIES, make_strategy
-from tests.support.fakes import TASK, FakeVlm, fake_suite, scene
+from tests.support.fakes import TASK, FakeSegmenter, FakeVlm, NoAdapter, fake_suite, scene
 
 PROMPT = TaskPrompt(TASK)
 TWO = [("frog", 32, 48, 14), ("frog", 96, 44, 12)]
@@ -30,6 +31,14 @@ def test_every_strategy_keeps_the_contract(name: str) -> None:
     assert strategy.segment([], PROMPT) == []
     with pytest.raises(ValueError, match="image 0"):
         strategy.segment([np.zeros((3, 3), np.uint8)], PROMPT)
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "sam3"])
+def test_every_strategy_passes_on_the_suites_prompt_adapter(name: str) -> None:
+    segmenter = FakeSegmenter()
+    suite = dataclasses.replace(fake_suite(segmenter=segmenter), prompt_adapter=NoAdapter())
+    make_strategy(name, suite).segment([scene(objects=TWO)[0]], PROMPT)
+    assert set(segmenter.adapted) == {(NoAdapter(), TASK)}
 
 
 def test_unknown_strategies_are_refused() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation, Trace
-from int_model.interactive.clicks import ClickPrompt, ClickSegmenter
+from int_model.interactive.clicks import ClickSegmenter
+from int_model.interactive.prompts import ClickPrompt
 from int_model.strategies.model_options import ModelOptions
 from ml_backend.serving.engine import BusyError, Engine, EngineError, Priority, TakesClicks
 from ml_backend.serving.model_loading import Models

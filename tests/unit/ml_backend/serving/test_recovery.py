@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation, Trace
-from int_model.interactive.clicks import ClickPrompt
+from int_model.interactive.prompts import ClickPrompt
 from int_model.models.memory import accelerator_memory
 from int_model.runner.isolation import is_out_of_memory
 from int_model.strategies.model_options import ModelOptions

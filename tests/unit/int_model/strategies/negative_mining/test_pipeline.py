@@ -256,7 +256,7 @@ class Wavering(FakeSegmenter):
 
     wrong: int = 0
 
-    def decode(self, embedding: Any, prompts: Any, *, multimask: bool = True) -> Any:
+    def decode(self, embedding: Any, prompts: Any, *, multimask: bool = True, **_: Any) -> Any:
         found = super().decode(embedding, prompts, multimask=multimask)
         if self.encoded == self.wrong:
             return [dataclasses.replace(answer, iou=np.array([0.1, 0.2, 0.9])) for answer in found]
@@ -310,7 +310,7 @@ def test_no_valid_box_in_any_patch_is_no_crash() -> None:
 
 
 class Empty(FakeSegmenter):
-    def decode(self, embedding: Any, prompts: Any, *, multimask: bool = True) -> Any:
+    def decode(self, embedding: Any, prompts: Any, *, multimask: bool = True, **_: Any) -> Any:
         found = super().decode(embedding, prompts, multimask=multimask)
         return [dataclasses.replace(answer, logits=np.full_like(answer.logits, -5)) for answer in found]
 
