@@ -191,9 +191,9 @@ def run_page(
     )
 
 
-def error_page(status: int, text: str, cure: str, root: str) -> str:
+def error_page(status: int, text: str, remedy: str, root: str) -> str:
     """A page that says what is wrong; ``root`` leads up to the backend's address: "" for ``/runs`` itself."""
-    return _render("error.html.j2", root, status=status, text=text, cure=cure, busy=False)
+    return _render("error.html.j2", root, status=status, text=text, remedy=remedy, busy=False)
 
 
 def no_picture(text: str) -> bytes:
