@@ -27,12 +27,12 @@ from sqlalchemy import update
 
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.rows import Counts, settle
-from ml_backend.runs.types import Lease, RunSpec, TaskResult, TaskState
+from ml_backend.runs.types import Lease, RunRequest, RunSpec, TaskResult, TaskState
 from ml_backend.storage.database import Database
 from ml_backend.storage.tables import LeaseRow, TaskRow
 from tests.support.postgres import find_binaries, postgres_server
 
-SPEC = RunSpec(1, "<View/>", None, "int-benchmark-00000000", "", "int", "")
+SPEC = RunSpec(RunRequest(project=1), "<View/>", None, "int-benchmark-00000000", "", "int", "")
 
 
 @dataclass(frozen=True, slots=True)

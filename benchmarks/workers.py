@@ -24,7 +24,7 @@ from ml_backend.demo.client import LabelStudioSession
 from ml_backend.demo.processes import Child, free_port
 from ml_backend.demo.server import LabelStudioServer, ensure_environment
 from ml_backend.runs.queues.redis_queue import RedisQueue
-from ml_backend.runs.types import RunState, TaskState
+from ml_backend.runs.types import RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
 from tests.support.label_studio import TOKEN, LabelStudio, label_studio
 from tests.support.postgres import find_binaries, postgres_server
@@ -138,11 +138,11 @@ def measure(
         stack.callback(context.store.close)
         runs = context.runs(queue)
         began = time.monotonic()
-        run_id = str(runs.start(project).run.id)  # type: ignore[union-attr] # there is one but after a dry run
-        while runs.get(run_id).state is not RunState.FINISHED:
+        run_id = str(runs.start(RunRequest(project=project)).run.id)  # type: ignore[union-attr] # there is one but after a dry run
+        while runs.ledger.get(run_id).state is not RunState.FINISHED:
             time.sleep(0.1)
         took = time.monotonic() - began
-        done, found = runs.progress(run_id).counts[TaskState.DONE], place.predictions(project)
+        done, found = runs.ledger.progress(run_id).counts[TaskState.DONE], place.predictions(project)
         if done != count or found != [1] * count:
             raise RuntimeError(f"{done} of {count} tasks are done; predictions per task: {Counter(found)}")
     return count / took, took * workers / count - seconds

@@ -1,10 +1,9 @@
-"""Runs as JSON and as pages: server-rendered, without scripts."""
+"""Runs as pages: server-rendered, without scripts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from int_model.html.environment import page_environment, render
@@ -50,8 +49,8 @@ class RunView:
     @property
     def project(self) -> str:
         """The project, and the view if the run has one."""
-        spec = self.run.spec
-        return str(spec.project) if spec.view is None else f"{spec.project}, view {spec.view}"
+        spec, view = self.run.spec, self.run.spec.request.view
+        return str(spec.project) if view is None else f"{spec.project}, view {view}"
 
     @property
     def busy(self) -> bool:
@@ -107,45 +106,6 @@ class Notice:
     bad: bool = False
 
 
-def run_json(view: RunView) -> dict[str, Any]:
-    """A run as plain data; times in ISO 8601, UTC."""
-    run, spec, progress = view.run, view.run.spec, view.progress
-    return {
-        "id": run.id,
-        "project": spec.project,
-        "view": spec.view,
-        "state": run.state.value,
-        "why": run.why,
-        "prompt": spec.prompt,
-        "strategy": spec.strategy,
-        "model_version": spec.model_version,
-        "only_missing": spec.only_missing,
-        "include_annotated": spec.include_annotated,
-        "limit": spec.limit,
-        "created_at": _iso(run.created_at),
-        "finished_at": _iso(run.finished_at),
-        "total": progress.total,
-        "left": progress.left,
-        "counts": {state.value: progress.counts.get(state, 0) for state in TaskState},
-        "images_per_second": progress.rate,
-        "eta_seconds": progress.eta_seconds,
-        "workers": progress.workers,
-    }
-
-
-def record_json(record: TaskRecord) -> dict[str, Any]:
-    """A task of a run as plain data."""
-    return {
-        "task": record.task,
-        "state": record.state.value,
-        "attempts": record.attempts,
-        "score": record.score,
-        "reason": record.reason,
-        "seconds": record.seconds,
-        "prediction": record.prediction,
-    }
-
-
 def list_page(runs: Sequence[RunView], notices: Sequence[Notice], *, can_start: bool) -> str:
     """The page ``/runs``."""
     busy = any(view.busy for view in runs)
@@ -199,10 +159,6 @@ def error_page(status: int, text: str, remedy: str, root: str) -> str:
 def no_picture(text: str) -> bytes:
     """An SVG that stands in for a picture; ``text`` is its title."""
     return page_environment("ml_backend.api").get_template("nothing.svg.j2").render(text=text).encode()
-
-
-def _iso(when: datetime | None) -> str | None:
-    return None if when is None else when.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _render(template: str, root: str, **values: Any) -> str:

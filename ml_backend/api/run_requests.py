@@ -1,4 +1,4 @@
-"""What comes in at ``/runs``: wishes for runs, what an address asks for, and who may send it."""
+"""What comes in at ``/runs``: requests for runs, what an address asks for, and who may send it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,17 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ml_backend.api.middleware import read_json
 from ml_backend.labelstudio.wire import RequestError
-from ml_backend.runs.types import TaskState
+from ml_backend.runs.types import RunRequest, TaskState
 
 _MAX_BODY = 64 * 1024
 
 
-class RunIn(BaseModel):
-    """``POST /runs``. ``prompt`` "" is that of the project; ``dry_run`` only counts."""
+class _Body(RunRequest):
+    """``POST /runs``: ``dry_run`` only counts."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    project: int = Field(ge=1)
-    view: int | None = Field(None, ge=1)
-    prompt: str = Field("", max_length=2000)
-    limit: int | None = Field(None, ge=1)
-    only_missing: bool = False
-    include_annotated: bool = False
-    set_model_version: bool = False
     dry_run: bool = False
 
 
@@ -55,8 +45,11 @@ class ForeignOriginError(Exception):
     """A page of another site sent the request."""
 
 
-async def read_wish(request: Request) -> RunIn:
-    """The description of a run, from JSON or a form whose empty fields count as not given. Raises ``RequestError``."""
+async def parse_run_request(request: Request) -> tuple[RunRequest, bool]:
+    """What a run is to do, and whether only to count, from JSON or a form whose empty fields count as not given.
+
+    Raises ``RequestError``.
+    """
     if request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded":
         raw = bytearray()
         async for chunk in request.stream():
@@ -69,12 +62,13 @@ async def read_wish(request: Request) -> RunIn:
             raise RequestError("the form cannot be read") from None
     else:
         given = await read_json(request, _MAX_BODY)
+    if not isinstance(given, dict):
+        raise RequestError("the body needs to be a JSON object")
     try:
-        return RunIn.model_validate(given)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        raise RequestError(f"{where}: {first['msg']}") from None
+        body = _Body.parse(given)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    return RunRequest(**body.model_dump(exclude={"dry_run"})), body.dry_run
 
 
 def number_of(request: Request, name: str, default: int | None = None) -> int | None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -19,17 +19,25 @@ from ml_backend.api.run_pages import (
     error_page,
     list_page,
     no_picture,
-    record_json,
-    run_json,
     run_page,
 )
 from ml_backend.api.run_pictures import PictureError, Pictures
-from ml_backend.api.run_requests import ForeignOriginError, number_of, read_wish, same_origin, state_of, wants_page
+from ml_backend.api.run_requests import (
+    ForeignOriginError,
+    number_of,
+    parse_run_request,
+    same_origin,
+    state_of,
+    wants_page,
+)
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import RequestError
 from ml_backend.runs.errors import LedgerError, UnknownRunError
+from ml_backend.runs.ledger import Ledger
+from ml_backend.runs.manager import Runs, Started
+from ml_backend.runs.plain import record_json, run_json
 from ml_backend.runs.queues.base import QueueError
-from ml_backend.runs.types import Progress, Run, RunState, TaskRecord, TaskState
+from ml_backend.runs.types import Run, RunState, TaskState
 from ml_backend.storage.database import StoreError
 
 _MAX_LIMIT = 1000
@@ -45,48 +53,8 @@ _NOT_CONNECTED = (
     "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY (a personal access token) and start the backend again",
 )
 _LISTING_SECONDS = 10.0
-_listings: set[asyncio.Task[StartedLike]] = set()
+_listings: set[asyncio.Task[Started]] = set()
 _log = logging.getLogger(__name__)
-
-
-class StartedLike(Protocol):
-    """What starting a run says: the run (None for a dry run), whether it was there already, tasks, warnings."""
-
-    @property
-    def run(self) -> Run | None: ...
-    @property
-    def joined(self) -> bool: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-
-
-class RunsLike(Protocol):
-    """What the pages need of `ml_backend.runs.manager.Runs`; all of it may block."""
-
-    def start(
-        self,
-        project: int,
-        *,
-        view: int | None,
-        prompt: str,
-        limit: int | None,
-        only_missing: bool,
-        include_annotated: bool,
-        set_model_version: bool,
-        dry_run: bool,
-        stopping: Callable[[], bool],
-    ) -> StartedLike: ...
-    def list(self, project: int | None = None, limit: int = 50) -> Sequence[Run]: ...
-    def get(self, run_id: str) -> Run: ...
-    def progress(self, run_id: str) -> Progress: ...
-    def records(
-        self, run_id: str, state: TaskState | None = None, after: int = 0, limit: int = 100
-    ) -> Sequence[TaskRecord]: ...
-    def cancel(self, run_id: str) -> Run: ...
-    def resume(self, run_id: str) -> Run: ...
-    def retry(self, run_id: str) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +62,7 @@ class RunsAccess:
     """What the endpoints work with.
 
     Attributes:
-        runs: the facade.
+        runs: starts them, and has the ledger.
         pictures: of tasks, or None if the backend does not know Label Studio, and runs cannot be started.
         workers: how many worker processes live, or None if the backend does the work itself. Blocking; raises
             ``QueueError``.
@@ -102,11 +70,16 @@ class RunsAccess:
         stopping: whether the backend is about to end; the listing of a project's tasks ends then.
     """
 
-    runs: RunsLike
+    runs: Runs
     pictures: Pictures | None
     workers: Callable[[], int] | None = None
     suits: Callable[[str], bool] | None = None
     stopping: Callable[[], bool] = lambda: False
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where runs are looked at and cancelled."""
+        return self.runs.ledger
 
 
 def add_runs(app: FastAPI, access: Callable[[Request], RunsAccess]) -> None:
@@ -145,9 +118,9 @@ def add_runs(app: FastAPI, access: Callable[[Request], RunsAccess]) -> None:
 
 async def _list(request: Request, access: RunsAccess) -> Response:
     project, limit = number_of(request, "project"), number_of(request, "limit", 50)
-    seen = await asyncio.to_thread(_seen_all, access.runs, project, min(limit or 50, _MAX_LIMIT))
+    seen = await asyncio.to_thread(_seen_all, access.ledger, project, min(limit or 50, _MAX_LIMIT))
     if not wants_page(request):
-        return JsonResponse({"runs": [run_json(one) for one in seen]})
+        return JsonResponse({"runs": [run_json(one.run, one.progress) for one in seen]})
     notices = await _notices(access, [one.run for one in seen])
     return _page(list_page(seen, notices, can_start=access.pictures is not None))
 
@@ -156,10 +129,9 @@ async def _start(request: Request, access: RunsAccess) -> Response:
     same_origin(request)
     if access.pictures is None:
         return _refused(request, 503, *_NOT_CONNECTED)
-    wanted = await read_wish(request)
-    work = asyncio.create_task(
-        asyncio.to_thread(lambda: access.runs.start(**wanted.model_dump(), stopping=access.stopping))
-    )
+    wanted, dry_run = await parse_run_request(request)
+    starting = asyncio.to_thread(access.runs.start, wanted, dry_run=dry_run, stopping=access.stopping)
+    work = asyncio.create_task(starting)
     if not (await asyncio.wait([work], timeout=_LISTING_SECONDS))[0]:  # a large project; it goes on without us
         _listings.add(work)
         work.add_done_callback(_listed)
@@ -167,9 +139,9 @@ async def _start(request: Request, access: RunsAccess) -> Response:
     started = work.result()
     if wants_page(request) and started.run is not None:
         return RedirectResponse(f"runs/{started.run.id}", 303, headers=_HEADERS)
-    seen = None if started.run is None else await asyncio.to_thread(_seen, access.runs, started.run)
+    seen = None if started.run is None else await asyncio.to_thread(_seen, access.ledger, started.run)
     answer = {
-        "run": None if seen is None else run_json(seen),
+        "run": None if seen is None else run_json(seen.run, seen.progress),
         "joined": started.joined,
         "count": started.count,
         "warnings": list(started.warnings),
@@ -178,16 +150,16 @@ async def _start(request: Request, access: RunsAccess) -> Response:
 
 
 async def _still_listing(request: Request, access: RunsAccess, project: int) -> Response:
-    newest = await asyncio.to_thread(access.runs.list, project, 1)
+    newest = await asyncio.to_thread(access.ledger.runs, project, 1)
     run = next((run for run in newest if run.state is RunState.PREPARING), None)
     if wants_page(request):
         return RedirectResponse("runs" if run is None else f"runs/{run.id}", 303, headers=_HEADERS)
-    seen = None if run is None else await asyncio.to_thread(_seen, access.runs, run)
-    answer = {"run": None if seen is None else run_json(seen), "joined": False, "count": None}
+    seen = None if run is None else await asyncio.to_thread(_seen, access.ledger, run)
+    answer = {"run": None if seen is None else run_json(seen.run, seen.progress), "joined": False, "count": None}
     return JsonResponse({**answer, "warnings": ["the project's tasks are still being listed; see GET /runs"]}, 202)
 
 
-def _listed(work: asyncio.Task[StartedLike]) -> None:
+def _listed(work: asyncio.Task[Started]) -> None:
     _listings.discard(work)
     error = None if work.cancelled() else work.exception()
     if error is not None:
@@ -195,12 +167,12 @@ def _listed(work: asyncio.Task[StartedLike]) -> None:
 
 
 async def _show(request: Request, access: RunsAccess, run_id: str) -> Response:
-    seen = await asyncio.to_thread(lambda: _seen(access.runs, access.runs.get(run_id)))
+    seen = await asyncio.to_thread(lambda: _seen(access.ledger, access.ledger.get(run_id)))
     if not wants_page(request):
-        return JsonResponse(run_json(seen))
+        return JsonResponse(run_json(seen.run, seen.progress))
     state, after = state_of(request), number_of(request, "after", 0) or 0
-    failures = await asyncio.to_thread(access.runs.records, run_id, TaskState.FAILED, 0, _FAILURES)
-    shown = await asyncio.to_thread(access.runs.records, run_id, state, after, PAGE + 1)
+    failures = await asyncio.to_thread(access.ledger.records, run_id, TaskState.FAILED, 0, _FAILURES)
+    shown = await asyncio.to_thread(access.ledger.records, run_id, state, after, PAGE + 1)
     page = run_page(
         seen,
         failures,
@@ -216,15 +188,15 @@ async def _show(request: Request, access: RunsAccess, run_id: str) -> Response:
 async def _tasks(request: Request, access: RunsAccess, run_id: str) -> Response:
     state, after = state_of(request), number_of(request, "after", 0) or 0
     limit = min(number_of(request, "limit", 100) or 100, _MAX_LIMIT)
-    found = await asyncio.to_thread(access.runs.records, run_id, state, after, limit)
+    found = await asyncio.to_thread(access.ledger.records, run_id, state, after, limit)
     following = found[-1].task if len(found) == limit else None
     return JsonResponse({"tasks": [record_json(record) for record in found], "next": following})
 
 
 async def _picture(access: RunsAccess, run_id: str, task: int) -> Response:
     def look_up() -> Run | None:
-        run = access.runs.get(run_id)
-        return run if any(record.task == task for record in access.runs.records(run_id, None, task - 1, 1)) else None
+        run = access.ledger.get(run_id)
+        return run if any(record.task == task for record in access.ledger.records(run_id, None, task - 1, 1)) else None
 
     run = await asyncio.to_thread(look_up)
     headers = {**_HEADERS, "Cache-Control": "private, max-age=300"}
@@ -239,23 +211,23 @@ async def _picture(access: RunsAccess, run_id: str, task: int) -> Response:
 
 async def _steer(request: Request, access: RunsAccess, run_id: str, action: str) -> Response:
     same_origin(request)
-    runs = access.runs
-    steps: Mapping[str, Callable[[str], object]] = {"cancel": runs.cancel, "resume": runs.resume, "retry": runs.retry}
+    runs, ledger = access.runs, access.ledger
+    steps: Mapping[str, Callable[[str], object]] = {"cancel": ledger.cancel, "resume": runs.resume, "retry": runs.retry}
     if action not in steps:
         return _refused(request, 404, f"there is no action '{action[:40]}'", "the actions are cancel, resume and retry")
     await asyncio.to_thread(steps[action], run_id)
     if wants_page(request):
         return RedirectResponse(f"../{run_id}", 303, headers=_HEADERS)
-    seen = await asyncio.to_thread(lambda: _seen(runs, runs.get(run_id)))
-    return JsonResponse(run_json(seen))
+    seen = await asyncio.to_thread(lambda: _seen(ledger, ledger.get(run_id)))
+    return JsonResponse(run_json(seen.run, seen.progress))
 
 
-def _seen(runs: RunsLike, run: Run) -> RunView:
-    return RunView(run, runs.progress(run.id))
+def _seen(ledger: Ledger, run: Run) -> RunView:
+    return RunView(run, ledger.progress(run.id))
 
 
-def _seen_all(runs: RunsLike, project: int | None, limit: int) -> list[RunView]:
-    return [_seen(runs, run) for run in runs.list(project, limit)]
+def _seen_all(ledger: Ledger, project: int | None, limit: int) -> list[RunView]:
+    return [_seen(ledger, run) for run in ledger.runs(project, limit)]
 
 
 async def _notices(access: RunsAccess, runs: Sequence[Run]) -> list[Notice]:

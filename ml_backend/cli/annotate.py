@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import NoReturn
 
 from rich.console import Console
@@ -18,11 +17,11 @@ from rich.console import Console
 from ml_backend.cli.watch import Bar, ConsoleLog, summary
 from ml_backend.context import AppContext
 from ml_backend.runs.ledger import LedgerError
-from ml_backend.runs.manager import Runs, RunsError, Started
+from ml_backend.runs.manager import NO_LABEL_STUDIO, Runs, RunsError, Started
 from ml_backend.runs.queues.base import NullQueue, RunQueue
 from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.queues.redis_queue import RedisQueue
-from ml_backend.runs.types import Run, RunState, TaskState
+from ml_backend.runs.types import Run, RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -31,27 +30,23 @@ _PREPARING_SECONDS = 150.0
 _MADE_ELSEWHERE = "its tasks are being listed by another process"
 
 
-@dataclass(frozen=True, slots=True)
-class AnnotateOptions:
-    """What the command line asked for; see `Runs.start`."""
-
-    project: int
-    view: int | None = None
-    prompt: str = ""
-    limit: int | None = None
-    only_missing: bool = False
-    include_annotated: bool = False
-    set_model_version: bool = False
-    dry_run: bool = False
-    detach: bool = False
-
-
-def run_annotate(settings: Settings, options: AnnotateOptions, *, tell: Console, bar: Console, debug: bool) -> int:
+def run_annotate(
+    settings: Settings,
+    request: RunRequest,
+    *,
+    dry_run: bool = False,
+    detach: bool = False,
+    tell: Console,
+    bar: Console,
+    debug: bool,
+) -> int:
     """Annotate a project; returns the exit status: 0, 1 if tasks failed or the run stopped, 130 if interrupted.
 
     Args:
         settings: of the environment.
-        options: what was asked for.
+        request: what the run is to do.
+        dry_run: only count the tasks.
+        detach: with Redis, return as soon as the run is made.
         tell: gets the results.
         bar: gets progress and warnings.
         debug: whether to log everything.
@@ -59,9 +54,11 @@ def run_annotate(settings: Settings, options: AnnotateOptions, *, tell: Console,
     Raises:
         ValueError, RuntimeError: it could not be started; the message is for people.
     """
-    return asyncio.run(
-        _main(settings, lambda runs, stopping: _start(runs, options, stopping), options, tell, bar, debug)
-    )
+
+    def begin(runs: Runs, stopping: Callable[[], bool]) -> Started:
+        return runs.start(request, dry_run=dry_run, stopping=stopping)
+
+    return asyncio.run(_main(settings, begin, detach=detach, tell=tell, bar=bar, debug=debug))
 
 
 def run_again(
@@ -76,42 +73,27 @@ def run_again(
 ) -> int:
     """Go on with a run, or do its tasks in the states ``retry`` again; as `run_annotate`."""
 
-    def again(runs: Runs, _stopping: Callable[[], bool]) -> Started:
+    def begin(runs: Runs, _stopping: Callable[[], bool]) -> Started:
         if retry:
             count = runs.retry(run_id, retry)
             tell.print(f"run {run_id}: {count} tasks again", markup=False)
         else:
             runs.resume(run_id)
-        run = runs.get(run_id)
-        total = runs.progress(run_id).total
-        return Started(run, True, total, (), run.spec.model_version, run.spec.prompt)
+        run = runs.ledger.get(run_id)
+        return Started(run, True, runs.ledger.progress(run_id).total, (), run.spec)
 
-    options = AnnotateOptions(project=0, detach=detach)
-    return asyncio.run(_main(settings, again, options, tell, bar, debug, run_id))
-
-
-def _start(runs: Runs, options: AnnotateOptions, stopping: Callable[[], bool]) -> Started:
-    return runs.start(
-        options.project,
-        view=options.view,
-        prompt=options.prompt,
-        limit=options.limit,
-        only_missing=options.only_missing,
-        include_annotated=options.include_annotated,
-        set_model_version=options.set_model_version,
-        dry_run=options.dry_run,
-        stopping=stopping,
-    )
+    return asyncio.run(_main(settings, begin, detach=detach, tell=tell, bar=bar, debug=debug, again=run_id))
 
 
 async def _main(
     settings: Settings,
     begin: Callable[[Runs, Callable[[], bool]], Started],
-    options: AnnotateOptions,
+    *,
+    detach: bool,
     tell: Console,
     bar: Console,
     debug: bool,
-    known: str = "",
+    again: str = "",
 ) -> int:
     _log_to(bar, debug=debug)
     address = settings.redis_url.get_secret_value() if settings.redis_url else ""
@@ -119,9 +101,11 @@ async def _main(
     stop = asyncio.Event()
     context = AppContext.open(settings)
     try:
+        if context.client is None:
+            raise RunsError(NO_LABEL_STUDIO)
         async with _signals(stop, bar):
-            if known and not address:
-                await asyncio.to_thread(_must_suit, context, known)
+            if again and not address:
+                await asyncio.to_thread(_must_suit, context, again)
             try:
                 started = await asyncio.to_thread(begin, context.runs(queue), stop.is_set)
             except RunsError as error:
@@ -129,13 +113,13 @@ async def _main(
                     raise
                 bar.print(str(error), markup=False, highlight=False, soft_wrap=True)
                 return INTERRUPTED
-            for line in _introduction(started, options):
+            for line in _introduction(started, again=bool(again)):
                 tell.print(line, markup=False, highlight=False, soft_wrap=True)
             for text in started.warnings:
                 bar.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
             if started.run is None:
                 return DONE
-            if address and options.detach:
+            if address and detach:
                 tell.print(f"watch it: int-backend runs show {started.run.id}", markup=False, highlight=False)
                 return DONE
             if address:
@@ -223,14 +207,13 @@ def _report(context: AppContext, run: Run, interrupted: bool, elsewhere: bool, t
     return FAILED if failed or run.state is not RunState.FINISHED else DONE
 
 
-def _introduction(started: Started, options: AnnotateOptions) -> list[str]:
-    what = f"looking for: {started.prompt}; version {started.version}"
-    if started.run is None:
+def _introduction(started: Started, *, again: bool) -> list[str]:
+    spec, run = started.spec, started.run
+    what = f"looking for: {spec.prompt}; version {spec.model_version}"
+    if run is None:
         return [f"{started.count} tasks would be annotated", what]
-    if options.project == 0:
-        return [f"run {started.run.id} of project {started.run.spec.project}: {started.count} tasks", what]
-    verb = "is under way already; joined it" if started.joined else "made"
-    return [f"run {started.run.id} {verb}: {started.count} tasks of project {options.project}", what]
+    how = "" if again else " is under way already; joined it" if started.joined else " made"
+    return [f"run {run.id}{how}: {started.count} tasks of project {spec.project}", what]
 
 
 @contextlib.asynccontextmanager

@@ -342,22 +342,29 @@ def annotate(
     with plain_errors(debug=debug):
         from rich.console import Console
 
-        from ml_backend.cli.annotate import AnnotateOptions, run_annotate
+        from ml_backend.cli.annotate import run_annotate
         from ml_backend.cli.serve import load_settings
+        from ml_backend.runs.types import RunRequest
 
-        options = AnnotateOptions(
-            project=project,
-            view=view,
-            prompt=prompt,
-            limit=limit,
-            only_missing=only_missing,
-            include_annotated=include_annotated,
-            set_model_version=set_model_version,
+        asked = {
+            "project": project,
+            "view": view,
+            "prompt": prompt,
+            "limit": limit,
+            "only_missing": only_missing,
+            "include_annotated": include_annotated,
+            "set_model_version": set_model_version,
+        }
+        given = {"profile": profile, "strategy": strategy, "device": device}
+        status = run_annotate(
+            load_settings(given),
+            RunRequest.parse(asked),
             dry_run=dry_run,
             detach=detach,
+            tell=Console(),
+            bar=Console(stderr=True),
+            debug=debug,
         )
-        given = {"profile": profile, "strategy": strategy, "device": device}
-        status = run_annotate(load_settings(given), options, tell=Console(), bar=Console(stderr=True), debug=debug)
     if status:
         raise typer.Exit(status)
 

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +14,7 @@ import typer
 from ml_backend.cli.options import Debug, plain_errors
 
 if TYPE_CHECKING:
-    from ml_backend.runs.manager import Runs
-    from ml_backend.runs.types import Progress, Run, TaskRecord
+    from ml_backend.runs.ledger import Ledger
 
 app = typer.Typer(no_args_is_help=True, help="Look at batch runs, cancel them, go on with them.")
 
@@ -47,20 +45,23 @@ def list_runs(
     debug: Debug = False,
 ) -> None:
     """The newest runs and how far they are."""
-    with plain_errors(debug=debug), _ledger_only() as runs:
-        rows = [(run, runs.progress(run.id)) for run in runs.list(project, limit)]
+    with plain_errors(debug=debug), _opened_ledger() as ledger:
+        rows = [(run, ledger.progress(run.id)) for run in ledger.runs(project, limit)]
         if as_json:
-            _print_json([_as_json(run, progress) for run, progress in rows])
+            from ml_backend.runs.plain import run_json
+
+            _print_json([run_json(run, progress) for run, progress in rows])
             return
         from rich.table import Table
 
         from ml_backend.cli.watch import counts
 
-        table = Table("run", "project", "state", "tasks", "made", "prompt", "version")
+        table = Table("run", "kind", "project", "state", "tasks", "made", "prompt", "version")
         for run, progress in rows:
             made = f"{run.created_at:%Y-%m-%d %H:%M}"
             table.add_row(
                 run.id,
+                run.spec.kind.value,
                 str(run.spec.project),
                 run.state.value,
                 counts(progress),
@@ -80,23 +81,26 @@ def show(
     debug: Debug = False,
 ) -> None:
     """One run: what it does, how far it is, and its failed tasks with the reasons."""
-    with plain_errors(debug=debug), _ledger_only() as runs:
+    with plain_errors(debug=debug), _opened_ledger() as ledger:
         from ml_backend.runs.types import TaskState
 
-        run, progress = runs.get(run_id), runs.progress(run_id)
-        records = runs.records(run_id, TaskState(state.value if state else "failed"), limit=limit)
+        run, progress = ledger.get(run_id), ledger.progress(run_id)
+        records = ledger.records(run_id, TaskState(state.value if state else "failed"), limit=limit)
         if as_json:
-            _print_json({**_as_json(run, progress), "tasks": [_record(record) for record in records]})
+            from ml_backend.runs.plain import record_json, run_json
+
+            _print_json({**run_json(run, progress), "tasks": [record_json(record) for record in records]})
             return
         from ml_backend.cli.watch import counts, throughput
 
-        spec, console = run.spec, _console()
-        taken = f"view {spec.view}" if spec.view is not None else "all tasks"
+        spec, request, console = run.spec, run.spec.request, _console()
+        taken = f"view {request.view}" if request.view is not None else "all tasks"
         lines = [
             f"run {run.id} of project {spec.project}: {run.state.value}" + (f" ({run.why})" if run.why else ""),
+            f"  kind        {spec.kind.value}",
             f"  looks for   {spec.prompt}",
             f"  version     {spec.model_version}",
-            f"  takes       {taken}" + (f", at most {spec.limit}" if spec.limit else ""),
+            f"  takes       {taken}" + (f", at most {request.limit}" if request.limit else ""),
             f"  tasks       {counts(progress)}",
             f"  throughput  {throughput(progress) or '-'}; {progress.workers} workers",
         ]
@@ -111,8 +115,8 @@ def show(
 @app.command()
 def cancel(run_id: RunId, debug: Debug = False) -> None:
     """Hand out no more tasks of a run; what is at work is finished or given back. It can be resumed."""
-    with plain_errors(debug=debug), _ledger_only() as runs:
-        run = runs.cancel(run_id)
+    with plain_errors(debug=debug), _opened_ledger() as ledger:
+        run = ledger.cancel(run_id)
         typer.echo(f"run {run.id} is {run.state.value}; go on with it: int-backend runs resume {run.id}")
 
 
@@ -169,48 +173,17 @@ def _console() -> Any:
 
 
 @contextmanager
-def _ledger_only() -> Iterator[Runs]:
+def _opened_ledger() -> Iterator[Ledger]:
     """Runs to look at and to cancel; no Label Studio, no models, no queue."""
     from ml_backend.cli.serve import load_settings
     from ml_backend.runs.ledger import Ledger
-    from ml_backend.runs.manager import Runs
-    from ml_backend.runs.queues.base import NullQueue
     from ml_backend.storage.database import Database
 
     database = Database.of(load_settings({}))
     try:
-        yield Runs(Ledger(database), None, NullQueue(), _no_plan)
+        yield Ledger(database)
     finally:
         database.close()
-
-
-def _no_plan(_config: str, _params: Any) -> Any:
-    raise RuntimeError("only for looking")
-
-
-def _as_json(run: Run, progress: Progress) -> dict[str, Any]:
-    spec = run.spec
-    return {
-        "id": run.id,
-        "state": run.state.value,
-        "why": run.why,
-        "created_at": run.created_at.isoformat(),
-        "finished_at": run.finished_at.isoformat() if run.finished_at else None,
-        "project": spec.project,
-        "view": spec.view,
-        "limit": spec.limit,
-        "prompt": spec.prompt,
-        "strategy": spec.strategy,
-        "model_version": spec.model_version,
-        "counts": {state.value: count for state, count in progress.counts.items()},
-        "images_per_second": progress.rate,
-        "eta_seconds": progress.eta_seconds,
-        "workers": progress.workers,
-    }
-
-
-def _record(record: TaskRecord) -> dict[str, Any]:
-    return {**asdict(record), "state": record.state.value}
 
 
 def _print_json(content: Any) -> None:

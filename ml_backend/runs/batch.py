@@ -232,7 +232,7 @@ class BatchWorker:
 
     async def _after(self, run_id: str, job: _Job) -> None:
         """Whoever finishes the last task lets the project show the run's version, if that was asked for."""
-        if not job.spec.set_model_version:
+        if not job.spec.request.set_model_version:
             return
         if (await self._ledger_calls.call(self._ledger.get, run_id)).state is RunState.FINISHED:
             change = {"model_version": job.spec.model_version}
@@ -291,7 +291,7 @@ class BatchWorker:
         there: dict[int, list[Existing]] = {}
         if again := pushed_before(lease, views):
             there = await job.calls.call(existing, self._client, spec.project, again, spec.model_version)
-        wanted, results = triage(spec, lease, views, there)
+        wanted, results = triage(spec.request, lease, views, there)
         if results:
             await self._ack(lease, results)
             batch.acked |= {result.task for result in results}

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.manager import Runs, RunsError
 from ml_backend.runs.queues.base import QueueError
-from ml_backend.runs.types import RunState, TaskState
+from ml_backend.runs.types import RunKind, RunState, TaskState
 from ml_backend.storage.database import Database, StoreError
 from ml_backend.storage.tables import RunRow, TaskRow
 
@@ -63,7 +63,10 @@ class PredictRuns:
         if not project.isdecimal():
             return frozenset()
         under_way = select(RunRow.id).where(
-            RunRow.project == int(project), RunRow.model_version == version, RunRow.state.in_(_UNDER_WAY)
+            RunRow.project == int(project),
+            RunRow.kind == RunKind.PREDICT.value,
+            RunRow.model_version == version,
+            RunRow.state.in_(_UNDER_WAY),
         )
         ordered = sorted(tasks)
         try:

@@ -7,10 +7,8 @@ order lease, tasks, run, always, so that no two wait for each other.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 
 from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -327,7 +325,8 @@ class Ledger:
         values = {
             "project": spec.project,
             "model_version": spec.model_version,
-            "spec": json.dumps(asdict(spec)),
+            "kind": spec.kind.value,
+            "spec": spec.as_text(),
             "state": RunState.PREPARING.value,
             "created_at": now,
             "touched_at": now,
@@ -390,7 +389,11 @@ class Ledger:
             if not isinstance(error.__cause__, IntegrityError):
                 raise
             spec = wanted if isinstance(wanted, RunSpec) else self.get(wanted).spec
-            same = (RunRow.project == spec.project, RunRow.model_version == spec.model_version)
+            same = (
+                RunRow.project == spec.project,
+                RunRow.kind == spec.kind.value,
+                RunRow.model_version == spec.model_version,
+            )
             with self._database.read() as connection:
                 row = connection.execute(select(_RUNS).where(*same, RunRow.state.in_(_UNDER_WAY))).one_or_none()
             if row is None:

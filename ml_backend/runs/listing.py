@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_backend.labelstudio.client import LabelStudioClient
 from ml_backend.labelstudio.wire import TaskIn, parse_task
+from ml_backend.runs.types import RunRequest
 
 PAGE = 100
 """Tasks per request: a hundred ids fit into the address, which proxies cut at a few thousand characters."""
@@ -70,33 +71,22 @@ class Existing:
 
 
 def list_tasks(
-    client: LabelStudioClient,
-    project: int,
-    version: str,
-    *,
-    view: int | None = None,
-    only_missing: bool = False,
-    include_annotated: bool = False,
-    limit: int | None = None,
-    stopping: Callable[[], bool] = lambda: False,
+    client: LabelStudioClient, request: RunRequest, version: str, stopping: Callable[[], bool] = lambda: False
 ) -> Iterator[int]:
-    """Ids of a project's tasks, page by page; of a view in the view's order, else ascending.
+    """Ids of the tasks that are asked for, page by page; of a view in the view's order, else ascending.
 
     Without a view every page begins behind the last id, so that tasks which come or go meanwhile shift nothing.
 
     Args:
         client: Label Studio.
-        project: id of the project.
-        version: the run's model version.
-        view: id of a Data Manager view.
-        only_missing: leave out tasks that have a prediction of ``version``.
-        include_annotated: also tasks that people annotated or skipped.
-        limit: most tasks.
+        request: which tasks.
+        version: the run's model version; ``only_missing`` leaves out tasks that have a prediction of it.
         stopping: asked before every page; the list ends early if it says so.
 
     Raises:
         LabelStudioError: refused, or not there.
     """
+    project, view, limit = request.project, request.view, request.limit
     given, page, last = 0, 1, 0
     seen: set[int] = set()
     while not stopping():
@@ -107,8 +97,8 @@ def list_tasks(
         fresh = [row for row in rows if isinstance(row.get("id"), int) and row["id"] not in seen]
         if not rows or (view is None and not fresh):
             return
-        chosen = [row["id"] for row in fresh if include_annotated or not _annotated(row)]
-        if only_missing and chosen:
+        chosen = [row["id"] for row in fresh if request.include_annotated or not _annotated(row)]
+        if request.only_missing and chosen:
             have = predicted(client, project, chosen, version)
             chosen = [task for task in chosen if task not in have]
         for task in chosen:

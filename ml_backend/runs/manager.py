@@ -1,9 +1,9 @@
-"""What people do with runs: start, look, cancel, resume, retry. Used by the command line and by the web pages."""
+"""Runs are started, gone on with and retried here. Used by the command line and by the web pages."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from ml_backend.runs.batch import config_hash
 from ml_backend.runs.ledger import Ledger, RunExistsError
 from ml_backend.runs.listing import list_tasks
 from ml_backend.runs.queues.base import RunQueue
-from ml_backend.runs.types import Progress, Run, RunSpec, RunState, TaskRecord, TaskState
+from ml_backend.runs.types import Run, RunRequest, RunSpec, RunState, TaskState
 from ml_backend.serving.plan import Plan
 from ml_backend.storage.store import Project
 
@@ -28,31 +28,29 @@ class RunsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What became of a wish for a run.
+    """What became of a request for a run.
 
     Attributes:
         run: the run; None after a dry run.
         joined: it was under way already, and goes on as it was made.
         count: its tasks.
         warnings: what keeps people from seeing the predictions, or may surprise them.
-        version: the model version that the predictions carry.
-        prompt: the task prompt in words.
+        spec: what was asked for, and what it means.
     """
 
     run: Run | None
     joined: bool
     count: int
     warnings: tuple[str, ...]
-    version: str
-    prompt: str
+    spec: RunSpec
 
 
 class Runs:
-    """Runs of one backend. Every method blocks, and is safe between threads.
+    """Runs of one backend. Every method blocks, and is safe between threads. Looking and cancelling is the ledger's.
 
     Args:
         ledger: where runs are kept.
-        client: Label Studio; None if none is configured: then runs can be looked at, but not started or resumed.
+        client: Label Studio; None if none is configured: then runs cannot be started or resumed.
         queue: is told where work is.
         plan: see `Service.plan`.
         default_prompt: the settings' prompt.
@@ -71,7 +69,7 @@ class Runs:
         port: int = 0,
         known_projects: Callable[[], Sequence[Project]] = tuple,
     ) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._client = client
         self._queue = queue
         self._plan = plan
@@ -80,95 +78,40 @@ class Runs:
         self._known_projects = known_projects
 
     def start(
-        self,
-        project: int,
-        *,
-        view: int | None = None,
-        prompt: str = "",
-        limit: int | None = None,
-        only_missing: bool = False,
-        include_annotated: bool = False,
-        set_model_version: bool = False,
-        dry_run: bool = False,
-        stopping: Callable[[], bool] = lambda: False,
+        self, request: RunRequest, *, dry_run: bool = False, stopping: Callable[[], bool] = lambda: False
     ) -> Started:
         """Make a run of a project's tasks, or join the one of the same version that is under way.
 
         Args:
-            project: Label Studio's id.
-            view: take the tasks of this Data Manager view.
-            prompt: instead of the connection's, for labels that have none of their own.
-            limit: most tasks.
-            only_missing: leave out tasks that have a prediction of this version.
-            include_annotated: also tasks that people annotated, skipped or began.
-            set_model_version: let the project show this version when the run ends.
-            dry_run: only count.
+            request: what it is to do.
+            dry_run: only count the tasks.
             stopping: asked now and then while tasks are listed; if it says so, nothing is made.
 
         Raises:
-            RunsError: the labeling config or the wish makes no sense, or it was to be stopped.
+            RunsError: the labeling config or the request makes no sense, or it was to be stopped.
             LabelStudioError: refused, or not there.
             StoreError: the database cannot be used.
             QueueError: the queue cannot be reached; the run is there and goes on once it can.
         """
-        if limit is not None and limit < 1:
-            raise RunsError("a limit must be at least 1")
         client = self._label_studio()
-        facts = client.project(project)
-        text = str(facts.get("label_config") or "")
-        params, connected = self._params(client, project)
-        own = self._plan(text, params).version if connected and prompt.strip() else None
-        if prompt.strip():
-            params = with_prompt(params, prompt.strip())
-        plan = self._plan(text, params)
-        prompts, warnings = self._prompts(plan, prompt.strip())
-        warnings += project_warnings(facts, plan.version, set_model_version=set_model_version)
-        if own not in (None, plan.version):
-            warnings.append(
-                f"with this prompt predictions carry the version {plan.version}, not the connection's {own}: 'Retrieve "
-                "predictions' would make its own"
-            )
-        spec = RunSpec(
-            project=project,
-            label_config=text,
-            extra_params=params,
-            model_version=plan.version,
-            prompt=prompts,
-            strategy=_strategies(plan),
-            config_hash=config_hash(text),
-            view=view,
-            only_missing=only_missing,
-            include_annotated=include_annotated,
-            limit=limit,
-            set_model_version=set_model_version,
-        )
-        tasks = list_tasks(
-            client,
-            project,
-            plan.version,
-            view=view,
-            only_missing=only_missing,
-            include_annotated=include_annotated,
-            limit=limit,
-            stopping=stopping,
-        )
+        spec, warnings = self._resolve(client, request)
+        tasks = list_tasks(client, request, spec.model_version, stopping)
         if dry_run:
-            return Started(None, False, sum(1 for _ in tasks), tuple(warnings), plan.version, prompts)
+            return Started(None, False, sum(1 for _ in tasks), tuple(warnings), spec)
 
-        def until_stopped() -> Any:
+        def until_stopped() -> Iterator[int]:
             yield from tasks
             if stopping():
                 raise RunsError("stopped while the tasks were listed; nothing was made")
 
         try:
-            run, joined = self._ledger.create(spec, until_stopped()), False
+            run, joined = self.ledger.create(spec, until_stopped()), False
         except RunExistsError as error:
             run, joined = error.run, True
-            warnings += _differences(run.spec, spec)
+            warnings += _differences(run.spec.request, request)
         if run.state is RunState.ACTIVE:
             self._queue.wake(run.id)
-        count = self._ledger.progress(run.id).total
-        return Started(run, joined, count, tuple(warnings), plan.version, prompts)
+        return Started(run, joined, self.ledger.progress(run.id).total, tuple(warnings), spec)
 
     def hand_over(self, project: int, label_config: str, extra_params: Any, tasks: Collection[int]) -> Run:
         """Have these tasks done by the run of their version that is under way, or by a new one. Asks nobody.
@@ -185,44 +128,17 @@ class Runs:
             StoreError: the database cannot be used.
             QueueError: the queue cannot be reached; the run is there and goes on once it can.
         """
-        plan = self._plan(label_config, extra_params)
-        spec = RunSpec(
-            project=project,
-            label_config=label_config,
-            extra_params=extra_params,
-            model_version=plan.version,
-            prompt=self._prompts(plan, "")[0],
-            strategy=_strategies(plan),
-            config_hash=config_hash(label_config),
-            include_annotated=True,  # it was these very tasks that somebody asked for
-        )
+        request = RunRequest(project=project, include_annotated=True)  # it was these very tasks that were asked for
+        spec, _ = self._spec(request, label_config, extra_params)
         try:
-            run = self._ledger.create(spec, tasks)
+            run = self.ledger.create(spec, tasks)
         except RunExistsError as error:
             run = error.run
             if run.state is RunState.ACTIVE:
-                self._ledger.extend(run.id, tasks)
+                self.ledger.extend(run.id, tasks)
         if run.state is RunState.ACTIVE:
             self._queue.wake(run.id)
         return run
-
-    def get(self, run_id: str) -> Run:
-        """A run. Raises ``UnknownRunError``."""
-        return self._ledger.get(run_id)
-
-    def progress(self, run_id: str) -> Progress:
-        """How far a run is. Raises ``UnknownRunError``."""
-        return self._ledger.progress(run_id)
-
-    def records(
-        self, run_id: str, state: TaskState | None = None, after: int = 0, limit: int = 100
-    ) -> Sequence[TaskRecord]:
-        """Tasks of a run, by id, beginning behind the id ``after``. Raises ``UnknownRunError``."""
-        return self._ledger.records(run_id, state, after, limit)
-
-    def cancel(self, run_id: str) -> Run:
-        """Hand out no more tasks of a run; it can be resumed. Raises ``LedgerError``."""
-        return self._ledger.cancel(run_id)
 
     def resume(self, run_id: str) -> Run:
         """Go on with a stopped or cancelled run, or wake an active one.
@@ -233,14 +149,14 @@ class Runs:
             LabelStudioError: refused, or not there.
             QueueError: the queue cannot be reached; the run is active and goes on once it can.
         """
-        run = self._ledger.get(run_id)
+        run = self.ledger.get(run_id)
         facts = self._label_studio().project(run.spec.project)
         if config_hash(str(facts.get("label_config") or "")) != run.spec.config_hash:
             raise RunsError(
                 f"the labeling config of project {run.spec.project} is no longer that of run {run_id}; start a new "
                 "run, which takes what is missing, or change the config back"
             )
-        run = self._ledger.resume(run_id)
+        run = self.ledger.resume(run_id)
         self._queue.wake(run_id)
         return run
 
@@ -251,7 +167,7 @@ class Runs:
             LedgerError: the run is stopped, cancelled or being prepared.
             QueueError: the queue cannot be reached; the tasks are pending and done once it can.
         """
-        count = self._ledger.retry(run_id, states)
+        count = self.ledger.retry(run_id, states)
         if count:
             self._queue.wake(run_id)
         return count
@@ -260,6 +176,37 @@ class Runs:
         if self._client is None:
             raise RunsError(NO_LABEL_STUDIO)
         return self._client
+
+    def _resolve(self, client: LabelStudioClient, request: RunRequest) -> tuple[RunSpec, list[str]]:
+        """What the request means for the project as it is now, and what people should know about it."""
+        facts = client.project(request.project)
+        text, prompt = str(facts.get("label_config") or ""), request.prompt.strip()
+        params, connected = self._params(client, request.project)
+        own = self._plan(text, params).version if connected and prompt else None
+        spec, warnings = self._spec(request, text, with_prompt(params, prompt) if prompt else params)
+        version = spec.model_version
+        warnings += project_warnings(facts, version, set_model_version=request.set_model_version)
+        if own not in (None, version):
+            warnings.append(
+                f"with this prompt predictions carry the version {version}, not the connection's {own}: 'Retrieve "
+                "predictions' would make its own"
+            )
+        return spec, warnings
+
+    def _spec(self, request: RunRequest, label_config: str, extra_params: Any) -> tuple[RunSpec, list[str]]:
+        """The run over that labeling config and those params, and the labels that do not take the request's prompt."""
+        plan = self._plan(label_config, extra_params)
+        prompts, warnings = self._prompts(plan, request.prompt.strip())
+        spec = RunSpec(
+            request=request,
+            label_config=label_config,
+            extra_params=extra_params,
+            model_version=plan.version,
+            prompt=prompts,
+            strategy=", ".join(dict.fromkeys(options.strategy for options in plan.options.values())),
+            config_hash=config_hash(label_config),
+        )
+        return spec, warnings
 
     def _params(self, client: LabelStudioClient, project: int) -> tuple[Any, bool]:
         """The extra params of our connection, or those that ``/setup`` brought; and whether there is any such."""
@@ -293,14 +240,6 @@ class Runs:
         more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         return f"{'; '.join(shown)}{more}", list(others)
 
-    def list(self, project: int | None = None, limit: int = 50) -> Sequence[Run]:
-        """The newest runs, of one project or of all, newest first."""
-        return self._ledger.runs(project, limit)
-
-
-def _strategies(plan: Plan) -> str:
-    return ", ".join(dict.fromkeys(options.strategy for options in plan.options.values()))
-
 
 def with_prompt(params: Any, prompt: str) -> dict[str, Any]:
     """Extra params with another prompt; options and prompts of single labels stay."""
@@ -328,9 +267,9 @@ def project_warnings(project: Mapping[str, Any], version: str, *, set_model_vers
     return found
 
 
-def _differences(running: RunSpec, wanted: RunSpec) -> list[str]:
-    names = ("view", "limit", "only_missing", "include_annotated", "set_model_version")
-    different = [name for name in names if getattr(running, name) != getattr(wanted, name)]
+def _differences(running: RunRequest, wanted: RunRequest) -> list[str]:
+    was, asked = running.model_dump(), wanted.model_dump()
+    different = [name for name in was if name not in ("project", "prompt") and was[name] != asked[name]]
     if not different:
         return []
     return [f"the run under way was made with another {', '.join(different)}; it goes on as it was made"]

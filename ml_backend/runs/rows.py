@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,7 +38,6 @@ _DIED = f"its workers died {MOST_ATTEMPTS} times"
 _NONE: Mapping[str, Any] = {}
 _CHUNK = 5000
 _CHUNK_SECONDS = 2.0
-_SPEC_FIELDS = frozenset(field.name for field in fields(RunSpec))
 _INSERT = {
     "sqlite": "INSERT OR IGNORE INTO run_tasks (run, task) SELECT :run, value FROM json_each(:tasks)",
     "postgresql": "INSERT INTO run_tasks (run, task) SELECT :run, unnest(CAST(:tasks AS bigint[])) "
@@ -55,9 +54,8 @@ def key_of(run_id: str) -> int:
 
 def run_of(row: Row[Any]) -> Run:
     """A row of ``runs``."""
-    spec = {name: value for name, value in json.loads(row.spec).items() if name in _SPEC_FIELDS}
     finished = None if row.finished_at is None else _moment(row.finished_at)
-    return Run(str(row.id), RunSpec(**spec), RunState(row.state), row.why, _moment(row.created_at), finished)
+    return Run(str(row.id), RunSpec.of_text(row.spec), RunState(row.state), row.why, _moment(row.created_at), finished)
 
 
 def record_of(row: Row[Any]) -> TaskRecord:

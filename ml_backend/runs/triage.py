@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ml_backend.runs.listing import Existing, TaskView
-from ml_backend.runs.types import Lease, RunSpec, TaskResult, TaskState
+from ml_backend.runs.types import Lease, RunRequest, TaskResult, TaskState
 
 
 def pushed_before(lease: Lease, views: Mapping[int, TaskView]) -> list[int]:
@@ -14,12 +14,12 @@ def pushed_before(lease: Lease, views: Mapping[int, TaskView]) -> list[int]:
 
 
 def triage(
-    spec: RunSpec, lease: Lease, views: Mapping[int, TaskView], there: Mapping[int, Sequence[Existing]]
+    request: RunRequest, lease: Lease, views: Mapping[int, TaskView], there: Mapping[int, Sequence[Existing]]
 ) -> tuple[list[TaskView], list[TaskResult]]:
     """The tasks to annotate, and the results of all others.
 
     Args:
-        spec: of the run.
+        request: the run's.
         lease: the tasks.
         views: the tasks as they are now; deleted ones are missing.
         there: the predictions of the tasks that `pushed_before` named.
@@ -30,7 +30,7 @@ def triage(
         view = views.get(task)
         if task in there:
             results.append(_found_there(task, there[task][0]))
-        elif view is None or (reason := _reason(spec, view)):
+        elif view is None or (reason := _reason(request, view)):
             results.append(
                 TaskResult(task, TaskState.SKIPPED, reason="the task was deleted" if view is None else reason)
             )
@@ -39,13 +39,13 @@ def triage(
     return wanted, results
 
 
-def _reason(spec: RunSpec, view: TaskView) -> str:
+def _reason(request: RunRequest, view: TaskView) -> str:
     """Why the task is left alone, or ""."""
     if view.predicted:
         return "it has a prediction of this version already"
-    if view.annotated and not spec.include_annotated:
+    if view.annotated and not request.include_annotated:
         return "a person annotated it"
-    if view.drafted and not spec.include_annotated:
+    if view.drafted and not request.include_annotated:
         return "a person has begun to annotate it"
     return ""
 

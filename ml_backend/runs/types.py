@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class RunState(StrEnum):
@@ -30,38 +33,88 @@ class TaskState(StrEnum):
     SKIPPED = "skipped"  # annotated by a person, deleted, or predicted by this very version already
 
 
-@dataclass(frozen=True, slots=True)
-class RunSpec:
-    """What a run does; never changes after it was made.
+class RunKind(StrEnum):
+    """What is done with the tasks of a run. A worker leases only tasks of the kinds that it has an executor for."""
+
+    PREDICT = "predict"  # tasks of the project are annotated, and the predictions pushed
+    TRAIN = "train"  # tasks are units of a training; no worker has an executor for it yet
+
+
+class RunRequest(BaseModel):
+    """What a run is to do, as the command line, ``POST /runs`` and the ledger have it. ``ValueError`` if it is wrong.
 
     Attributes:
         project: Label Studio's id of the project.
-        label_config: the labeling config when the run was made.
-        extra_params: the connection's extra params (a prompt given to the run included), as ``/setup`` takes them.
+        view: id of the Data Manager view whose tasks are taken, or None for all.
+        prompt: instead of the connection's, for labels that have none of their own; "" for the connection's.
+        limit: most tasks, or None.
+        only_missing: leave out tasks that have a prediction of this version when the run is made. Such a task never
+            gets a second one in any case.
+        include_annotated: also take tasks that people annotated, skipped or began.
+        set_model_version: make Label Studio show this version (``project.model_version``) when the run ends.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    project: int = Field(ge=1)
+    view: int | None = Field(None, ge=1)
+    prompt: str = Field("", max_length=2000)
+    limit: int | None = Field(None, ge=1)
+    only_missing: bool = False
+    include_annotated: bool = False
+    set_model_version: bool = False
+
+    @classmethod
+    def parse(cls, given: Any) -> Self:
+        """From plain data. Raises ``ValueError`` with a sentence that names the field."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What a run does: what was asked for, and what that meant when the run was made. It never changes afterwards.
+
+    Attributes:
+        request: what was asked for.
+        label_config: the labeling config.
+        extra_params: the connection's extra params (the request's prompt included), as ``/setup`` takes them.
         model_version: the version that every prediction of the run carries.
         prompt: the task prompt in words, for people.
         strategy: name of the strategy.
         config_hash: hash of ``label_config``; a worker compares it with the project's before it begins a batch.
-        view: id of the Data Manager view whose tasks are taken, or None for all.
-        only_missing: leave out tasks that have a prediction of this version when the run is made. Such a task never
-            gets a second one in any case.
-        include_annotated: also take tasks that people have annotated.
-        limit: most tasks, or None.
-        set_model_version: make Label Studio show this version (``project.model_version``) when the run ends.
+        adapter: id of the project's adapter over the base models, or "" for the base models alone.
+        kind: what is done with the tasks.
     """
 
-    project: int
+    request: RunRequest
     label_config: str
     extra_params: Any
     model_version: str
     prompt: str
     strategy: str
     config_hash: str
-    view: int | None = None
-    only_missing: bool = False
-    include_annotated: bool = False
-    limit: int | None = None
-    set_model_version: bool = False
+    adapter: str = ""
+    kind: RunKind = RunKind.PREDICT
+
+    @property
+    def project(self) -> int:
+        """Label Studio's id of the project."""
+        return self.request.project
+
+    def as_text(self) -> str:
+        """As JSON, for `of_text`."""
+        return json.dumps({**asdict(self), "request": self.request.model_dump()})
+
+    @classmethod
+    def of_text(cls, text: str) -> RunSpec:
+        """From `as_text`."""
+        plain = json.loads(text)
+        request, kind = RunRequest(**plain.pop("request")), RunKind(plain.pop("kind"))
+        return cls(request, kind=kind, **plain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,18 +47,19 @@ class ResultRow(Base):
 class RunRow(Base):
     """A run. The last six columns count its tasks by state, changed in the transaction that changes the tasks.
 
-    ``spec`` is a `RunSpec` as JSON; times are seconds since 1970 by the database's clock. ``listed``: all its tasks
-    are there. ``touched_at``: when its tasks were last added to while it was prepared. ``next_task``: where to look for
-    pending tasks first; below it there are hardly ever any. Without it PostgreSQL would step over the dead index
-    entries of all that was leased since its last vacuum.
+    ``kind`` is a `RunKind`, ``spec`` a `RunSpec` as JSON; times are seconds since 1970 by the database's clock.
+    ``listed``: all its tasks are there. ``touched_at``: when its tasks were last added to while it was prepared.
+    ``next_task``: where to look for pending tasks first; below it there are hardly ever any. Without it PostgreSQL
+    would step over the dead index entries of all that was leased since its last vacuum.
     """
 
     __tablename__ = "runs"
     __table_args__ = (
-        # Two runs of one version on one project would do everything twice.
+        # Two runs of one kind and version on one project would do everything twice.
         Index(
             "ux_runs_under_way",
             "project",
+            "kind",
             "model_version",
             unique=True,
             sqlite_where=_UNDER_WAY,
@@ -69,6 +70,7 @@ class RunRow(Base):
 
     id: Mapped[int] = mapped_column(_KEY, primary_key=True)
     project: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str] = mapped_column(String(12), server_default="predict")
     model_version: Mapped[str] = mapped_column(String(200))
     spec: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(12))

@@ -19,7 +19,7 @@ from ml_backend.demo.client import LabelStudioSession
 from ml_backend.demo.processes import Child
 from ml_backend.demo.server import LabelStudioServer
 from ml_backend.runs.queues.redis_queue import RedisQueue
-from ml_backend.runs.types import RunState, TaskState
+from ml_backend.runs.types import RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
 from tests.e2e.conftest import LOGS, Login
 from tests.support.redis_server import redis_server
@@ -92,11 +92,11 @@ def test_a_killed_worker_and_a_restart_of_redis_lose_nothing_and_double_nothing(
         until(lambda: queue.workers() == WORKERS, "the workers are there")
 
         runs = context.runs(queue)
-        run = runs.start(project).run
+        run = runs.start(RunRequest(project=project)).run
         assert run is not None
 
         def finished() -> int:
-            progress = runs.progress(run.id)
+            progress = runs.ledger.progress(run.id)
             return progress.total - progress.left
 
         until(lambda: finished() >= TASKS // 5, "a fifth is done")
@@ -107,8 +107,8 @@ def test_a_killed_worker_and_a_restart_of_redis_lose_nothing_and_double_nothing(
         redis.kill()
         time.sleep(1)
         redis.start()
-        until(lambda: runs.get(run.id).state is RunState.FINISHED, "the run is finished")
-        records = runs.records(run.id, limit=1000)
+        until(lambda: runs.ledger.get(run.id).state is RunState.FINISHED, "the run is finished")
+        records = runs.ledger.records(run.id, limit=1000)
         context.store.close()
 
     assert Counter(record.state for record in records) == {

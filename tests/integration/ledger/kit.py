@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from ml_backend.runs.ledger import Ledger
-from ml_backend.runs.types import RunSpec, TaskResult, TaskState
+from ml_backend.runs.types import RunRequest, RunSpec, TaskResult, TaskState
 from ml_backend.storage.database import Database
 from ml_backend.storage.tables import LeaseRow, TaskRow
 
 SPEC = RunSpec(
-    project=7,
+    request=RunRequest(project=7),
     label_config="<View/>",
     extra_params={"prompt": "the animal"},
     model_version="int-nano-00c0ffee",
@@ -25,8 +25,9 @@ SPEC = RunSpec(
 
 
 def spec(**changes: Any) -> RunSpec:
-    """A run's description with changes."""
-    return replace(SPEC, **changes)
+    """A run's description with changes, of the request or of what it meant."""
+    asked = {name: changes.pop(name) for name in RunRequest.model_fields.keys() & changes.keys() - {"prompt"}}
+    return replace(SPEC, request=SPEC.request.model_copy(update=asked), **changes)
 
 
 def done(*tasks: int) -> list[TaskResult]:

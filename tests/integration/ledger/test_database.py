@@ -33,7 +33,7 @@ def test_the_migrations_make_exactly_the_tables_that_the_code_uses(database: Dat
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
         (unique,) = [i for i in inspect(connection).get_indexes("runs") if i["unique"]]
-        assert unique["column_names"] == ["project", "model_version"]
+        assert unique["column_names"] == ["project", "kind", "model_version"]
 
 
 def test_many_processes_may_open_a_new_database_at_once(url: str) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, MetaData, create_engine, insert, inspect, sel
 from int_model.runner.results import StoredResult
 from int_model.runner.store import ResultKey
 from ml_backend.runs.ledger import Ledger
-from ml_backend.runs.types import RunState, TaskState
+from ml_backend.runs.types import RunKind, RunRequest, RunState, TaskState
 from ml_backend.storage.database import Database
 from ml_backend.storage.migrations import config
 from ml_backend.storage.store import Project, Store
@@ -116,8 +116,10 @@ def test_a_database_of_0_1_0_opens_with_all_that_is_in_it(open_old: OpenOld) -> 
         "int-nano-int-33333333",
         {"prompt": "a camouflaged animal", "epsilon": 2},
     )
-    assert (active.spec.view, active.spec.limit, active.spec.set_model_version) == (4, 8, True)
-    assert (stopped.spec.only_missing, stopped.spec.include_annotated) == (True, True)
+    assert active.spec.request == RunRequest(project=2, view=4, limit=8, set_model_version=True)
+    assert stopped.spec.request == RunRequest(project=1, only_missing=True, include_annotated=True)
+    assert {run.spec.kind for run in (ended, stopped, active)} == {RunKind.PREDICT}
+    assert {run.spec.prompt for run in (ended, stopped, active)} == {"polyp"}
 
 
 def test_the_active_run_of_an_old_database_goes_on(open_old: OpenOld) -> None:

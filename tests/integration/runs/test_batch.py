@@ -19,13 +19,17 @@ from ml_backend.runs.listing import existing, list_tasks, look_at
 from ml_backend.runs.manager import RunsError
 from ml_backend.runs.owners import new_owner
 from ml_backend.runs.queues.local import LocalQueue
-from ml_backend.runs.types import Run, RunState, TaskRecord, TaskResult, TaskState
+from ml_backend.runs.types import Run, RunRequest, RunState, TaskRecord, TaskResult, TaskState
 from ml_backend.settings import Settings
 from tests.support.harness import IDENTITY, POLYGONS, RedThings
 from tests.support.label_studio import Fault, LabelStudio, label_studio, with_uploads
 
 PROJECT = 7
 LIMIT = 60.0
+
+
+def asked(**changes: Any) -> RunRequest:
+    return RunRequest(project=PROJECT, **changes)
 
 
 @dataclass
@@ -56,7 +60,7 @@ class Bench:
 
     async def begin(self, **options: Any) -> Run:
         queue = LocalQueue(self._nothing, self.context.ledger)
-        started = await asyncio.to_thread(self.context.runs(queue).start, PROJECT, **options)
+        started = await asyncio.to_thread(self.context.runs(queue).start, asked(**options))
         assert started.run is not None
         return started.run
 
@@ -319,14 +323,15 @@ def test_a_config_that_changes_during_the_work_stops_before_anything_is_called_r
 def test_the_same_run_twice_is_joined(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
         runs = it.context.runs(LocalQueue(it._nothing, it.context.ledger))
-        both = await asyncio.gather(*[asyncio.to_thread(runs.start, PROJECT) for _ in range(2)])
+        both = await asyncio.gather(*[asyncio.to_thread(runs.start, asked()) for _ in range(2)])
         assert sorted(started.joined for started in both) == [False, True]
         assert len({started.run.id for started in both if started.run}) == 1
-        other = await asyncio.to_thread(runs.start, PROJECT, limit=3)
+        other = await asyncio.to_thread(runs.start, asked(limit=3))
         assert any("another limit" in warning for warning in other.warnings)
-        others = await asyncio.to_thread(runs.start, PROJECT, prompt="scarlet")
+        others = await asyncio.to_thread(runs.start, asked(prompt="scarlet"))
         assert not others.joined  # another prompt is another version
-        assert others.version != both[0].version
+        assert others.spec.model_version != both[0].spec.model_version
+        assert (others.spec.request.prompt, both[0].spec.request.prompt) == ("scarlet", "")
 
     bench(tmp_path, with_uploads(10), check)
 
@@ -416,17 +421,17 @@ def test_listing_takes_pages_limits_and_only_what_is_missing(tmp_path: Path) -> 
         client, fake = it.context.client, it.fake
         fake.keep([{"task": n, "model_version": "v", "score": 0.5, "result": [1]} for n in range(1, 251, 2)])
         fake.tasks[2]["total_annotations"] = 1
-        everything = list(list_tasks(client, PROJECT, "v", include_annotated=True))
+        everything = list(list_tasks(client, asked(include_annotated=True), "v"))
         assert everything == list(range(1, 251))
-        assert list(list_tasks(client, PROJECT, "v")) == [1, *range(3, 251)]
-        assert list(list_tasks(client, PROJECT, "v", only_missing=True)) == list(range(4, 251, 2))
-        assert list(list_tasks(client, PROJECT, "v", only_missing=True, limit=3)) == [4, 6, 8]
-        assert list(list_tasks(client, PROJECT, "v", stopping=lambda: True)) == []
+        assert list(list_tasks(client, asked(), "v")) == [1, *range(3, 251)]
+        assert list(list_tasks(client, asked(only_missing=True), "v")) == list(range(4, 251, 2))
+        assert list(list_tasks(client, asked(only_missing=True, limit=3), "v")) == [4, 6, 8]
+        assert list(list_tasks(client, asked(), "v", lambda: True)) == []
         assert {n for n, view in look_at(client, PROJECT, range(1, 300), "v").items() if view.predicted} == set(
             range(1, 251, 2)
         )
         assert set(existing(client, PROJECT, [1, 2, 3], "v")) == {1, 3}
         with pytest.raises(LabelStudioError, match="404"):
-            list(list_tasks(client, 8, "v", limit=1)) and client.project(8)
+            list(list_tasks(client, RunRequest(project=8, limit=1), "v")) and client.project(8)
 
     bench(tmp_path, with_uploads(250), check)

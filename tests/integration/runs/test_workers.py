@@ -18,7 +18,7 @@ import pytest
 from ml_backend.context import AppContext
 from ml_backend.demo.processes import Child
 from ml_backend.runs.queues.redis_queue import RedisQueue
-from ml_backend.runs.types import RunState, TaskState
+from ml_backend.runs.types import RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
 from tests.support.harness import backend
 from tests.support.label_studio import TOKEN, LabelStudio, label_studio
@@ -102,7 +102,7 @@ def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_
         children = [stack.enter_context(worker(tmp_path, environment, clock)) for clock in CLOCKS]
         until(lambda: queue.workers() == len(CLOCKS), "the workers are there")
         runs = context.runs(queue)
-        run = runs.start(1).run
+        run = runs.start(RunRequest(project=1)).run
         assert run is not None
         until(lambda: len(server.predictions) >= TASKS // 6, "some are pushed")
         os.kill(children[1].process.pid, signal.SIGKILL)
@@ -111,8 +111,8 @@ def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_
         redis.kill()
         time.sleep(0.5)
         redis.start()
-        until(lambda: runs.get(run.id).state is RunState.FINISHED, "the run is finished")
-        records = runs.records(run.id, limit=1000)
+        until(lambda: runs.ledger.get(run.id).state is RunState.FINISHED, "the run is finished")
+        records = runs.ledger.records(run.id, limit=1000)
         rows = list(server.predictions.values())
     assert Counter(record.state for record in records) == {
         TaskState.DONE: TASKS - TASKS // 10,

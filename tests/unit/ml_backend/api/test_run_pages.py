@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_page, no_picture, run_json, run_page
-from ml_backend.runs.types import Progress, Run, RunSpec, RunState, TaskRecord, TaskState
+from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_page, no_picture, run_page
+from ml_backend.runs.plain import run_json
+from ml_backend.runs.types import Progress, Run, RunRequest, RunSpec, RunState, TaskRecord, TaskState
 
-SPEC = RunSpec(1, "<View/>", None, "int-nano-int-01234567", "polyp", "int", "0" * 64)
+SPEC = RunSpec(RunRequest(project=1), "<View/>", None, "int-nano-int-01234567", "polyp", "int", "0" * 64)
 BEGUN = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 VOID = {"meta", "img", "input", "br", "link"}
 
@@ -98,7 +99,8 @@ def test_pictures_and_the_next_page() -> None:
 
 
 def test_json_of_a_run() -> None:
-    found = run_json(seen(RunState.FINISHED, done=2, failed=1))
+    one = seen(RunState.FINISHED, done=2, failed=1)
+    found = run_json(one.run, one.progress)
     assert found["created_at"] == "2026-11-01T12:00:00Z"
     assert found["finished_at"] == "2026-11-01T12:03:00Z"
     assert (found["total"], found["left"], found["eta_seconds"]) == (3, 0, 0.0)

@@ -10,10 +10,11 @@ from typer.testing import CliRunner, Result
 
 from ml_backend.cli.main import app
 from ml_backend.runs.ledger import Ledger
-from ml_backend.runs.types import RunSpec, RunState, TaskResult, TaskState
+from ml_backend.runs.types import RunRequest, RunSpec, RunState, TaskResult, TaskState
 from ml_backend.storage.database import Database
 
-SPEC = RunSpec(7, "<View/>", None, "int-v-1", "a [red] cat", "int", "hash", view=3, limit=10)
+ASKED = RunRequest(project=7, view=3, limit=10)
+SPEC = RunSpec(ASKED, "<View/>", None, "int-v-1", "a [red] cat", "int", "hash")
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from ml_backend.labelstudio.wire import TaskIn
 from ml_backend.runs.listing import Existing, TaskView
 from ml_backend.runs.manager import project_warnings, with_prompt
 from ml_backend.runs.triage import pushed_before, triage
-from ml_backend.runs.types import Lease, Progress, Run, RunSpec, RunState, TaskRecord, TaskState
+from ml_backend.runs.types import Lease, Progress, Run, RunRequest, RunSpec, RunState, TaskRecord, TaskState
 
-SPEC = RunSpec(7, "<View/>", None, "int-v-1", "a cat", "int", "hash")
+SPEC = RunSpec(RunRequest(project=7), "<View/>", None, "int-v-1", "a cat", "int", "hash")
 
 
 def view(task: int, *, annotated: bool = False, drafted: bool = False, predicted: bool = False) -> TaskView:
@@ -31,7 +31,7 @@ flags = st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans(), st
 def test_triage_decides_about_every_task_once_and_never_touches_what_people_did(
     tasks: list[tuple[bool, bool, bool, bool, int]], include: bool, empty: bool
 ) -> None:
-    spec = RunSpec(7, "", None, "v", "", "int", "", include_annotated=include)
+    request = RunRequest(project=7, include_annotated=include)
     attempts = {number: entry[4] for number, entry in enumerate(tasks, 1)}
     views = {
         number: view(number, annotated=a, drafted=d, predicted=p)
@@ -40,7 +40,7 @@ def test_triage_decides_about_every_task_once_and_never_touches_what_people_did(
     }
     lease = Lease("1", "1", "host:1:x", attempts)
     before = pushed_before(lease, views)
-    wanted, results = triage(spec, lease, views, {task: [Existing(task + 100, 0.5, empty)] for task in before})
+    wanted, results = triage(request, lease, views, {task: [Existing(task + 100, 0.5, empty)] for task in before})
     assert sorted([*(w.task.id or 0 for w in wanted), *(r.task for r in results)]) == list(lease.tasks)
     for one in wanted:
         assert not one.predicted
