@@ -13,10 +13,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from int_model.core.options import deep_merge, nested
+from int_model.masks.polygons import Holes
 from int_model.strategies.model_options import ModelOptions, preset_names
 from int_model.strategies.registry import DEFAULT_STRATEGY, STRATEGIES
 from ml_backend.labelstudio.output_options import OutputOptions
-from ml_backend.labelstudio.regions.polygon import Holes
 
 _MEGABYTE = 1024 * 1024
 

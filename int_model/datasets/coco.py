@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from int_model.datasets.contents import DatasetObject, Item, LabelPlan
-from int_model.masks.polygons import part_rings
 from int_model.masks.rle import encode_counts
 
 Shape = Literal["rle", "polygon"]
@@ -109,7 +108,7 @@ class CocoWriter:
         mask = item.mask(found)
         shape: Any = {"size": list(mask.shape), "counts": encode_counts(mask)}
         if self._shape == "polygon":
-            shape = [ring.round(2).ravel().tolist() for ring in part_rings(mask)]
+            shape = [ring.round(2).ravel().tolist() for ring in item.rings(found)]
         return {
             "id": self._annotations,
             "image_id": self._images,

@@ -6,13 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from int_model.core.types import Mask
+from int_model.core.types import Floats, Mask
 from int_model.datasets.duplicates import near_duplicate_groups
 from int_model.datasets.names import flat_names, relative_name
 from int_model.datasets.splits import assign_splits
 from int_model.datasets.store import DatasetStore, KnownFile
+from int_model.masks.components import remove_small_components
+from int_model.masks.polygons import PolygonOptions, mask_to_parts
 from int_model.runner.results import StoredObject, StoredResult
 from int_model.runner.store import ResultKey
+
+_LEAST_PART = 4  # pixels; holes of any size stay
+_OUTLINES = PolygonOptions(epsilon=1.0, min_iou=0.97, min_area=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,11 @@ class Item:
     def mask(self, item: DatasetObject) -> Mask:
         """The pixels ``bool [H, W]`` of one of its objects."""
         return item.stored.mask
+
+    def rings(self, item: DatasetObject) -> list[Floats]:
+        """The outlines of one of its objects, holes bridged: a ring ``float64 [P, 2]`` in pixels for every part."""
+        mask = remove_small_components(self.mask(item), _LEAST_PART)
+        return [part.ring for part in mask_to_parts(mask, _OUTLINES)]
 
 
 @dataclass(frozen=True, slots=True)

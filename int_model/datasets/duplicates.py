@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import pairwise
 
 import cv2
@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.types import Image
+from int_model.masks.components import linked_groups
 
 BITS = 64
 Hashes = NDArray[np.uint64]
+Links = NDArray[np.int64]
 _SIDE, _KEPT = 32, 8
 _ROWS = 2048  # hashes compared at once with all of their bucket
+_LINKS = 1 << 22  # kept before they are merged into groups
 
 
 def perceptual_hash(image: Image) -> int:
@@ -56,18 +59,17 @@ def near_duplicate_groups(
     """
     if not 0 <= max_distance <= 16:
         raise ValueError(f"the distance of near-duplicates is 0 to 16 bits, not {max_distance}")
-    sets = _DisjointSets(len(hashes))
-    for keys in (hashes, *together):
-        first: dict[Hashable, int] = {}
-        for index, key in enumerate(keys):
-            sets.join(first.setdefault(key, index), index)
+    links, waiting = [_equal(keys) for keys in (hashes, *together)], 0
     if max_distance:
         unique, places = np.unique(np.asarray(hashes, dtype=np.uint64), return_index=True)
-        for band in _bands(max_distance + 1):
-            for bucket in _buckets(unique & band):
-                _join_close(unique[bucket], places[bucket], max_distance, sets)
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(sets.find(index), len(numbers)) for index in range(len(hashes))]
+        for bucket in (bucket for band in _bands(max_distance + 1) for bucket in _buckets(unique & band)):
+            for found in _close(unique[bucket], max_distance):
+                links.append(places[bucket][found])
+                waiting += found.shape[1]
+                if waiting > _LINKS:
+                    links, waiting = [_equal(linked_groups(len(hashes), *np.concatenate(links, axis=1)).tolist())], 0
+    groups: list[int] = linked_groups(len(hashes), *np.concatenate(links, axis=1)).tolist()
+    return groups
 
 
 def _bands(count: int) -> list[np.uint64]:
@@ -83,29 +85,15 @@ def _buckets(keys: Hashes) -> list[NDArray[np.int64]]:
     return [part for part in np.split(order, starts[1:]) if len(part) > 1]
 
 
-def _join_close(hashes: Hashes, places: NDArray[np.int64], max_distance: int, sets: _DisjointSets) -> None:
+def _equal(keys: Sequence[Hashable]) -> Links:
+    """Links from the first position of every key to the others."""
+    first: dict[Hashable, int] = {}
+    return np.array([[first.setdefault(key, i) for i, key in enumerate(keys)], range(len(keys))], dtype=np.int64)
+
+
+def _close(hashes: Hashes, max_distance: int) -> Iterator[Links]:
+    """Links between the positions of hashes within the distance, a block of rows at a time."""
     for start in range(0, len(hashes), _ROWS):
         rows = hashes[start : start + _ROWS, None] ^ hashes[None, :]
         near, other = np.nonzero(np.bitwise_count(rows) <= max_distance)
-        for a, b in zip((near + start).tolist(), other.tolist(), strict=True):
-            if a < b:
-                sets.join(int(places[a]), int(places[b]))
-
-
-class _DisjointSets:
-    """Union-find; the smallest member stands for its set."""
-
-    def __init__(self, count: int) -> None:
-        self._parent = list(range(count))
-
-    def find(self, item: int) -> int:
-        parent = self._parent
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    def join(self, a: int, b: int) -> None:
-        first, second = self.find(a), self.find(b)
-        if first != second:
-            self._parent[max(first, second)] = min(first, second)
+        yield np.stack([near + start, other])

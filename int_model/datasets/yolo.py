@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from int_model.datasets.contents import Item, LabelPlan
-from int_model.masks.polygons import join_rings, part_rings
+from int_model.masks.polygons import join_rings
 
 
 class YoloWriter:
@@ -38,7 +38,7 @@ class YoloWriter:
         height, width = item.entry.size
         lines = []
         for found in item.objects:
-            ring = join_rings(part_rings(item.mask(found)))
+            ring = join_rings(item.rings(found))
             points = np.clip(ring / (width, height), 0.0, 1.0)
             lines.append(f"{found.category - 1} " + " ".join(f"{value:.6f}" for value in points.ravel()))
         place = self._folder / "labels" / item.entry.split / f"{item.entry.name}.txt"

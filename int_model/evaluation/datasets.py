@@ -18,6 +18,7 @@ from int_model.io.errors import ImageError
 from int_model.io.files import find_images
 from int_model.io.images import read_image
 from int_model.io.outputs import display_name
+from int_model.masks.rle import segmentation_to_mask
 
 MASK_ENDINGS = ("_segmentation", "_mask", "_gt", "_label", "_lesion")
 """What mask files add to their image's name: ISIC's ``ISIC_0012169_segmentation.png``, and other habits."""
@@ -208,7 +209,7 @@ class CocoImages:
             own = self.annotations[identity]
             try:
                 image = read_image(self.folder / name)
-                masks = [coco_mask(annotation, *image.shape[:2]) for annotation in own]
+                masks = [_annotated_mask(annotation, *image.shape[:2]) for annotation in own]
             except ValueError as error:
                 yield BrokenExample(name, str(error), self.task)
                 continue
@@ -219,29 +220,11 @@ class CocoImages:
             yield Example(name, image, self.task, whole, None if crowd else tuple(masks), label)
 
 
-def coco_mask(annotation: Mapping[str, Any], height: int, width: int) -> Mask:
-    """An annotation's pixels, ``bool [height, width]``, by pycocotools. Raises ``ValueError`` if they do not fit."""
-    from pycocotools import mask as coco
-
-    shape = annotation.get("segmentation")
+def _annotated_mask(annotation: Mapping[str, Any], height: int, width: int) -> Mask:
     try:
-        if isinstance(shape, list):
-            rle = coco.merge(coco.frPyObjects(shape, height, width)) if shape else None
-        elif isinstance(shape, Mapping) and isinstance(shape.get("counts"), list):
-            rle = coco.frPyObjects(dict(shape), *shape["size"])
-        else:
-            rle = dict(shape) if isinstance(shape, Mapping) else None
-        if rle is None:
-            raise ValueError("it has no segmentation")  # noqa: TRY301 one message for all that is wrong
-        mask = np.asarray(coco.decode(rle), dtype=np.bool_)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(f"annotation {annotation.get('id')} has a broken segmentation ({error})") from error
-    if mask.shape != (height, width):
-        raise ValueError(
-            f"annotation {annotation.get('id')} is {mask.shape[1]} x {mask.shape[0]} pixels, the image "
-            f"{width} x {height}; export the annotations again from these images"
-        )
-    return mask
+        return segmentation_to_mask(annotation.get("segmentation"), height, width)
+    except ValueError as error:
+        raise ValueError(f"annotation {annotation.get('id')}: {error}") from error
 
 
 @dataclass(frozen=True)

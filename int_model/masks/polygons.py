@@ -1,52 +1,154 @@
-"""Masks as polygons of formats without holes or parts: rings in pixels, simplified within a budget."""
+"""Masks as polygons within a budget of pixels, overlap and points: a ring for every connected part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
 from int_model.core.types import Floats, Mask
-from int_model.masks.rings import bridge, outlines, rasterise, simplify
+from int_model.masks.components import Component, components
+from int_model.masks.rings import bridge, outlines, rasterise, signed_area, simplify
 
-EPSILON = 1.0
-MIN_IOU = 0.97
-MIN_AREA = 4
+Holes = Literal["bridge", "drop", "brush"]
+Snap = Callable[[Floats], Floats]
+"""Moves points ``[P, 2]`` in pixels of the image to the nearest ones that a format can say."""
+
 _NEAREST_FIRST = 32
 
 
-def part_rings(
-    mask: Mask, epsilon: float = EPSILON, min_iou: float = MIN_IOU, min_area: int = MIN_AREA
-) -> list[Floats]:
-    """A ring per connected part of a mask ``bool [H, W]``, the largest first: ``float64 [P, 2]`` (x, y) in pixels.
+@dataclass(frozen=True, slots=True)
+class PolygonOptions:
+    """How masks become polygons.
 
-    Holes are joined to their part by a line without width. ``epsilon`` (pixels) is halved until a part keeps
-    ``min_iou`` with its pixels; at 0 it is exact. Parts of fewer than ``min_area`` pixels are dropped (the largest
-    stays).
+    Attributes:
+        epsilon: largest distance in pixels between the outline and its simplification; 0 keeps every pixel.
+        min_iou: ``epsilon`` is halved, in the end to 0, until each part keeps this IoU with its mask (the part after
+            ``min_area`` and ``holes`` were applied).
+        min_area: parts and holes of fewer pixels are dropped (a mask's largest part always stays).
+        max_points: most points of a polygon, 0 for any number; it outranks ``min_iou``.
+        holes: a polygon cannot hold one. ``bridge`` cuts to it along a line without width, so that it stays a hole;
+            ``drop`` fills it; ``brush`` asks the caller to emit the part as a brush region (bridged where none may be).
     """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    order = sorted(range(1, count), key=lambda i: (-int(stats[i, cv2.CC_STAT_AREA]), i))
-    rings = []
-    for rank, index in enumerate(order):
-        if rank and stats[index, cv2.CC_STAT_AREA] < min_area:
+
+    epsilon: float = 1.0
+    min_iou: float = 0.95
+    min_area: int = 16
+    max_points: int = 0
+    holes: Holes = "bridge"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.epsilon <= 1000.0:
+            raise ValueError(f"epsilon is a number of pixels from 0 to 1000, not {self.epsilon}")
+        if not 0.0 <= self.min_iou <= 1.0:
+            raise ValueError(f"min_iou lies in [0, 1], not {self.min_iou}")
+        if self.min_area < 0:
+            raise ValueError(f"min_area is a number of pixels, not {self.min_area}")
+        if self.max_points != 0 and self.max_points < 3:
+            raise ValueError(f"max_points is at least 3, or 0 for no limit, not {self.max_points}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One connected part of a mask.
+
+    Attributes:
+        ring: ``float64 [P >= 3, 2]`` (x, y) in pixels of the image, open; holes are bridged.
+        has_holes: whether ``mask`` has holes.
+        component: its pixels, holes filled where the policy drops them.
+        size: the image's (H, W).
+    """
+
+    ring: Floats
+    has_holes: bool
+    component: Component
+    size: tuple[int, int]
+
+    @property
+    def mask(self) -> Mask:
+        """The part's own pixels ``bool [H, W]``."""
+        mask = np.zeros(self.size, dtype=np.bool_)
+        mask[self.component.slices] = self.component.shape
+        return mask
+
+
+def mask_to_parts(mask: Mask, options: PolygonOptions | None = None, snap: Snap | None = None) -> list[Part]:
+    """The parts (8-connected) of a mask ``bool [H, W]``, the largest first; an empty mask has none.
+
+    A polygon is judged as it will be read, after ``snap``.
+    """
+    chosen = options or PolygonOptions()
+    parts: list[Part] = []
+    for component in components(mask):
+        if parts and component.area < chosen.min_area:
             break
-        x, y, w, h = (int(v) for v in stats[index, :4])
-        ring = _ring(labels[y : y + h, x : x + w] == index, epsilon, min_iou)
-        rings.append(ring + np.array([x, y], dtype=np.float64))
-    return rings
+        corner = np.array([component.x, component.y], dtype=np.float64)
+        exact = [ring for ring in outlines(component.shape) if _is_kept(ring, chosen)]
+        shape = rasterise(exact, *component.shape.shape)
+        drawn = _Drawing(exact, shape, corner, snap or (lambda points: points))
+        ring = drawn.within_budget(chosen)
+        if chosen.max_points and len(ring) > chosen.max_points:
+            ring = drawn.within_points(chosen.max_points, chosen.epsilon)
+        whole = Component(shape, component.x, component.y, component.area)
+        parts.append(Part(ring, len(exact) > 1, whole, (mask.shape[0], mask.shape[1])))
+    return parts
 
 
-def _ring(shape: Mask, epsilon: float, min_iou: float) -> Floats:
-    exact = outlines(shape)
-    while epsilon > 0.0:
-        ring = bridge(simplify(exact, epsilon))
-        got = rasterise([ring], *shape.shape)
-        if np.count_nonzero(got & shape) >= min_iou * np.count_nonzero(got | shape):
-            return ring
-        epsilon = epsilon / 2.0 if epsilon > 0.3 else 0.0
-    return bridge(exact)
+def _is_kept(ring: Floats, options: PolygonOptions) -> bool:
+    area = signed_area(ring)
+    return area > 0 or (options.holes != "drop" and -area >= options.min_area)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawing:
+    """A part's exact rings and pixels in its bounding box, whose place in the image is ``corner``."""
+
+    exact: list[Floats]
+    shape: Mask
+    corner: Floats
+    snap: Snap
+
+    def within_budget(self, options: PolygonOptions) -> Floats:
+        """The coarsest simplification that keeps ``min_iou``."""
+        epsilon = options.epsilon
+        while epsilon > 0.0:
+            ring = self._place(bridge(simplify(self.exact, epsilon)))
+            if self._iou(ring) >= options.min_iou:
+                return ring
+            epsilon = epsilon / 2.0 if epsilon > 0.3 else 0.0
+        return self._place(bridge(self.exact))
+
+    def within_points(self, max_points: int, epsilon: float) -> Floats:
+        """The best of a few rings of at most ``max_points``: ever coarser ones, without the holes, and boxes."""
+        return max((self._place(ring) for ring in self._coarse(max_points, epsilon)), key=self._iou)
+
+    def _coarse(self, max_points: int, epsilon: float) -> Iterator[Floats]:
+        outer = self.exact[0]
+        reach = float(np.ptp(outer, axis=0).max())
+        for rings in (self.exact, self.exact[:1]):
+            tolerance = max(epsilon, 0.5)
+            while tolerance <= reach:
+                joined = bridge(simplify(rings, tolerance, keep=0.0))
+                if len(joined) <= max_points:
+                    yield joined
+                    break
+                tolerance *= 1.3
+        (x1, y1), (x2, y2) = outer.min(axis=0), outer.max(axis=0)
+        box = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+        if max_points >= 4:
+            yield box
+        else:
+            yield from (np.delete(box, i, axis=0) for i in range(4))
+
+    def _place(self, ring: Floats) -> Floats:
+        return self.snap(ring + self.corner)
+
+    def _iou(self, ring: Floats) -> float:
+        got = rasterise([ring - self.corner], *self.shape.shape)
+        return float(np.count_nonzero(got & self.shape) / np.count_nonzero(got | self.shape))
 
 
 def join_rings(rings: Sequence[Floats]) -> Floats:

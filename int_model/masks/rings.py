@@ -12,13 +12,21 @@ import numpy as np
 
 from int_model.core.types import Floats, Mask
 
+_CROSSINGS_AT_ONCE = 1 << 20  # of edges with rows; they take some 100 bytes each
+_FARTHEST = 1e9
 _TIE = 1e-7  # an edge through a pixel's centre, up to rounding, always counts as left of and above it
 
 
 def rasterise(rings: Sequence[Floats], height: int, width: int) -> Mask:
-    """Even-odd fill of rings ``float64 [P, 2]`` (x, y) in pixels: ``bool [height, width]``, by pixel centres."""
-    toggles = np.zeros((height, width + 1), dtype=np.uint8)
+    """Even-odd fill of rings ``float64 [P, 2]`` (x, y) in pixels: ``bool [height, width]``, by pixel centres.
+
+    Raises:
+        ValueError: a coordinate is not finite, or beyond a billion pixels.
+    """
+    toggles = np.zeros(height * (width + 1), dtype=np.uint8)
     for ring in rings:
+        if not (np.abs(ring) <= _FARTHEST).all():
+            raise ValueError("a polygon's coordinates are finite numbers, at most a billion pixels from the image")
         following = np.roll(ring, -1, axis=0)
         down = (ring[:, 1] <= following[:, 1])[:, None]
         # From top to bottom, so that a line walked there and back is computed alike and cancels to the last bit.
@@ -26,14 +34,18 @@ def rasterise(rings: Sequence[Floats], height: int, width: int) -> Mask:
         first = np.clip(np.ceil(start[:, 1] - 0.5 - _TIE), 0, height).astype(np.int64)
         stop = np.clip(np.ceil(end[:, 1] - 0.5 - _TIE), 0, height).astype(np.int64)
         rows_per_edge = np.maximum(stop - first, 0)
-        edge = np.repeat(np.arange(len(ring)), rows_per_edge)
-        offset = np.arange(edge.size) - np.repeat(np.cumsum(rows_per_edge) - rows_per_edge, rows_per_edge)
-        row = first[edge] + offset
-        slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
-        x = start[edge, 0] + (row + 0.5 - start[edge, 1]) * slope
-        column = np.clip(np.ceil(x - 0.5 - _TIE), 0, width).astype(np.int64)
-        np.add.at(toggles, (row, column), 1)
-    return (np.cumsum(toggles[:, :width], axis=1, dtype=np.uint32) & 1).astype(np.bool_)
+        crossings = np.cumsum(rows_per_edge)
+        cuts = np.searchsorted(crossings, np.arange(_CROSSINGS_AT_ONCE, int(crossings[-1]) + 1, _CROSSINGS_AT_ONCE))
+        for edges in np.split(np.arange(len(ring)), np.unique(cuts)):
+            rows = rows_per_edge[edges]
+            edge = np.repeat(edges, rows)
+            row = first[edge] + np.arange(edge.size) - np.repeat(np.cumsum(rows) - rows, rows)
+            slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
+            x = start[edge, 0] + (row + 0.5 - start[edge, 1]) * slope
+            column = np.clip(np.ceil(x - 0.5 - _TIE), 0, width).astype(np.int64)
+            np.add.at(toggles, row * (width + 1) + column, np.uint8(1))
+    parity = np.bitwise_xor.accumulate(toggles.reshape(height, width + 1)[:, :width], axis=1)
+    return (parity & 1).astype(np.bool_)
 
 
 def signed_area(ring: Floats) -> float:
@@ -93,14 +105,19 @@ def _orient(ring: Floats, sign: float) -> Floats:
     return ring if signed_area(ring) * sign > 0 else ring[::-1]
 
 
-def simplify(rings: list[Floats], epsilon: float) -> list[Floats]:
-    """Douglas-Peucker on each ring; a hole that shrinks to a line goes, an outer ring never does."""
+def simplify(rings: Sequence[Floats], epsilon: float, keep: float = 0.5) -> list[Floats]:
+    """Douglas-Peucker on each ring, the outer one first.
+
+    A ring that would be left with less than the share ``keep`` of its area stays as it is, so no hole disappears; at 0
+    holes that shrink to a line go.
+    """
     out = []
     for index, ring in enumerate(rings):
         points = cv2.approxPolyDP(ring.astype(np.int32)[:, None, :], epsilon, closed=True)[:, 0, :].astype(np.float64)
-        if len(points) >= 3 and signed_area(points) != 0.0:
+        left = signed_area(points) / signed_area(ring)
+        if left > 0.0 and left >= keep:
             out.append(points)
-        elif index == 0:
+        elif keep > 0.0 or index == 0:
             out.append(ring)
     return out
 

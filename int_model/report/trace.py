@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from int_model.core.types import Box, Candidate, Detection, IterationTrace, Mask, Patch, Trace
-
-
-def mask_to_rle(mask: Mask) -> dict[str, list[int]]:
-    """COCO's uncompressed RLE: ``size`` [H, W], ``counts`` of runs down the columns, beginning with background."""
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    bounds = np.concatenate([[0], edges, [flat.size]])
-    counts = np.diff(bounds).tolist() if flat.size else []
-    if flat.size and flat[0]:
-        counts = [0, *counts]
-    return {"size": list(mask.shape), "counts": counts}
-
-
-def rle_to_mask(rle: Mapping[str, Any]) -> Mask:
-    """The mask of an uncompressed RLE. Raises ``ValueError`` if the runs do not fill the size."""
-    height, width = rle["size"]
-    counts = np.asarray(rle["counts"], dtype=np.int64)
-    if counts.sum() != height * width:
-        raise ValueError(f"the runs add up to {int(counts.sum())} pixels, not {height} x {width}")
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, counts).reshape((height, width), order="F")
+from int_model.core.types import Box, Candidate, Detection, IterationTrace, Patch, Trace
+from int_model.masks.rle import plain_run_lengths
 
 
 def trace_to_dict(trace: Trace) -> dict[str, Any]:
@@ -91,7 +70,7 @@ def _iteration(step: IterationTrace) -> dict[str, Any]:
     return {
         "index": step.index,
         "inpaint_mode": step.inpaint_mode,
-        "inpaint_mask": mask_to_rle(step.inpaint_mask),
+        "inpaint_mask": plain_run_lengths(step.inpaint_mask),
         "inpainted_anew": len(step.inpainted) > 0,
         "p_original": _numbers(step.p_original),
         "p_inpainted": _numbers(step.p_inpainted),
@@ -110,7 +89,7 @@ def _iteration(step: IterationTrace) -> dict[str, Any]:
         "mask_scores": _numbers(step.mask_scores),
         "predicted_iou": _numbers(step.predicted_iou),
         "selected": [bool(keep) for keep in step.selected],
-        "instance_masks": [mask_to_rle(mask) for mask in step.instance_masks],
-        "mask": mask_to_rle(step.mask),
+        "instance_masks": [plain_run_lengths(mask) for mask in step.instance_masks],
+        "mask": plain_run_lengths(step.mask),
         "distance": _number(step.distance),
     }

@@ -20,8 +20,9 @@ import numpy as np
 from int_model.core.config import StrategyConfig, TilingConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Image, Instance, Mask, Segmentation, SoftMask, Trace
+from int_model.masks.components import linked_groups
+from int_model.masks.post_processing import distinct_masks, trusted
 from int_model.strategies.base import Strategy
-from int_model.strategies.negative_mining.final_choice import distinct_masks, trusted
 from int_model.strategies.negative_mining.pipeline import check_images
 
 _TILES_AT_ONCE = 4
@@ -141,21 +142,10 @@ def merge(pieces: Sequence[Piece], tiles: Sequence[Tile], size: tuple[int, int],
     part of the other have an IoU of at least ``agreement``. An object's label is that of its largest piece, its score
     the mean of its pieces' scores, weighted by area.
     """
-    leader = list(range(len(pieces)))
-
-    def find(i: int) -> int:
-        while leader[i] != i:
-            leader[i] = leader[leader[i]]
-            i = leader[i]
-        return i
-
-    for i, j in _neighbours(pieces, tiles):
-        if find(i) != find(j) and _agree(pieces[i], pieces[j], tiles, agreement):
-            leader[find(j)] = find(i)
-    groups: dict[int, list[Piece]] = {}
-    for i, piece in enumerate(pieces):
-        groups.setdefault(find(i), []).append(piece)
-    return [_whole(group, tiles, size) for group in groups.values()]
+    links = [(i, j) for i, j in _neighbours(pieces, tiles) if _agree(pieces[i], pieces[j], tiles, agreement)]
+    numbers = linked_groups(len(pieces), [i for i, _ in links], [j for _, j in links])
+    groups = [np.flatnonzero(numbers == number) for number in range(int(numbers.max(initial=-1)) + 1)]
+    return [_whole([pieces[i] for i in group], tiles, size) for group in groups]
 
 
 def _neighbours(pieces: Sequence[Piece], tiles: Sequence[Tile]) -> Iterator[tuple[int, int]]:

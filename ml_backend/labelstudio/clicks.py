@@ -16,6 +16,7 @@ from int_model.core.types import Box, Mask
 from int_model.interactive.prompts import ClickPrompt
 from ml_backend.labelstudio.label_config import PRIORITY, Control, ImageObject, Label, LabelingConfig, Target
 from ml_backend.labelstudio.regions.decode import decode_region
+from ml_backend.labelstudio.regions.rectangle import rectangle_corners
 from ml_backend.labelstudio.wire import clean_text
 
 Kind = Literal["point", "box", "painted"]
@@ -172,12 +173,7 @@ def box_of(value: Mapping[str, Any], height: int, width: int) -> Box:
 
     Raises ``ValueError`` where it has no area inside the image.
     """
-    x, y, w, h = (_number(value.get(key), f"a box's {key}") for key in ("x", "y", "width", "height"))
-    angle = math.radians(_number(value.get("rotation") or 0.0, "a box's rotation"))
-    across = np.array([math.cos(angle), math.sin(angle)]) * (w * width / 100.0)
-    down = np.array([-math.sin(angle), math.cos(angle)]) * (h * height / 100.0)
-    corner = np.array([x * width, y * height]) / 100.0
-    corners = np.stack([corner, corner + across, corner + down, corner + across + down])
+    corners = rectangle_corners(value, height, width)
     low, high = np.maximum(corners.min(axis=0), 0.0), np.minimum(corners.max(axis=0), [width, height])
     if not (low < high).all():
         raise ValueError("a box has no area inside the image")
@@ -229,11 +225,7 @@ def _point(value: Mapping[str, Any], height: int, width: int) -> tuple[float, fl
 
 
 def _painted(region: Mapping[str, Any], height: int, width: int) -> Mask:
-    """Decoded at the image's true size only: whatever size a region claims, no more memory is taken."""
-    claimed = (region.get("original_height", height), region.get("original_width", width))
-    if claimed != (height, width):
-        raise ValueError(f"a brush stroke is for an image of another size than {width} x {height}")
-    mask = decode_region({**region, "original_height": height, "original_width": width})
+    mask = decode_region({"original_height": height, "original_width": width, **region}, (height, width))
     if not mask.any():
         raise ValueError("a brush stroke is empty")
     return mask

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from int_model.masks.polygons import Holes, PolygonOptions
 from int_model.strategies.registry import STRATEGIES
 from ml_backend.labelstudio.label_config import Control
-from ml_backend.labelstudio.regions.polygon import Holes, PolygonOptions
 
 
 class OutputOptions(BaseModel):

@@ -82,7 +82,7 @@ class LabelStudioWriter:
 
     Every task has one prediction, in Label Studio's own terms: an image where nothing was found has one without
     regions and score 0; else the score is the lowest of its objects, so that sorting by score shows doubt first.
-    Objects of different prompts that overlap go to the higher score. A file holds at most 1000 tasks and about 40 MB,
+    Where objects overlap, the higher score has the pixels. A file holds at most 1000 tasks and about 40 MB,
     well below what Label Studio takes in one import.
 
     Args:

@@ -9,8 +9,9 @@ import numpy as np
 from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Instance, IterationTrace, Segmentation, SoftMask, Trace
+from int_model.masks.post_processing import distinct_masks, trusted
 from int_model.models.calls import ModelCalls
-from int_model.strategies.negative_mining.final_choice import closest_to_mean, distinct_masks, instance_score, trusted
+from int_model.strategies.negative_mining.final_choice import closest_to_mean, instance_score
 from int_model.strategies.negative_mining.state import ImageState, enlarge
 
 

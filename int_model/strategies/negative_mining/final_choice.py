@@ -1,4 +1,4 @@
-"""The end of the loop: when to stop, which iteration's mask is the answer, which of its masks are instances."""
+"""The end of the loop: when to stop, which iteration's mask is the answer, how far its instances may be trusted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.config import EarlyStopConfig
-from int_model.core.types import Floats, Instance, Mask, SoftMask, union
+from int_model.core.types import Floats, SoftMask
 
 
 def closest_to_mean(maps: Sequence[NDArray[Any]]) -> tuple[int, Floats]:
@@ -38,27 +38,6 @@ def has_settled(maps: Sequence[SoftMask], config: EarlyStopConfig) -> bool:
     return max(changes) < config.tolerance and max(changes) - min(changes) < config.tolerance
 
 
-def distinct_masks(masks: Sequence[Mask], scores: Sequence[float], max_iou: float, max_cover: float) -> list[int]:
-    """Indices of the masks that are instances of their own, best score first; empty masks are none.
-
-    Going down the scores, a mask is dropped if its IoU with a kept one exceeds ``max_iou`` or if the kept ones cover
-    it to ``max_cover``. If it swallows (to ``max_cover``) exactly one kept mask, that was a part of the same object
-    and the larger mask takes its place; if it swallows several, it is a group and is dropped.
-    """
-    kept: list[int] = []
-    areas = [int(mask.sum()) for mask in masks]
-    for i in sorted((i for i in range(len(masks)) if areas[i]), key=lambda i: -scores[i]):
-        common = {j: int((masks[i] & masks[j]).sum()) for j in kept}
-        if any(shared > max_iou * (areas[i] + areas[j] - shared) for j, shared in common.items()):
-            continue
-        covered = int((masks[i] & union(masks[i].shape, [masks[j] for j in kept])).sum())  # type: ignore[arg-type]
-        swallowed = [j for j, shared in common.items() if shared >= max_cover * areas[j]]
-        if covered >= max_cover * areas[i] or len(swallowed) > 1:
-            continue
-        kept = [i if j in swallowed else j for j in kept] if swallowed else [*kept, i]
-    return sorted(kept, key=lambda i: -scores[i])
-
-
 def instance_score(box_score: float, predicted_iou: float, semantic: float, agreement: float) -> float:
     """How far an instance may be trusted, in ``[0, 1]``: the geometric mean of four witnesses (our choice).
 
@@ -68,16 +47,3 @@ def instance_score(box_score: float, predicted_iou: float, semantic: float, agre
     """
     witnesses = np.clip([box_score, predicted_iou, semantic, agreement], 0.0, 1.0)
     return float(np.prod(witnesses) ** 0.25)
-
-
-def trusted(instances: Sequence[Instance], min_score: float) -> tuple[tuple[Instance, ...], float]:
-    """The instances that reach ``min_score``, and the score of the whole: the area-weighted mean of theirs.
-
-    If none does, the score is that of the best one (0 without instances).
-    """
-    kept = tuple(instance for instance in instances if instance.score >= min_score)
-    if not kept:
-        return (), max((instance.score for instance in instances), default=0.0)
-    areas = np.array([instance.area for instance in kept], dtype=np.float64)
-    mean = float(np.average([instance.score for instance in kept], weights=areas))
-    return kept, min(1.0, mean)

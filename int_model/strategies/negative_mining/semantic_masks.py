@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from int_model.core.config import DetectorConfig, PointPromptsConfig
 from int_model.core.types import Box, Detection, Floats, Image, Mask, SoftMask, union
+from int_model.masks.post_processing import select_boxes
 from int_model.models.calls import ModelCalls
 from int_model.models.protocols import MaskPrompt
 
@@ -72,20 +73,6 @@ def fallback_boxes(vlm_box: Box | None, size: tuple[int, int]) -> FoundBoxes:
     if vlm_box is not None:
         return FoundBoxes((Detection(vlm_box, VLM_BOX_SCORE),), "vlm_box")
     return FoundBoxes((Detection(Box.whole(*size), WHOLE_IMAGE_SCORE),), "whole_image")
-
-
-def select_boxes(
-    detections: Sequence[Detection], size: tuple[int, ...], config: DetectorConfig
-) -> tuple[Detection, ...]:
-    """Non-maximum suppression, at most ``max_boxes``, and no box over ``max_area`` of the image if others exist."""
-    ordered = sorted(detections, key=lambda d: d.score, reverse=True)
-    limit = config.max_area * size[0] * size[1]
-    smaller = [d for d in ordered if d.box.area <= limit]
-    kept: list[Detection] = []
-    for detection in smaller or ordered:
-        if all(detection.box.iou(other.box) <= config.nms_iou for other in kept):
-            kept.append(detection)
-    return tuple(kept[: config.max_boxes])
 
 
 def mask_prompts(

@@ -8,9 +8,12 @@ from typing import Any
 from int_model.core.types import Mask
 from ml_backend.labelstudio.regions.bitmask import decode_bitmask
 from ml_backend.labelstudio.regions.ellipse import decode_ellipse
-from ml_backend.labelstudio.regions.polygon import points_to_mask
+from ml_backend.labelstudio.regions.polygon import decode_polygon
 from ml_backend.labelstudio.regions.rectangle import decode_rectangle
 from ml_backend.labelstudio.regions.rle import decode_mask
+
+MAX_PIXELS = 1 << 28
+"""Most pixels of a region: a claimed size costs memory before anything else is looked at."""
 
 
 class NotAnAreaError(ValueError):
@@ -28,8 +31,8 @@ def decode_region(region: Mapping[str, Any], size: tuple[int, int] | None = None
 
     Args:
         region: one entry of a ``result``.
-        size: (H, W) of the image, where it is known: the size that the region claims must be that one. Without it the
-            claim decides how much memory is taken.
+        size: (H, W) of the image, where it is known: the size that the region claims must be that one. Without it a
+            claim of up to ``MAX_PIXELS`` is believed.
 
     Raises:
         NotAnAreaError: the region is of a kind without a mask.
@@ -48,8 +51,10 @@ def decode_region(region: Mapping[str, Any], size: tuple[int, int] | None = None
             f"its regions are for {width} x {height} pixels, the image has {size[1]} x {size[0]}; "
             "give the images that were annotated"
         )
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+        raise ValueError(f"a region has from 1 to {MAX_PIXELS} pixels, not {width} x {height}")
     if "points" in value:
-        return points_to_mask(value["points"], height, width)
+        return decode_polygon(value["points"], height, width)
     if "rle" in value:
         return decode_mask(value["rle"], height, width)
     if "imageDataURL" in value:
@@ -58,7 +63,7 @@ def decode_region(region: Mapping[str, Any], size: tuple[int, int] | None = None
         return decode_ellipse(value, height, width)
     if "width" in value:
         return decode_rectangle(value, height, width)
-    return points_to_mask([[vertex["x"], vertex["y"]] for vertex in value["vertices"]], height, width)
+    return decode_polygon([[vertex["x"], vertex["y"]] for vertex in value["vertices"]], height, width)
 
 
 def region_labels(region: Any) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from int_model.core.types import Box, Mask
+from int_model.core.types import Box, Floats, Mask
 from int_model.masks.rings import rasterise
 
 _DECIMALS = 3
@@ -40,6 +40,11 @@ def decode_rectangle(value: Mapping[str, Any], height: int, width: int) -> Mask:
     Raises:
         ValueError: a coordinate is missing or not a finite number.
     """
+    return rasterise([rectangle_corners(value, height, width)], height, width)
+
+
+def rectangle_corners(value: Mapping[str, Any], height: int, width: int) -> Floats:
+    """The four corners ``float64 [4, 2]`` (x, y) in pixels, in turn. Errors as `decode_rectangle`."""
     try:
         x, y, w, h = (float(value[key]) for key in ("x", "y", "width", "height"))
         angle = math.radians(float(value.get("rotation") or 0.0))
@@ -50,4 +55,4 @@ def decode_rectangle(value: Mapping[str, Any], height: int, width: int) -> Mask:
     corner = np.array([x * width, y * height]) / 100.0
     across = np.array([math.cos(angle), math.sin(angle)]) * (w * width / 100.0)
     down = np.array([-math.sin(angle), math.cos(angle)]) * (h * height / 100.0)
-    return rasterise([np.stack([corner, corner + across, corner + across + down, corner + down])], height, width)
+    return np.stack([corner, corner + across, corner + across + down, corner + down])

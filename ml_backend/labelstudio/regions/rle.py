@@ -7,6 +7,7 @@ decoder also reads the literals that the browser's encoder makes.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,27 +55,19 @@ def decode_alpha(rle: Sequence[int], height: int, width: int) -> NDArray[np.uint
     if height < 1 or width < 1:
         raise ValueError(f"an image has at least one pixel, not {height} x {width}")
     try:
-        data = bytes(rle)
+        data = bytes(list(rle))
     except (TypeError, ValueError):
         raise ValueError("a brush code is a list of whole numbers 0..255") from None
-    reader = _Reader(data)
-    count = reader.read(32)
-    if count != height * width * 4:
-        raise ValueError(
-            f"the brush code holds {count} values, an image of {width} x {height} needs {height * width * 4}"
-        )
-    if reader.read(5) != 7:
+    count = height * width * 4
+    if len(data) * 8 < _HEADER_BITS:
+        raise ValueError("the brush code is damaged: it ends too early")
+    head = int.from_bytes(data[:7], "big") >> (56 - _HEADER_BITS)
+    if head >> 21 != count:
+        raise ValueError(f"the brush code holds {head >> 21} values, an image of {width} x {height} needs {count}")
+    if head >> 16 & 31 != 7:
         raise ValueError("brush codes have 8-bit words")
-    sizes = [reader.read(4) + 1 for _ in range(4)]
-    out = np.zeros(count, dtype=np.uint8)
-    position = 0
-    while position < count:
-        is_run = reader.read(1)
-        length = reader.read(sizes[reader.read(2)]) + 1
-        if position + length > count:
-            raise ValueError("the brush code is damaged: it runs past the end of the image")
-        out[position : position + length] = reader.read(8) if is_run else reader.words(length)
-        position += length
+    sizes = [(head >> shift & 15) + 1 for shift in (12, 8, 4, 0)]
+    out = _decoded(data[: 8 + 4 * count], sizes, count)  # no value takes more than four bytes
     return np.ascontiguousarray(out.reshape(height, width, 4)[..., 3])
 
 
@@ -116,22 +109,55 @@ def _bits(codes: NDArray[np.uint64], widths: NDArray[np.int64]) -> NDArray[np.ui
     return (np.repeat(codes, widths) >> shift & np.uint64(1)).astype(np.uint8)
 
 
-class _Reader:
-    """Reads big-endian bit fields; a read past the end is a ``ValueError``."""
+def _decoded(data: bytes, sizes: Sequence[int], count: int) -> NDArray[np.uint8]:
+    """The ``count`` values of the chunks behind the header; ``sizes`` are the widths of length fields in bits.
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._position = 0
+    Where a chunk begins is known only when the one before it was read, so a loop goes over the chunks; what they say is
+    then read from all of them at once.
+    """
+    padded = np.frombuffer(data + bytes(4), dtype=np.uint8)
+    starts = _chunk_starts(data, padded, sizes, count)
+    kinds = _fields(padded, starts, np.int64(3))
+    widths = np.asarray(sizes, dtype=np.int64)[kinds & 3]
+    lengths = _fields(padded, starts + 3, widths) + 1
+    total = np.cumsum(lengths)
+    stop = int(np.searchsorted(total, count))
+    if stop == len(total):
+        raise ValueError("the brush code is damaged: it ends too early")
+    if total[stop] != count:
+        raise ValueError("the brush code is damaged: it runs past the end of the image")
+    lengths, is_run, places = lengths[: stop + 1], kinds[: stop + 1] >= 4, (starts + 3 + widths)[: stop + 1]
+    words = np.where(is_run, 1, lengths)  # a literal holds as many words as values, a run one
+    nth = np.arange(int(words.sum())) - np.repeat(np.cumsum(words) - words, words)
+    values = _fields(padded, np.repeat(places, words) + 8 * nth, np.int64(8))
+    return np.repeat(values.astype(np.uint8), np.repeat(np.where(is_run, lengths, 1), words))
 
-    def read(self, width: int) -> int:
-        end = self._position + width
-        if end > len(self._data) * 8:
-            raise ValueError("the brush code is damaged: it ends too early")
-        first, last = self._position // 8, (end + 7) // 8
-        window = int.from_bytes(self._data[first:last], "big") >> (last * 8 - end)
-        self._position = end
-        return window & ((1 << width) - 1)
 
-    def words(self, count: int) -> NDArray[np.uint8]:
-        value = self.read(8 * count)
-        return np.frombuffer(value.to_bytes(count, "big"), dtype=np.uint8)
+def _chunk_starts(data: bytes, padded: NDArray[np.uint8], sizes: Sequence[int], count: int) -> NDArray[np.int64]:
+    """The bits at which complete chunks begin, as far as they may matter; the last ones may be padding."""
+    bits = np.unpackbits(padded)
+    kinds = (bits[:-2] << 2 | bits[1:-1] << 1 | bits[2:]).tobytes()
+    run_bits = [3 + size + 8 for size in sizes]
+    starts, at, end = array("q"), _HEADER_BITS, len(data) * 8
+    while at < end and len(starts) < count:
+        starts.append(at)
+        kind = kinds[at]
+        if kind >= 4:
+            at += run_bits[kind - 4]
+        else:
+            first, offset, size = at + 3 >> 3, at + 3 & 7, sizes[kind]
+            window = int.from_bytes(padded[first : first + 3].tobytes(), "big") >> (24 - offset - size)
+            at += 3 + size + 8 * ((window & (1 << size) - 1) + 1)
+    if at > end:
+        starts.pop()
+    return np.array(starts, dtype=np.int64)
+
+
+def _fields(
+    padded: NDArray[np.uint8], places: NDArray[np.int64], widths: NDArray[np.int64] | np.int64
+) -> NDArray[np.int64]:
+    """The numbers of ``widths`` bits (at most 16) that begin at the bits ``places``, most significant bit first."""
+    first = places >> 3
+    window = padded[first].astype(np.int64) << 16 | padded[first + 1].astype(np.int64) << 8 | padded[first + 2]
+    fields: NDArray[np.int64] = window >> (24 - (places & 7) - widths) & (np.int64(1) << widths) - 1
+    return fields

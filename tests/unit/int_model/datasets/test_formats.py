@@ -23,8 +23,6 @@ from int_model.datasets.names import common_root, flat_names, relative_name
 from int_model.datasets.png import PngWriter
 from int_model.datasets.store import DatasetStore
 from int_model.datasets.yolo import YoloWriter
-from int_model.masks.polygons import join_rings, part_rings
-from int_model.masks.rings import rasterise
 from tests.unit.int_model.datasets.folders import LABELS, filled, items
 
 VALUES = (10, 0, 60, 90, 0, 120, 150, 180)
@@ -152,30 +150,6 @@ def test_yolo_without_validation_still_names_one(tmp_path: Path) -> None:
     YoloWriter(tmp_path, [LabelPlan('a: "b" # ü', "x", "k")], ["train"]).close()
     told = yaml.safe_load((tmp_path / "data.yaml").read_text())
     assert told == {"train": "images/train", "val": "images/train", "names": {0: 'a: "b" # ü'}}
-
-
-@st.composite
-def blobs(draw: st.DrawFn) -> np.ndarray:
-    """Smooth shapes with holes and several parts."""
-    seed, level, sigma = draw(st.integers(0, 2**32 - 1)), draw(st.floats(0.35, 0.65)), draw(st.floats(1.5, 5.0))
-    height, width = draw(st.integers(8, 70)), draw(st.integers(8, 70))
-    field = cv2.GaussianBlur(np.random.default_rng(seed).random((height, width), dtype=np.float32), (0, 0), sigma)
-    low, high = float(field.min()), float(field.max())
-    return (field - low) / max(high - low, 1e-9) > level
-
-
-@given(blobs())
-def test_one_ring_holds_all_parts_and_holes(mask: np.ndarray) -> None:
-    ring = join_rings(part_rings(mask, min_area=0))
-    assert iou(rasterise([ring], *mask.shape), mask) >= 0.95
-    exact = join_rings(part_rings(mask, epsilon=0.0, min_area=0))
-    np.testing.assert_array_equal(rasterise([exact], *mask.shape), mask)
-
-
-def test_hundreds_of_parts_are_joined_too() -> None:
-    mask = np.random.default_rng(0).random((60, 60)) > 0.93
-    ring = join_rings(part_rings(mask, epsilon=0.0, min_area=0))
-    np.testing.assert_array_equal(rasterise([ring], 60, 60), mask)
 
 
 def test_png_masks_hold_classes_and_objects(tmp_path: Path) -> None:

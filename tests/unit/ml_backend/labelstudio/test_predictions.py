@@ -64,10 +64,17 @@ def test_what_is_hidden_all_but_entirely_goes() -> None:
     assert result.score == pytest.approx(0.7)
 
 
-def test_objects_of_one_prompt_may_overlap() -> None:
+def test_overlaps_of_one_prompts_objects_go_to_the_higher_score_too() -> None:
+    """Else the outline of one object is a notch inside the other."""
     config = config_of('<PolygonLabels name="p" toName="i"><Label value="Cat"/></PolygonLabels>')
     result = drawn(config, found((box(5, 5, 30, 30), "cat", 0.6), (box(20, 5, 45, 30), "cat", 0.8)))
-    assert [decode_region(r.model_dump()).sum() for r in result.regions] == [625, 625]
+    assert [decode_region(r.model_dump()).sum() for r in result.regions] == [375, 625]
+
+
+def test_the_remainders_of_an_object_behind_another_are_not_drawn() -> None:
+    config = config_of('<PolygonLabels name="p" toName="i"><Label value="Cat"/></PolygonLabels>')
+    result = drawn(config, found((box(0, 5, 40, 30), "cat", 0.6), (box(2, 0, 20, 40), "cat", 0.8)))
+    assert [decode_region(r.model_dump()).sum() for r in result.regions] == [500, 720]
 
 
 def test_strategies_that_answer_the_same_prompt_do_not_compete() -> None:

@@ -4,40 +4,31 @@ import base64
 import contextlib
 import io
 import json
+import time
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image as PilImage
 
 from int_model.core.types import Box
-from int_model.masks.rings import rasterise, signed_area
+from int_model.masks.polygons import PolygonOptions
 from ml_backend.labelstudio.regions.bitmask import decode_bitmask, encode_bitmask
 from ml_backend.labelstudio.regions.decode import decode_region
-from ml_backend.labelstudio.regions.polygon import PolygonOptions, mask_to_parts, points_to_mask
+from ml_backend.labelstudio.regions.polygon import decode_polygon, encode_polygons
 from ml_backend.labelstudio.regions.rectangle import decode_rectangle, encode_rectangle
 from ml_backend.labelstudio.regions.rle import decode_alpha, decode_mask, encode_alpha, encode_mask
+from tests.unit.int_model.masks.shapes import blobs, iou, noise
 
+SIZES = (3, 4, 8, 16)
 GOLDEN = json.loads((Path(__file__).parent / "rle_golden.json").read_text())
-noise = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24))
 
 
-@st.composite
-def blobs(draw: st.DrawFn) -> np.ndarray:
-    """Smooth shapes with holes and several parts, like a segmenter's masks."""
-    seed, level, sigma = draw(st.integers(0, 2**32 - 1)), draw(st.floats(0.35, 0.65)), draw(st.floats(1.5, 5.0))
-    height, width = draw(st.integers(8, 90)), draw(st.integers(8, 90))
-    field = cv2.GaussianBlur(np.random.default_rng(seed).random((height, width), dtype=np.float32), (0, 0), sigma)
-    low, high = float(field.min()), float(field.max())
-    return (field - low) / max(high - low, 1e-9) > level
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / max((a | b).sum(), 1))
+def repr_short(value: object) -> str:
+    return repr(value)[:30]
 
 
 # --- brush ------------------------------------------------------------------------------------------------------------
@@ -93,10 +84,12 @@ def test_rle_splits_long_runs() -> None:
         ([0, 0, 0, 16, 255, 27, 252, 96, 19, 255, 198, 0], "8-bit"),
         ([300], "0..255"),
         (["a"], "0..255"),
+        (1 << 33, "0..255"),
+        (None, "0..255"),
         ([0, 0, 0, 16, 57, 27, 255, 255, 255, 255, 255], "past the end"),
     ],
 )
-def test_damaged_rle_is_an_error(code: list, words: str) -> None:
+def test_damaged_rle_is_an_error(code: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         decode_mask(code, 2, 2)
 
@@ -109,130 +102,67 @@ def test_any_bytes_decode_or_raise_value_error(data: bytes) -> None:
         assert decode_mask(code, 3, 4).shape == (3, 4)
 
 
+def test_a_brush_code_of_megabytes_decodes_in_seconds() -> None:
+    """Noise makes the longest codes: half the pixels begin a run."""
+    mask = np.random.default_rng(0).random((1200, 1500)) > 0.5
+    code = encode_mask(mask)
+    assert len(code) > 1_500_000
+    begun = time.perf_counter()
+    np.testing.assert_array_equal(decode_mask(code, *mask.shape), mask)
+    assert time.perf_counter() - begun < 6
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(1, 9), st.integers(0, 255)), max_size=30))
+def test_literals_and_runs_of_every_size_decode(chunks: list[tuple[bool, int, int, int]]) -> None:
+    """Written bit by bit after the description of the format."""
+    bits, values = "", []
+    for is_run, size, length, word in chunks:
+        length = min(length, 1 << SIZES[size])
+        words = [word] if is_run else [(word + 7 * i) % 256 for i in range(length)]
+        bits += f"{int(is_run)}{size:02b}{length - 1:0{SIZES[size]}b}" + "".join(f"{w:08b}" for w in words)
+        values += words * length if is_run else words
+    fill = -len(values) % 4 or 4
+    bits += f"110{fill - 1:08b}{0:08b}"
+    values += [0] * fill
+    head = f"{len(values):032b}00111" + "".join(f"{size - 1:04b}" for size in SIZES)
+    text = head + bits + "0" * (8 - (len(head) + len(bits)) % 8)
+    code = [int(text[i : i + 8], 2) for i in range(0, len(text), 8)]
+    assert decode_alpha(code, 1, len(values) // 4).tolist() == [values[3::4]]
+
+
 # --- polygon ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=80, deadline=None)
-@given(noise | blobs())
-def test_without_a_budget_polygons_hold_exactly_the_pixels(mask: np.ndarray) -> None:
-    parts = mask_to_parts(mask, PolygonOptions(epsilon=0.0, min_area=0))
-    covered = np.zeros(mask.shape, int)
-    for part in parts:
-        got = points_to_mask(part.points, *mask.shape)
-        np.testing.assert_array_equal(got, part.mask)
-        covered += got
-    np.testing.assert_array_equal(covered, mask.astype(int))
-
-
 @settings(max_examples=60, deadline=None)
-@given(noise | blobs(), st.floats(0.5, 6.0), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
-def test_simplified_polygons_keep_the_stated_iou(mask: np.ndarray, epsilon: float, bound: float) -> None:
-    parts = mask_to_parts(mask, PolygonOptions(epsilon=epsilon, min_iou=bound, min_area=0))
-    total = np.zeros(mask.shape, bool)
-    for part in parts:
-        got = points_to_mask(part.points, *mask.shape)
-        assert iou(got, part.mask) >= bound
-        total |= got
-        assert len(part.points) >= 3
-        assert part.points.min() >= 0.0
-        assert part.points.max() <= 100.0
-        assert (part.points[0] != part.points[-1]).any()
-    assert [part.mask.sum() for part in parts] == sorted((p.mask.sum() for p in parts), reverse=True)
-    assert bool(parts) == bool(mask.any())
-
-
-@settings(max_examples=60, deadline=None)
-@given(blobs(), st.integers(3, 30))
-def test_the_limit_of_points_is_kept(mask: np.ndarray, limit: int) -> None:
-    for part in mask_to_parts(mask, PolygonOptions(max_points=limit)):
-        assert 3 <= len(part.points) <= limit
-        assert points_to_mask(part.points, *mask.shape).shape == mask.shape
-
-
-@settings(max_examples=60, deadline=None)
-@given(blobs(), st.integers(0, 60))
-def test_small_parts_and_holes_go_but_never_the_largest(mask: np.ndarray, min_area: int) -> None:
-    parts = mask_to_parts(mask, PolygonOptions(min_area=min_area))
-    assert bool(parts) == bool(mask.any())
-    assert all(part.mask.sum() >= min_area for part in parts[1:])
-    for part in parts:
-        count, labels = cv2.connectedComponents((~np.pad(part.mask, 1)).astype(np.uint8), connectivity=4)
-        sizes = [int((labels == i).sum()) for i in range(1, count) if i != labels[0, 0]]
-        assert all(size >= min_area for size in sizes)
-        assert part.has_holes == bool(sizes)
-
-
-def ring_mask() -> np.ndarray:
-    yy, xx = np.mgrid[:120, :160]
-    distance = (yy - 60) ** 2 + (xx - 80) ** 2
-    return (distance < 50**2) & (distance > 25**2)
-
-
-@pytest.mark.parametrize(("holes", "kept"), [("bridge", True), ("brush", True), ("drop", False)])
-def test_holes_follow_the_policy(holes: str, kept: bool) -> None:
-    mask = ring_mask()
-    (part,) = mask_to_parts(mask, PolygonOptions(holes=holes))
-    assert part.has_holes == kept
-    got = points_to_mask(part.points, *mask.shape)
-    assert got[60, 80] != kept
-    if kept:
-        assert iou(got, mask) > 0.97
-
-
-def test_bridged_holes_are_holes_for_the_non_zero_rule_too() -> None:
-    """Browsers fill by winding: holes run against the outer ring. OpenCV's fill stands in for the browser."""
-    (part,) = mask_to_parts(ring_mask(), PolygonOptions())
-    ring = part.points * (1.6, 1.2)
-    assert signed_area(ring) == pytest.approx(ring_mask().sum(), rel=0.03)
-    fill = np.zeros((120, 160), np.uint8)
-    cv2.fillPoly(fill, [np.round(ring * 256).astype(np.int32)], 1, shift=8)
-    assert iou(fill > 0, ring_mask()) > 0.9
+@given(noise | blobs(), st.floats(0.0, 6.0), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
+def test_polygons_keep_the_stated_iou_as_they_are_read(mask: np.ndarray, epsilon: float, bound: float) -> None:
+    options = PolygonOptions(epsilon=epsilon, min_iou=bound, min_area=0)
+    for points, part in encode_polygons(mask, options):
+        got = decode_polygon(points, *mask.shape)
+        assert iou(got, part.mask) >= (bound if epsilon else 1.0)
+        assert min(map(min, points)) >= 0.0
+        assert max(map(max, points)) <= 100.0
+        assert points == [[round(x, 3), round(y, 3)] for x, y in points]
 
 
 def test_parts_of_a_mask_are_separate() -> None:
     mask = np.zeros((40, 40), bool)
     mask[2:10, 2:10] = mask[20:38, 20:38] = True
-    first, second = mask_to_parts(mask)
-    assert first.points.tolist() == [[50, 50], [95, 50], [95, 95], [50, 95]]
+    (first, _), (_, second) = encode_polygons(mask)
+    assert first == [[50, 50], [95, 50], [95, 95], [50, 95]]
     assert second.mask.sum() == 64
 
 
-def test_a_thin_diagonal_line_stays_one_part() -> None:
-    (part,) = mask_to_parts(np.eye(30, dtype=bool), PolygonOptions(epsilon=0.0))
-    np.testing.assert_array_equal(points_to_mask(part.points, 30, 30), np.eye(30, dtype=bool))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.floats(-5, 35), st.floats(-5, 35)), min_size=3, max_size=9))
-def test_rasteriser_agrees_with_point_in_polygon(ring: list[tuple[float, float]]) -> None:
-    got = rasterise([np.array(ring)], 30, 30)
-    rng = np.random.default_rng(0)
-    for x, y in rng.integers(0, 30, (40, 2)):
-        px, py, inside, close = x + 0.5, y + 0.5, False, False
-        for (x1, y1), (x2, y2) in zip(ring, ring[1:] + ring[:1], strict=True):
-            if (y1 > py) != (y2 > py):
-                cross = x1 + (py - y1) * (x2 - x1) / (y2 - y1)
-                inside ^= px < cross
-                close |= abs(cross - px) < 1e-5
-            close |= abs(y1 - py) < 1e-5
-        assert close or got[y, x] == inside
-
-
 @pytest.mark.parametrize(
-    "options",
-    [{"epsilon": -1}, {"epsilon": float("nan")}, {"min_iou": 1.5}, {"min_area": -1}, {"max_points": 2}],
-)
-def test_options_out_of_range_are_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
-        PolygonOptions(**options)
-
-
-@pytest.mark.parametrize(
-    "points", [[], [[0, 0], [1, 1]], [[0, 0], [1, 1], [float("nan"), 2]], [1, 2, 3], [["a", 1]] * 3, [[None, 1]] * 3]
-)
+    "points",
+    [[], None, 7, [[0, 0], [1, 1]], [[0, 0], [1, 1], [float("nan"), 2]], [1, 2, 3], [["a", 1]] * 3, [[None, 1]] * 3,
+     [[0, 0], [1e300, 1], [1, 1]], [[0, 0]] * 100_001],
+    ids=repr_short,
+)  # fmt: skip
 def test_bad_polygons_are_errors(points: list) -> None:
     with pytest.raises(ValueError, match="polygon"):
-        points_to_mask(points, 10, 10)
+        decode_polygon(points, 10, 10)
 
 
 # --- bitmask and rectangle --------------------------------------------------------------------------------------------
@@ -290,7 +220,7 @@ def test_any_region_decodes() -> None:
     box = Box.of_mask(mask)
     assert box is not None
     values = [
-        {"points": mask_to_parts(mask)[0].points.tolist()},
+        {"points": encode_polygons(mask)[0][0]},
         {"format": "rle", "rle": encode_mask(mask)},
         {"imageDataURL": encode_bitmask(mask)},
         encode_rectangle(box, 30, 40),
@@ -309,8 +239,19 @@ def test_any_region_decodes() -> None:
         {"original_width": "x", "original_height": 4, "value": {"rle": []}},
         {"original_width": 4, "original_height": 4, "value": {"x": 1, "y": None, "width": 3, "height": 3}},
         {"original_width": 4, "original_height": 4, "value": {"x": 1, "y": 1, "width": float("inf"), "height": 3}},
+        {"original_width": float("inf"), "original_height": 4, "value": {"rle": []}},
+        {"original_width": 0, "original_height": 4, "value": {"rle": []}},
+        {"original_width": 10**6, "original_height": 10**6, "value": {"x": 1, "y": 1, "width": 3, "height": 3}},
     ],
 )
 def test_regions_without_a_mask_are_errors(region: dict) -> None:
     with pytest.raises(ValueError, match=r"region|rectangle"):
         decode_region(region)
+
+
+def test_a_region_of_another_size_is_refused_before_it_is_drawn() -> None:
+    value = {"x": 0, "y": 0, "width": 100, "height": 100}
+    region = {"original_width": 16_000, "original_height": 16_000, "value": value}
+    with pytest.raises(ValueError, match="its regions are for 16000 x 16000 pixels, the image has 40 x 30"):
+        decode_region(region, (30, 40))
+    assert decode_region({**region, "original_width": 40, "original_height": 30}, (30, 40)).all()

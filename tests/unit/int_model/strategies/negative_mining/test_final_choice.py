@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from int_model.core.config import EarlyStopConfig
-from int_model.core.types import Box, Instance, Mask
+from int_model.core.types import Mask
 from int_model.strategies.negative_mining.final_choice import (
     closest_to_mean,
-    distinct_masks,
     has_settled,
     instance_score,
-    trusted,
 )
 
 
@@ -84,53 +82,8 @@ def test_early_stop(levels: tuple[float, ...], config: EarlyStopConfig, expected
     assert has_settled(maps(*levels), config) is expected
 
 
-def box_mask(x1: int, x2: int) -> Mask:
-    mask = np.zeros((10, 40), bool)
-    mask[:, x1:x2] = True
-    return mask
-
-
-@pytest.mark.parametrize(
-    ("spans", "scores", "kept"),
-    [
-        ([(0, 10), (20, 30)], [0.5, 0.9], [1, 0]),
-        ([(0, 10), (1, 11)], [0.5, 0.9], [1]),  # the same object twice
-        ([(0, 10), (2, 5)], [0.9, 0.5], [0]),  # a part of a better mask
-        ([(0, 10), (2, 5)], [0.5, 0.9], [0]),  # the whole replaces its part
-        ([(0, 10), (20, 30), (0, 30)], [0.9, 0.8, 0.7], [0, 1]),  # a box around both
-        ([(0, 10), (20, 30), (0, 10), (20, 30)], [0.9, 0.8, 0.7, 0.6], [0, 1]),
-        ([(0, 10), (5, 5)], [0.5, 0.9], [0]),  # empty
-        ([(0, 10), (8, 18)], [0.5, 0.9], [1, 0]),  # a slight overlap
-        ([], [], []),
-    ],
-)
-def test_instances_are_distinct(spans: list[tuple[int, int]], scores: list[float], kept: list[int]) -> None:
-    assert distinct_masks([box_mask(*span) for span in spans], scores, 0.7, 0.9) == kept
-
-
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10), st.floats(0, 1)), max_size=6))
-def test_distinct_masks_never_repeat_each_other(spans: list[tuple[int, int, float]]) -> None:
-    masks = [box_mask(x, x + w) for x, w, _ in spans]
-    kept = distinct_masks(masks, [s for _, _, s in spans], 0.7, 0.9)
-    assert len(kept) == len(set(kept))
-    for i in kept:
-        for j in kept:
-            if i < j:
-                shared, total = (masks[i] & masks[j]).sum(), (masks[i] | masks[j]).sum()
-                assert shared <= 0.7 * total
-
-
 def test_instance_score_is_a_geometric_mean() -> None:
     assert instance_score(0.9, 0.9, 0.9, 0.9) == pytest.approx(0.9)
     assert instance_score(1.0, 1.0, 1.0, 0.0) == 0
     assert instance_score(2.0, 1.0, 1.0, 1.0) == 1
     assert 0.5 < instance_score(0.4, 0.9, 1.0, 0.95) < 0.9
-
-
-def test_trusted_drops_and_weighs_by_area() -> None:
-    big, small = (Instance.of_mask(box_mask(0, w), "frog", s) for w, s in ((30, 0.9), (10, 0.5)))
-    assert trusted([big, small], 0.0)[1] == pytest.approx((30 * 0.9 + 10 * 0.5) / 40)
-    assert trusted([big, small], 0.6) == ((big,), 0.9)
-    assert trusted([small], 0.6) == ((), 0.5)
-    assert trusted([], 0.6) == ((), 0.0)
-    assert big.box == Box(0, 0, 30, 10)

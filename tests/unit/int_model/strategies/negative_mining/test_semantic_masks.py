@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from int_model.core.config import DetectorConfig, IntConfig, SamConfig
 from int_model.core.task_prompt import TaskPrompt
-from int_model.core.types import Box, Detection
+from int_model.core.types import Box
 from int_model.models.calls import ModelCalls
 from int_model.strategies.negative_mining.semantic_masks import (
     BoxQuery,
@@ -20,7 +20,6 @@ from int_model.strategies.negative_mining.semantic_masks import (
     masked,
     probabilities,
     reweight,
-    select_boxes,
     select_masks,
     semantic_scores,
 )
@@ -29,24 +28,6 @@ from tests.support.fakes import TASK, FakeDetector, fake_suite, scene
 
 CONFIG = DetectorConfig()
 TWO = [("frog", 30, 48, 14), ("frog", 95, 48, 14)]
-
-
-def detection(x1: float, y1: float, x2: float, y2: float, score: float) -> Detection:
-    return Detection(Box(x1, y1, x2, y2), score)
-
-
-def test_boxes_are_suppressed_capped_and_sorted() -> None:
-    found = [
-        detection(0, 0, 10, 10, 0.5),
-        detection(0, 0, 10, 9.5, 0.9),  # IoU 0.95 with the first
-        detection(20, 0, 30, 10, 0.7),
-        detection(0, 0, 100, 100, 0.95),  # the whole image
-    ]
-    kept = select_boxes(found, (100, 100), CONFIG)
-    assert [d.score for d in kept] == [0.9, 0.7]
-    assert len(select_boxes(found, (100, 100), DetectorConfig(max_boxes=1))) == 1
-    assert select_boxes(found[3:], (100, 100), CONFIG) == (found[3],)
-    assert select_boxes([], (100, 100), CONFIG) == ()
 
 
 @pytest.mark.parametrize(
