@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml_backend.context import AppContext
-from ml_backend.demo.client import LabelStudioSession
+from ml_backend.demo.client import TIMEOUT, DemoClient, sign_in
 from ml_backend.demo.processes import Child, free_port
 from ml_backend.demo.server import LabelStudioServer, ensure_environment
 from ml_backend.runs.queues.redis_queue import RedisQueue
@@ -71,18 +71,19 @@ def real(folder: Path) -> Iterator[Place]:
         program, folder=folder / "ls", log=log, port=free_port(), email="b@example.com", password=password
     )
     try:
-        session = LabelStudioSession(server.url, server.email, password)
+        token = sign_in(server.url, server.email, password)
+        client = DemoClient(server.url, token, timeout=TIMEOUT)
 
         def project(count: int) -> int:
-            made = session.create_project("Workers", CONFIG)
-            session.call("POST", f"/api/projects/{made}/import", json=_tasks(count))
+            made = client.create_project("Workers", CONFIG)
+            client.json("POST", f"/api/projects/{made}/import", body=_tasks(count))
             return made
 
         yield Place(
             server.url,
-            session.create_token(),
+            token,
             project,
-            lambda made: [len(task["predictions"]) for task in session.tasks(made)],
+            lambda made: [len(task["predictions"]) for task in client.tasks(made)],
         )
     finally:
         server.child.stop()

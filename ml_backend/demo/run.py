@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ml_backend.demo.backend import start_backend
-from ml_backend.demo.client import LabelStudioSession
+from ml_backend.demo.client import TIMEOUT, DemoClient, sign_in
 from ml_backend.demo.processes import (
     Child,
     DemoError,
@@ -30,6 +30,7 @@ from ml_backend.demo.processes import (
 from ml_backend.demo.projects import ProjectPlan, plan_projects
 from ml_backend.demo.samples import Sample, by_task, load_samples, samples_folder
 from ml_backend.demo.server import LabelStudioServer, ensure_environment
+from ml_backend.labelstudio.client import LabelStudioError
 
 EMAIL = "demo@example.com"
 _RETRIEVE_PAUSE_SECONDS = 2.0
@@ -120,12 +121,12 @@ class Demo:
             venv = options.label_studio.resolve()
             program = ensure_environment(venv, log=logs / "install.log", tell=self._tell)
             server = self._start_label_studio(program, folder, logs)
-            session = LabelStudioSession(server.url, server.email, server.password)
-            stack.callback(session.close)
-            backend = self._start_backend(server, session.create_token(), folder, logs)
+            token = sign_in(server.url, server.email, server.password)
+            client = stack.enter_context(DemoClient(server.url, token, timeout=TIMEOUT))
+            backend = self._start_backend(server, token, folder, logs)
             plans = plan_projects(by_task(samples))
-            tasks = [self._create(session, plan, backend) for plan in plans]
-            outcomes = self._annotate(session, plans, tasks)
+            tasks = [self._create(client, plan, backend) for plan in plans]
+            outcomes = self._annotate(client, plans, tasks)
             self.console.print(_table(plans, outcomes), width=None if self.console.is_terminal else _LOG_WIDTH)
             bad = [outcome for outcome in outcomes if not outcome.fine]
             if bad:
@@ -170,23 +171,23 @@ class Demo:
         self._tell(f"the backend is up at {url}")
         return url
 
-    def _create(self, session: LabelStudioSession, plan: ProjectPlan, backend: str) -> tuple[int, dict[str, int]]:
-        project = session.create_project(plan.title, plan.label_config, description=f"Task prompt: {plan.task}")
-        tasks = session.upload(project, [sample.image for sample in plan.samples])
-        row = session.connect(project, backend, extra_params=plan.extra_params)
+    def _create(self, client: DemoClient, plan: ProjectPlan, backend: str) -> tuple[int, dict[str, int]]:
+        project = client.create_project(plan.title, plan.label_config, description=f"Task prompt: {plan.task}")
+        tasks = client.upload(project, [sample.image for sample in plan.samples])
+        row = client.connect(project, backend, extra_params=plan.extra_params)
         if row["state"] != "CO":
             raise DemoError(f"Label Studio could not connect the backend: {row.get('error_message')}")
         self._tell(f'project {project} "{plan.title}": {len(tasks)} images, {plan.kind}, backend connected')
         return project, tasks
 
     def _annotate(
-        self, session: LabelStudioSession, plans: list[ProjectPlan], tasks: list[tuple[int, dict[str, int]]]
+        self, client: DemoClient, plans: list[ProjectPlan], tasks: list[tuple[int, dict[str, int]]]
     ) -> list[Outcome]:
         deadline = time.monotonic() + self.options.timeout
         started = time.monotonic()
         reported = -1
         while True:
-            outcomes = self._look(session, plans, tasks)
+            outcomes = self._look(client, plans, tasks)
             done = sum(outcome.answered for outcome in outcomes)
             if done != reported:
                 self._tell(f"{done} of {len(outcomes)} images annotated ({time.monotonic() - started:.0f} s)")
@@ -195,14 +196,14 @@ class Demo:
                 return outcomes
             for project in {outcome.project: None for outcome in outcomes if not outcome.answered}:
                 self._check_alive()
-                session.retrieve_predictions(project)
+                client.retrieve_predictions(project)
             time.sleep(_RETRIEVE_PAUSE_SECONDS)
 
     def _look(
-        self, session: LabelStudioSession, plans: list[ProjectPlan], tasks: list[tuple[int, dict[str, int]]]
+        self, client: DemoClient, plans: list[ProjectPlan], tasks: list[tuple[int, dict[str, int]]]
     ) -> list[Outcome]:
         return [
-            outcome_of(project, ids[sample.image.name], sample, session.predictions(ids[sample.image.name]))
+            outcome_of(project, ids[sample.image.name], sample, client.predictions(ids[sample.image.name]))
             for plan, (project, ids) in zip(plans, tasks, strict=True)
             for sample in plan.samples
         ]
@@ -274,7 +275,7 @@ def main(check: bool = False, options: DemoOptions | None = None, console: Conso
     out = console or Console()
     try:
         return Demo(chosen, out).run()
-    except DemoError as error:
+    except (DemoError, LabelStudioError) as error:
         out.print(f"[bold red]demo failed:[/bold red] {error}", highlight=False, markup=True, soft_wrap=True)
         return 1
     except Interrupted as interrupted:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_attempt
@@ -188,7 +188,7 @@ class LabelStudioClient:
         self._backoff = backoff
         self.tokens = Tokens(token, self._exchange, clock)
 
-    def __enter__(self) -> LabelStudioClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -199,23 +199,32 @@ class LabelStudioClient:
         self._http.close()
 
     def request(
-        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None, files: Any = None
     ) -> httpx.Response:
         """Send a request below the base address; the answer has a status below 400.
+
+        Args:
+            method: of HTTP.
+            path: below the base address.
+            params: the query.
+            body: sent as JSON.
+            files: sent as a form in place of ``body``: name, content and type of each file by its field.
 
         Raises:
             LabelStudioError: no connection, or refused for good.
         """
         try:
-            return self._retried(method, path, params, body)
+            return self._retried(method, path, params=params, json=body, files=files)
         except LabelStudioError as error:
             if error.status != 401 or not self.tokens.forget():
                 raise
-        return self._retried(method, path, params, body)
+        return self._retried(method, path, params=params, json=body, files=files)
 
-    def json(self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> Any:
+    def json(
+        self, method: str, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None, files: Any = None
+    ) -> Any:
         """As :meth:`request`, the answer's JSON. Raises ``LabelStudioError`` also where it is none."""
-        response = self.request(method, path, params=params, body=body)
+        response = self.request(method, path, params=params, body=body, files=files)
         try:
             return response.json()
         except ValueError:
@@ -296,7 +305,7 @@ class LabelStudioClient:
 
     def _exchange(self, refresh: str) -> str:
         try:
-            access = self._retried("POST", _REFRESH, None, {"refresh": refresh}).json()["access"]
+            access = self._retried("POST", _REFRESH, json={"refresh": refresh}).json()["access"]
         except LabelStudioError as error:
             if error.status in (400, 401, 403):
                 raise LabelStudioError(
@@ -317,7 +326,7 @@ class LabelStudioClient:
             )
         return access
 
-    def _retried(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any) -> httpx.Response:
+    def _retried(self, method: str, path: str, **sent: Any) -> httpx.Response:
         repeatable = method in ("GET", "HEAD", "PUT", "DELETE") or path == _REFRESH
 
         def again(error: BaseException) -> bool:
@@ -335,14 +344,12 @@ class LabelStudioClient:
             reraise=True,
         )
         headers = {} if path == _REFRESH else self.tokens.headers()
-        return retrying(self._attempt, method, path, headers, params, body)
+        return retrying(self._attempt, method, path, headers=headers, **sent)
 
-    def _attempt(
-        self, method: str, path: str, headers: Mapping[str, str], params: Mapping[str, Any] | None, body: Any
-    ) -> httpx.Response:
+    def _attempt(self, method: str, path: str, **sent: Any) -> httpx.Response:
         url = self.origin.resolve(path)
         try:
-            response = self._http.request(method, url, headers=dict(headers), params=params, json=body)
+            response = self._http.request(method, url, **sent)
         except httpx.RequestError as error:
             raise LabelStudioError(
                 f"Label Studio at {self.origin.base} cannot be reached ({type(error).__name__}: {error}); check "

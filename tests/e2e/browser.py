@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, Route, sync_playwright
 
+from tests.support.waiting import required
+
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _FLAGS = (
     "--no-sandbox",
@@ -31,19 +33,18 @@ _WAIT_MS = 120_000
 _DIFFERENCE = 8  # of 255 in any channel: less is the noise of drawing the page twice
 
 
-def find_chromium() -> str | None:
-    """The browser's program: ``CHROMIUM`` or the first of the usual names; None if there is none."""
-    for name in (os.environ.get("CHROMIUM", ""), *_NAMES):
-        if name and (found := shutil.which(name)):
-            return found
-    return None
+def _chromium() -> str:
+    """The browser's program: ``CHROMIUM`` or the first of the usual names."""
+    names = (os.environ.get("CHROMIUM", ""), *_NAMES)
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    return required(found, "no Chromium found: install Debian's chromium or set CHROMIUM=/path/to/it")
 
 
 @contextmanager
-def open_page(program: str, server: str) -> Iterator[Page]:
+def open_page(server: str) -> Iterator[Page]:
     """A page that reaches ``server`` only."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=list(_FLAGS))
         context = browser.new_context(viewport={"width": 1500, "height": 950})
         context.set_default_timeout(_WAIT_MS)
         allowed = (server, "data:", "blob:")

@@ -1,8 +1,7 @@
-"""One real Label Studio and one real backend for the whole session."""
+"""One real Label Studio and one real backend for the whole client."""
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 from collections.abc import Iterator
@@ -13,10 +12,10 @@ import pytest
 from playwright.sync_api import Page
 
 from ml_backend.demo.backend import start_backend
-from ml_backend.demo.client import LabelStudioSession
+from ml_backend.demo.client import TIMEOUT, DemoClient, sign_in
 from ml_backend.demo.processes import free_port, group_members
 from ml_backend.demo.server import LabelStudioServer, ensure_environment
-from tests.e2e.browser import find_chromium, log_in, open_page
+from tests.e2e.browser import log_in, open_page
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "artifacts"
@@ -25,10 +24,10 @@ LOGS = ARTIFACTS / "logs"
 
 @dataclass(frozen=True)
 class World:
-    """A logged-in session with Label Studio, where it keeps uploads, and the address of a backend that it can reach."""
+    """A client of Label Studio, where it keeps uploads, and the address of a backend that it can reach."""
 
     server: LabelStudioServer
-    session: LabelStudioSession
+    client: DemoClient
     media: Path
     backend: str
 
@@ -70,19 +69,17 @@ def label_studio(label_studio_program: Path, label_studio_folder: Path) -> Itera
 
 @dataclass(frozen=True)
 class Login:
-    """A logged-in session and the user's one personal access token."""
+    """A client and its user's one personal access token."""
 
-    session: LabelStudioSession
+    client: DemoClient
     token: str
 
 
 @pytest.fixture(scope="session")
 def login(label_studio: LabelStudioServer) -> Iterator[Login]:
-    session = LabelStudioSession(label_studio.url, label_studio.email, label_studio.password)
-    try:
-        yield Login(session, session.create_token())
-    finally:
-        session.close()
+    token = sign_in(label_studio.url, label_studio.email, label_studio.password)
+    with DemoClient(label_studio.url, token, timeout=TIMEOUT) as client:
+        yield Login(client, token)
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +98,7 @@ def world(
         log=LOGS / "backend.log",
     )
     try:
-        yield World(label_studio, login.session, label_studio_folder / "media", backend)
+        yield World(label_studio, login.client, label_studio_folder / "media", backend)
     finally:
         child.stop()
     assert group_members(child.process.pid) == []
@@ -110,12 +107,6 @@ def world(
 @pytest.fixture(scope="module")
 def page(label_studio: LabelStudioServer) -> Iterator[Page]:
     """A Chromium page, logged in. Not for the session: Playwright's event loop would run on in every later test."""
-    program = find_chromium()
-    if program is None:
-        message = "no Chromium found: install Debian's chromium or set CHROMIUM=/path/to/it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    with open_page(program, label_studio.url) as opened:
+    with open_page(label_studio.url) as opened:
         log_in(opened, label_studio.url, label_studio.email, label_studio.password)
         yield opened

@@ -37,9 +37,9 @@ def annotate(world: World, project: int, wanted: set[int]) -> dict[int, list[dic
     """Ask for predictions as an annotator would, until the wanted tasks have them; the predictions of every task."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
-        world.session.retrieve_predictions(project)
-        ids = [task["id"] for task in world.session.tasks(project)]
-        found = {task: world.session.predictions(task) for task in ids}
+        world.client.retrieve_predictions(project)
+        ids = [task["id"] for task in world.client.tasks(project)]
+        found = {task: world.client.predictions(task) for task in ids}
         if all(found[task] for task in wanted):
             return found
         assert time.monotonic() < deadline, f"no predictions for {sorted(t for t in wanted if not found[t])}"
@@ -84,9 +84,9 @@ def polygons(world: World, tmp_path_factory: pytest.TempPathFactory) -> Annotate
         pictures.palette_png(scene, folder / "palette.png"),
         pictures.one_pixel(folder / "one.png"),
     ]
-    project = world.session.create_project("e2e polygons", CONFIG.format(kind="PolygonLabels"))
-    tasks = world.session.upload(project, files)
-    row = world.session.connect(project, world.backend, extra_params=POLYGON_TASK)
+    project = world.client.create_project("e2e polygons", CONFIG.format(kind="PolygonLabels"))
+    tasks = world.client.upload(project, files)
+    row = world.client.connect(project, world.backend, extra_params=POLYGON_TASK)
     assert row["state"] == "CO", row
     predictions = annotate(world, project, {tasks[name] for name in GOOD})
     return Annotated(project=project, tasks=tasks, predictions=predictions, truth=read_mask(sample))
@@ -132,10 +132,10 @@ def test_a_single_pixel_is_answered_without_a_wrong_region(polygons: Annotated) 
 
 
 def test_asking_again_makes_no_duplicates(world: World, polygons: Annotated) -> None:
-    world.session.retrieve_predictions(polygons.project)
-    assert all(len(world.session.predictions(polygons.tasks[name])) == 1 for name in GOOD)
+    world.client.retrieve_predictions(polygons.project)
+    assert all(len(world.client.predictions(polygons.tasks[name])) == 1 for name in GOOD)
     versions = {polygons.of(name)[0]["model_version"] for name in GOOD}
-    (row,) = world.session.call("GET", "/api/ml", params={"project": polygons.project})
+    (row,) = world.client.json("GET", "/api/ml", params={"project": polygons.project})
     assert versions == {row["model_version"]}
 
 
@@ -154,10 +154,10 @@ def test_the_browser_draws_masks_on_the_object_of_a_phone_photo(
     world: World, page: Page, tmp_path: Path, kind: str
 ) -> None:
     sample = sample_of(BRUSH_TASK)
-    project = world.session.create_project(f"e2e {kind}", CONFIG.format(kind=kind))
+    project = world.client.create_project(f"e2e {kind}", CONFIG.format(kind=kind))
     scene = np.asarray(Image.open(sample.image).convert("RGB"))
-    tasks = world.session.upload(project, [pictures.phone_photo(scene, tmp_path / "phone.jpg")])
-    world.session.connect(project, world.backend, extra_params=BRUSH_TASK)
+    tasks = world.client.upload(project, [pictures.phone_photo(scene, tmp_path / "phone.jpg")])
+    world.client.connect(project, world.backend, extra_params=BRUSH_TASK)
     (task,) = tasks.values()
     annotate(world, project, {task})
     drawn = look_at_task(page, world.server.url, project, 0, ARTIFACTS / f"{kind.lower()}-phone.png")

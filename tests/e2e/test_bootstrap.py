@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,9 @@ from int_model.datasets.contents import Selection
 from int_model.datasets.review import ReviewWriter
 from int_model.models import suite as suites
 from ml_backend.cli import main as cli
-from ml_backend.demo.client import LabelStudioSession
-from ml_backend.demo.server import LabelStudioServer
 from ml_backend.labelstudio.regions.decode import decode_region
-from tests.e2e.browser import find_chromium, open_page
-from tests.e2e.conftest import ARTIFACTS
+from tests.e2e.browser import open_page
+from tests.e2e.conftest import ARTIFACTS, Login
 from tests.support.fakes import fake_suite, scene
 from tests.unit.int_model.datasets.folders import filled, items
 
@@ -29,7 +26,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.parametrize(("kind", "count"), [("polygon", 3), ("brush", 2), ("bitmask", 2)])
 def test_label_studio_imports_every_task_with_its_prediction(
-    label_studio: LabelStudioServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, count: int
+    login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, count: int
 ) -> None:
     monkeypatch.setattr(suites, "load_suite", lambda *_, **__: fake_suite())
     monkeypatch.chdir(tmp_path)
@@ -47,34 +44,31 @@ def test_label_studio_imports_every_task_with_its_prediction(
     done = CliRunner().invoke(cli.app, ["bootstrap", "in", "--task", "Frog=frog", "--task", "Owl=owl", *options])
     assert done.exit_code == 0, done.output
 
-    session = LabelStudioSession(label_studio.url, label_studio.email, label_studio.password)
-    try:
-        config = (tmp_path / "out/label-studio/labeling_config.xml").read_text()
-        project = session.create_project(f"bootstrap {kind}", config)
-        file = tmp_path / "out/label-studio/tasks-0001.json"
-        answer = session.call(
-            "POST",
-            f"/api/projects/{project}/import",
-            files={"tasks": (file.name, file.read_bytes(), "application/json")},
-        )
-        assert answer["task_count"] == 3
-        tasks = {task["data"]["file"]: task for task in session.tasks(project)}
-        assert set(tasks) == set(truth)
-        written = {task["data"]["file"]: task for task in json.loads(file.read_text())}
-        for name, mask in truth.items():
-            assert tasks[name]["data"] == written[name]["data"]
-            (prediction,) = session.predictions(tasks[name]["id"])
-            (wanted,) = written[name]["predictions"]
-            assert prediction["model_version"] == wanted["model_version"]
-            assert prediction["score"] == pytest.approx(wanted["score"])
-            assert prediction["result"] == wanted["result"], "stored as it was written"
-            shown = np.zeros_like(mask)
-            for region in prediction["result"]:
-                shown |= decode_region(region)
-            assert (shown & mask).sum() >= 0.9 * (shown | mask).sum()
-        assert sum(len(task["predictions"][0]["result"]) for task in written.values()) >= count
-    finally:
-        session.close()
+    client = login.client
+    config = (tmp_path / "out/label-studio/labeling_config.xml").read_text()
+    project = client.create_project(f"bootstrap {kind}", config)
+    file = tmp_path / "out/label-studio/tasks-0001.json"
+    answer = client.json(
+        "POST",
+        f"/api/projects/{project}/import",
+        files={"tasks": (file.name, file.read_bytes(), "application/json")},
+    )
+    assert answer["task_count"] == 3
+    tasks = {task["data"]["file"]: task for task in client.tasks(project)}
+    assert set(tasks) == set(truth)
+    written = {task["data"]["file"]: task for task in json.loads(file.read_text())}
+    for name, mask in truth.items():
+        assert tasks[name]["data"] == written[name]["data"]
+        (prediction,) = client.predictions(tasks[name]["id"])
+        (wanted,) = written[name]["predictions"]
+        assert prediction["model_version"] == wanted["model_version"]
+        assert prediction["score"] == pytest.approx(wanted["score"])
+        assert prediction["result"] == wanted["result"], "stored as it was written"
+        shown = np.zeros_like(mask)
+        for region in prediction["result"]:
+            shown |= decode_region(region)
+        assert (shown & mask).sum() >= 0.9 * (shown | mask).sum()
+    assert sum(len(task["predictions"][0]["result"]) for task in written.values()) >= count
 
 
 def _wait_for_pictures(page: Page) -> None:
@@ -114,11 +108,6 @@ def _use(page: Page, folder: Path, shots: Path) -> dict[str, object]:
 
 
 def test_the_contact_sheet_in_a_browser(tmp_path: Path) -> None:
-    program = find_chromium()
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Chromium found: install Debian's chromium or set CHROMIUM=/path/to/it")
-        pytest.skip("no Chromium found")
     values = (200, 180, 160, 140, 0, 1)
     with filled(tmp_path, values, Selection()) as (store, contents):
         writer = ReviewWriter(tmp_path, contents, "Rings", [("Strategy", "none")], identity="e2e", images=None, page=2)
@@ -129,7 +118,7 @@ def test_the_contact_sheet_in_a_browser(tmp_path: Path) -> None:
     messages: list[str] = []
     requests: list[str] = []
     folder = (tmp_path / "review").resolve()
-    with open_page(program, folder.as_uri()) as page:
+    with open_page(folder.as_uri()) as page:
         page.on("console", lambda message: messages.append(message.text))
         page.on("pageerror", lambda error: messages.append(str(error)))
         page.on("request", lambda request: requests.append(request.url.partition(":")[0]))

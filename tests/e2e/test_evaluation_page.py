@@ -10,7 +10,7 @@ import pytest
 
 from int_model.evaluation import Example, Variant, evaluate
 from int_model.evaluation.page import render_page
-from tests.e2e.browser import find_chromium, open_page
+from tests.e2e.browser import open_page
 from tests.support.fakes import TASK, fake_suite, scene
 
 pytestmark = pytest.mark.e2e
@@ -27,9 +27,9 @@ _STATE = """() => ({
 })"""
 
 
-def use(program: str, file: Path) -> dict[str, Any]:
+def use(file: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {"messages": [], "requests": []}
-    with open_page(program, file.parent.as_uri()) as page:
+    with open_page(file.parent.as_uri()) as page:
         page.on("console", lambda message: seen["messages"].append(message.text))
         page.on("request", lambda request: seen["requests"].append(request.url))
         page.goto(file.as_uri())
@@ -43,9 +43,6 @@ def use(program: str, file: Path) -> dict[str, Any]:
 
 
 def test_the_report_shows_itself(tmp_path: Path) -> None:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("there is no Chromium")
     examples = []
     for i in range(4):
         image, masks = scene(objects=[("frog", 20 + 4 * i, 35, 15), ("snake", 100, 75, 10)])
@@ -56,7 +53,7 @@ def test_the_report_shows_itself(tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text(render_page(outcome, tmp_path / "results", "results"), encoding="utf-8")
     with ThreadPoolExecutor(1) as other:  # Playwright's loop must not meet the test's
-        seen = other.submit(use, program, file).result()
+        seen = other.submit(use, file).result()
     assert seen["messages"] == []
     assert {url.partition(":")[0] for url in seen["requests"]} <= {"file", "data"}
     for state in (seen["normal"], seen["narrow"]):

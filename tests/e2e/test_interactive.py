@@ -31,7 +31,7 @@ class Clicking:
     def ask(self, name: str, context: dict[str, Any]) -> dict[str, Any]:
         """Label Studio's answer to its page."""
         body = {"task": self.tasks[name], "context": context}
-        answer = self.world.session.call("POST", f"/api/ml/{self.backend}/interactive-annotating", json=body)
+        answer = self.world.client.json("POST", f"/api/ml/{self.backend}/interactive-annotating", body=body)
         assert "errors" not in answer, answer
         return dict(answer["data"])
 
@@ -59,9 +59,9 @@ def clicking(world: World, tmp_path_factory: pytest.TempPathFactory) -> Clicking
     Image.fromarray(scene).save(plain)
     photo: Path = pictures.phone_photo(scene, folder / "phone.jpg")
     (plan,) = plan_projects(by_task([sample]))
-    project = world.session.create_project("e2e clicks", plan.label_config)
-    tasks = world.session.upload(project, [plain, photo])
-    row = world.session.connect(project, world.backend, extra_params=plan.extra_params)
+    project = world.client.create_project("e2e clicks", plan.label_config)
+    tasks = world.client.upload(project, [plain, photo])
+    row = world.client.connect(project, world.backend, extra_params=plan.extra_params)
     assert row["state"] == "CO", row
     truth = np.asarray(Image.open(sample.mask).convert("L")) > 127
     return Clicking(world, int(row["id"]), tasks, plan.label, truth)

@@ -70,11 +70,11 @@ def make_files(folder: Path) -> list[Path]:
 
 def run(world: World, backend: str, folder: Path) -> Outcome:
     """Upload, let one file vanish, connect, retrieve."""
-    project = world.session.create_project("e2e forty", CONFIG)
-    tasks = world.session.upload(project, make_files(folder))
-    uploads = {int(task["id"]): task["data"]["image"] for task in world.session.tasks(project)}
+    project = world.client.create_project("e2e forty", CONFIG)
+    tasks = world.client.upload(project, make_files(folder))
+    uploads = {int(task["id"]): task["data"]["image"] for task in world.client.tasks(project)}
     (world.media / uploads[tasks["missing.png"]].removeprefix("/data/")).unlink()
-    row = world.session.connect(project, backend)
+    row = world.client.connect(project, backend)
     assert row["state"] == "CO", row
     found = annotate(world, project, {tasks[name] for name in tasks if name not in BROKEN})
     status = httpx.get(f"{backend}/status", trust_env=False, timeout=60.0).json()
@@ -86,8 +86,8 @@ def run(world: World, backend: str, folder: Path) -> Outcome:
 def legacy_backend(world: World, tmp_path: Path) -> Iterator[str]:
     """A backend of its own with the user's legacy token, which an admin has switched on."""
     switches = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True}
-    world.session.call("POST", "/api/jwt/settings", json=switches)
-    token = world.session.call("GET", "/api/current-user/token")["token"]
+    world.client.json("POST", "/api/jwt/settings", body=switches)
+    token = world.client.json("GET", "/api/current-user/token")["token"]
     assert jwt_claims(token) is None
     child, url = start_backend(
         port=free_port(),
@@ -101,7 +101,7 @@ def legacy_backend(world: World, tmp_path: Path) -> Iterator[str]:
         yield url
     finally:
         child.stop()
-        world.session.call("POST", "/api/jwt/settings", json=switches | {"legacy_api_tokens_enabled": False})
+        world.client.json("POST", "/api/jwt/settings", body=switches | {"legacy_api_tokens_enabled": False})
 
 
 def check(outcome: Outcome) -> None:

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.e2e
 def test_label_studio_still_answers_as_recorded(world: World, login: Login, tmp_path: Path) -> None:
     image = tmp_path / "red.png"
     image.write_bytes(encoded(picture()))
-    project = login.session.create_project("recorded", POLYGONS)
-    (task,) = login.session.upload(project, [image]).values()
-    login.session.connect(project, world.backend, extra_params="camouflaged animal")
+    project = login.client.create_project("recorded", POLYGONS)
+    (task,) = login.client.upload(project, [image]).values()
+    login.client.connect(project, world.backend, extra_params="camouflaged animal")
     said = converse(world.server.url, login.token, project, task)
     if os.environ.get("RECORD"):
         record(said, world.server.url)

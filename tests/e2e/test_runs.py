@@ -91,7 +91,7 @@ class Project:
 
     def versions(self) -> dict[int, list[str]]:
         """The versions of every task's predictions."""
-        tasks = self.login.session.tasks(self.id)
+        tasks = self.login.client.tasks(self.id)
         return {task["id"]: sorted(p["model_version"] for p in task["predictions"]) for task in tasks}
 
     def show(self, run: str = "1", *arguments: str) -> dict[str, Any]:
@@ -128,13 +128,13 @@ Make = Callable[..., Project]
 @pytest.fixture
 def make(label_studio: LabelStudioServer, login: Login, tmp_path: Path) -> Make:
     def made(size: int, broken: int = 0) -> Project:
-        project = login.session.create_project("e2e runs", CONFIG)
+        project = login.client.create_project("e2e runs", CONFIG)
         spoiled = {(2 * index + 1) * size // (2 * broken) for index in range(broken)}
         files = [(f"n{n:03}.png", b"this is no image" if n in spoiled else picture(n)) for n in range(size)]
         for start in range(0, size, 50):
             parts = [(name, (name, data, "image/png")) for name, data in files[start : start + 50]]
-            login.session.call("POST", f"/api/projects/{project}/import", files=parts)
-        tasks = sorted(task["id"] for task in login.session.tasks(project))
+            login.client.json("POST", f"/api/projects/{project}/import", files=parts)
+        tasks = sorted(task["id"] for task in login.client.tasks(project))
         assert len(tasks) == size
         bad = [task for n, task in enumerate(tasks) if n in spoiled]
         place = Project(login, label_studio, tmp_path, project, [t for t in tasks if t not in bad], bad)
@@ -234,10 +234,10 @@ def test_two_prompts_at_once_are_two_runs(make: Make) -> None:
 
 def test_a_changed_labeling_config_stops_the_run(make: Make) -> None:
     project = make(20)
-    call = project.login.session.call
+    call = project.login.client.json
     first = project.annotate(INT_TEST_SECONDS="0.3", INT_RUN_BATCH="4")
     project.wait_for(4, first)
-    call("PATCH", f"/api/projects/{project.id}", json={"label_config": OTHER_CONFIG})
+    call("PATCH", f"/api/projects/{project.id}", body={"label_config": OTHER_CONFIG})
     code, _out, err = ended(first)
     assert code == 1, err
     shown = project.show()
@@ -255,7 +255,7 @@ def test_a_changed_labeling_config_stops_the_run(make: Make) -> None:
     second = project.show("2")["model_version"]
     assert all(second in versions for versions in project.versions().values())
 
-    call("PATCH", f"/api/projects/{project.id}", json={"label_config": CONFIG})
+    call("PATCH", f"/api/projects/{project.id}", body={"label_config": CONFIG})
     code, _, err = project.to_the_end("runs", "resume", "1")
     assert code == 0, err
     both = sorted([shown["model_version"], second])
@@ -264,12 +264,12 @@ def test_a_changed_labeling_config_stops_the_run(make: Make) -> None:
 
 def test_what_people_did_is_left_alone(make: Make) -> None:
     project = make(8)
-    call = project.login.session.call
+    call = project.login.client.json
     annotated, skipped, drafted, deleted, *rest = project.good
-    call("POST", f"/api/tasks/{annotated}/annotations/", json={"result": []})
-    call("POST", f"/api/tasks/{skipped}/annotations/", json={"result": [], "was_cancelled": True})
-    call("POST", f"/api/tasks/{drafted}/drafts", json={"result": []})
-    call("DELETE", f"/api/tasks/{deleted}/")
+    call("POST", f"/api/tasks/{annotated}/annotations/", body={"result": []})
+    call("POST", f"/api/tasks/{skipped}/annotations/", body={"result": [], "was_cancelled": True})
+    call("POST", f"/api/tasks/{drafted}/drafts", body={"result": []})
+    project.login.client.request("DELETE", f"/api/tasks/{deleted}/")
     code, out, err = project.to_the_end("annotate", "--project", str(project.id), "--set-model-version")
     assert code == 0, err
     shown = project.show("1", "--state", "skipped")
@@ -283,7 +283,7 @@ def test_what_people_did_is_left_alone(make: Make) -> None:
     assert (code, out.splitlines()[0]) == (0, "1 tasks would be annotated")  # the draft: only known when looked at
     items = [{"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": rest[0]}]
     data = {"title": "late ones", "filters": {"conjunction": "and", "items": items}}
-    view = call("POST", "/api/dm/views/", json={"project": project.id, "data": data})["id"]
+    view = call("POST", "/api/dm/views/", body={"project": project.id, "data": data})["id"]
     code, out, err = project.to_the_end("annotate", "--project", str(project.id), "--view", str(view), "--dry-run")
     assert (code, out.splitlines()[0]) == (0, f"{len(rest) - 1} tasks would be annotated")
     code, out, err = project.to_the_end("annotate", "--project", str(project.id), "--include-annotated")

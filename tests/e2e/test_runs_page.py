@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from ml_backend.demo.samples import load_samples, samples_folder
 from tests.e2e import pictures
-from tests.e2e.browser import find_chromium, open_page
+from tests.e2e.browser import open_page
 from tests.e2e.conftest import ARTIFACTS, World
 
 pytestmark = pytest.mark.e2e
@@ -28,21 +27,15 @@ WAIT_MS = 300_000
 
 @pytest.fixture(scope="module")
 def runs_page(world: World) -> Iterator[Page]:
-    program = find_chromium()
-    if program is None:
-        message = "no Chromium found: install Debian's chromium or set CHROMIUM=/path/to/it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    with open_page(program, world.backend) as opened:
+    with open_page(world.backend) as opened:
         yield opened
 
 
 def test_a_run_begun_on_the_page(world: World, runs_page: Page, tmp_path: Path) -> None:
     scenes = [sample.image for sample in load_samples(samples_folder()) if sample.task == "polyp"]
     broken = [pictures.truncated(scenes[0], tmp_path / "truncated.png"), pictures.text_file(tmp_path / "text.png")]
-    project = world.session.create_project("Runs", CONFIG)
-    ids = world.session.upload(project, [*scenes, *broken])
+    project = world.client.create_project("Runs", CONFIG)
+    ids = world.client.upload(project, [*scenes, *broken])
 
     runs_page.goto(f"{world.backend}/runs")
     summary = runs_page.get_by_text("New run")
@@ -64,7 +57,7 @@ def test_a_run_begun_on_the_page(world: World, runs_page: Page, tmp_path: Path) 
     reasons = runs_page.locator("td.reason").all_inner_texts()
     assert len(reasons) == len(broken)
     assert all(reasons)
-    tasks = {task["id"]: task["predictions"] for task in world.session.tasks(project)}
+    tasks = {task["id"]: task["predictions"] for task in world.client.tasks(project)}
     assert {task: len(found) for task, found in tasks.items()} == {
         task: int(name in {path.name for path in scenes}) for name, task in ids.items()
     }

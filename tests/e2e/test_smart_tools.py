@@ -47,7 +47,7 @@ class Desk:
         """Accept, submit, and read back the mask that Label Studio then holds."""
         self.annotator.accept()
         self.annotator.submit()
-        (annotation,) = self.world.session.call("GET", f"/api/tasks/{self.task}/annotations/")
+        (annotation,) = self.world.client.json("GET", f"/api/tasks/{self.task}/annotations/")
         assert {item["from_name"] for item in annotation["result"]} <= {"mask", "prompt"}, (
             "no point or box is left over"
         )
@@ -84,11 +84,11 @@ def scene(name: str) -> Sample:
 
 def sit_down(world: World, page: Page, kind: str, sample: Sample, file: Path) -> Desk:
     """A project of one picture; no prediction is asked for when the task is opened."""
-    project = world.session.create_project(f"e2e smart tools {kind}", CONFIG.format(kind=kind))
-    (task,) = world.session.upload(project, [file]).values()
-    row = world.session.connect(project, world.backend)
+    project = world.client.create_project(f"e2e smart tools {kind}", CONFIG.format(kind=kind))
+    (task,) = world.client.upload(project, [file]).values()
+    row = world.client.connect(project, world.backend)
     assert row["state"] == "CO", row
-    world.session.call("PATCH", f"/api/projects/{project}", json={"show_collab_predictions": False})
+    world.client.json("PATCH", f"/api/projects/{project}", body={"show_collab_predictions": False})
     truth = np.asarray(Image.open(sample.mask).convert("L")) > 127
     page.set_default_timeout(30_000)
     return Desk(world, Annotator.open(page, world.server.url, project), task, truth)

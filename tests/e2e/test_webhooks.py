@@ -47,24 +47,24 @@ class Events:
 
 def connected(world: World, label: str) -> tuple[int, list[int]]:
     """A project with three tasks, connected: its id and the tasks'."""
-    project = world.session.create_project(f"e2e webhooks {label}", CONFIG.format(label=label))
+    project = world.client.create_project(f"e2e webhooks {label}", CONFIG.format(label=label))
     files: list[Path] = [sample.image for sample in load_samples(samples_folder())[:3]]
-    tasks = list(world.session.upload(project, files).values())
-    row = world.session.connect(project, world.backend)
+    tasks = list(world.client.upload(project, files).values())
+    row = world.client.connect(project, world.backend)
     assert row["state"] == "CO", row
     return project, tasks
 
 
 def test_label_studio_registers_the_webhook_itself_for_all_events(world: World) -> None:
     project, _ = connected(world, "hook")
-    (hook,) = world.session.call("GET", "/api/webhooks/", params={"project": project})
+    (hook,) = world.client.json("GET", "/api/webhooks/", params={"project": project})
     assert hook["url"] == f"{world.backend}/webhook"
     assert (hook["is_active"], hook["send_for_all_actions"]) == (True, True)
 
 
 def test_each_event_is_counted_once(world: World) -> None:
     project, tasks = connected(world, "counted")
-    call, events = world.session.call, Events(world.backend)
+    call, events = world.client.json, Events(world.backend)
     region = {
         "id": "abcdef123456", "from_name": "mask", "to_name": "image", "type": "polygonlabels",
         "original_width": 192, "original_height": 192, "image_rotation": 0,
@@ -74,20 +74,20 @@ def test_each_event_is_counted_once(world: World) -> None:
 
     def create() -> None:
         body = {"result": [region]}
-        known["annotation"] = call("POST", f"/api/tasks/{tasks[0]}/annotations/", json=body)["id"]
+        known["annotation"] = call("POST", f"/api/tasks/{tasks[0]}/annotations/", body=body)["id"]
 
     def update() -> None:
-        call("PATCH", f"/api/annotations/{known['annotation']}/", json={"result": [region, region | {"id": "b"}]})
+        call("PATCH", f"/api/annotations/{known['annotation']}/", body={"result": [region, region | {"id": "b"}]})
 
     def delete() -> None:
-        call("DELETE", f"/api/annotations/{known['annotation']}/")
+        world.client.request("DELETE", f"/api/annotations/{known['annotation']}/")
 
     def delete_tasks() -> None:
         query = {"id": "delete_tasks", "project": project}
-        call("POST", "/api/dm/actions", params=query, json={"selectedItems": {"all": False, "included": tasks[1:]}})
+        call("POST", "/api/dm/actions", params=query, body={"selectedItems": {"all": False, "included": tasks[1:]}})
 
     def import_task() -> None:
-        call("POST", f"/api/projects/{project}/import", json=[{"image": "https://example.org/a.png"}])
+        call("POST", f"/api/projects/{project}/import", body=[{"image": "https://example.org/a.png"}])
 
     steps = (
         (create, "ANNOTATION_CREATED"),
@@ -112,18 +112,18 @@ def test_a_changed_labeling_config_is_used_before_the_next_setup(world: World) -
 
     before, old = events.counted(), versions()
     new_config = CONFIG.format(label="new")
-    world.session.call("PATCH", f"/api/projects/{project}", json={"label_config": new_config})
+    world.client.json("PATCH", f"/api/projects/{project}", body={"label_config": new_config})
     assert events.after(before, "PROJECT_UPDATED")["PROJECT_UPDATED"] == 1
     new = versions()
     assert new != old
-    (row,) = world.session.call("GET", "/api/ml", params={"project": project})  # asks /setup with the new config
+    (row,) = world.client.json("GET", "/api/ml", params={"project": project})  # asks /setup with the new config
     assert [row["model_version"]] == new
 
 
 def test_start_training_is_answered(world: World) -> None:
     project, _ = connected(world, "train")
     events = Events(world.backend)
-    (row,) = world.session.call("GET", "/api/ml", params={"project": project})
+    (row,) = world.client.json("GET", "/api/ml", params={"project": project})
     before = events.counted()
-    world.session.call("POST", f"/api/ml/{row['id']}/train", json={})
+    world.client.request("POST", f"/api/ml/{row['id']}/train", body={})
     assert events.after(before, "START_TRAINING")["START_TRAINING"] == 1

@@ -8,14 +8,14 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from ml_backend.context import AppContext
-from ml_backend.demo.client import LabelStudioSession
+from ml_backend.demo.client import DemoClient
 from ml_backend.demo.processes import Child
 from ml_backend.demo.server import LabelStudioServer
 from ml_backend.runs.queues.redis_queue import RedisQueue
@@ -24,6 +24,7 @@ from ml_backend.settings import Settings
 from tests.e2e.conftest import LOGS, Login
 from tests.support.redis_server import redis_server
 from tests.support.stub_worker import CONFIG, IDENTITY, png
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -47,27 +48,20 @@ def worker(number: int, folder: Path, environment: dict[str, str]) -> Iterator[C
         child.stop()
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
-    limit = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < limit, f"waited in vain: {what}"
-        time.sleep(0.1)
-
-
-def imported(session: LabelStudioSession, count: int) -> int:
+def imported(client: DemoClient, count: int) -> int:
     """A project with so many tasks, whose pictures are in the tasks themselves; every tenth shows nothing."""
-    project = session.create_project("Workers", CONFIG)
+    project = client.create_project("Workers", CONFIG)
     pictures = [png(number, dark=number % 10 == 9) for number in range(count)]
     tasks = [{"image": f"data:image/png;base64,{base64.b64encode(picture).decode()}"} for picture in pictures]
-    session.call("POST", f"/api/projects/{project}/import", json=tasks)
+    client.json("POST", f"/api/projects/{project}/import", body=tasks)
     return project
 
 
 def test_a_killed_worker_and_a_restart_of_redis_lose_nothing_and_double_nothing(
     label_studio: LabelStudioServer, login: Login, tmp_path: Path
 ) -> None:
-    session = login.session
-    project = imported(session, TASKS)
+    client = login.client
+    project = imported(client, TASKS)
     with redis_server(tmp_path / "redis") as redis, ExitStack() as stack:
         environment = {
             "REDIS_URL": redis.url,
@@ -117,7 +111,7 @@ def test_a_killed_worker_and_a_restart_of_redis_lose_nothing_and_double_nothing(
     }
     again = [record.task for record in records if record.attempts > 1]
     assert len(again) <= 2 * BATCH, "more than the killed worker can have held"
-    tasks = session.tasks(project)
+    tasks = client.tasks(project)
     assert len(tasks) == TASKS
     for task in tasks:
         assert [entry["model_version"] for entry in task["predictions"]] == [run.spec.model_version], task["id"]

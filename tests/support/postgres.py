@@ -18,6 +18,8 @@ from typing import Any
 
 import psycopg
 
+ABSENT = "there is no PostgreSQL server; install Debian's package postgresql"
+
 
 def find_binaries() -> Path | None:
     """The folder of the newest server's programs, or None if there is no server."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
@@ -11,23 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 import redis
 
 from ml_backend.demo.processes import free_port
+from tests.support.waiting import required
 
 _START_SECONDS = 20.0
 
 
 def find_redis_server() -> str:
     """The program; without it the test is skipped, or fails where CI must not pass without it."""
-    found = shutil.which("redis-server")
-    if found is None:
-        message = "no redis-server found: install Debian's package redis-server"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
+    return required(shutil.which("redis-server"), "no redis-server found: install Debian's package redis-server")
 
 
 @dataclass

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ml_backend.storage.database import Database
-from tests.support.postgres import Server, find_binaries, postgres_server
+from tests.support.postgres import ABSENT, Server, find_binaries, postgres_server
+from tests.support.waiting import required
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """One server for the session. Without its programs the tests are skipped, and fail under ``CI=true``."""
-    binaries = find_binaries()
-    if binaries is None:
-        message = "there is no PostgreSQL server; install Debian's package postgresql"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    with postgres_server(binaries) as server:
+    with postgres_server(required(find_binaries(), ABSENT)) as server:
         yield server
 
 

@@ -17,6 +17,7 @@ from ml_backend.labelstudio.regions.bitmask import decode_bitmask, encode_bitmas
 from ml_backend.labelstudio.regions.rle import encode_mask
 from tests.support.clickable import Clickable
 from tests.support.harness import GOOD, Backend, backend, data_url, encoded, overlap, picture, red
+from tests.support.waiting import until
 
 LABELS = '<Label value="Animal"/><Label value="Plant"/>'
 IMAGE = '<Image name="image" value="$image"/>'
@@ -62,13 +63,6 @@ def ask(running: Backend, *prompts: Any, data: Any = GOOD, config: str = CONFIG,
     (result,) = running.predict(data, config=config, context={"result": list(prompts)}, **more)
     assert set(result) == {"result", "score", "model_version"}
     return dict(result)
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + WAIT
-    while not true():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
 
 
 # --- contexts ---------------------------------------------------------------------------------------------------------
@@ -215,9 +209,9 @@ def test_a_newer_click_answers_and_older_ones_that_wait_are_empty_at_once(runnin
     busy, first = in_thread(lambda: ask(running, ON, project="2"))
     assert segmenter.at_work.wait(WAIT)
     waiting, second = in_thread(lambda: ask(running, ON))
-    eventually(lambda: running.client.get("/status").json()["waiting_clicks"] == 1)
+    until(lambda: running.client.get("/status").json()["waiting_clicks"] == 1)
     other, third = in_thread(lambda: ask(running, BOX))  # another control of the same task
-    eventually(lambda: running.client.get("/status").json()["waiting_clicks"] == 2)
+    until(lambda: running.client.get("/status").json()["waiting_clicks"] == 2)
     newer, fourth = in_thread(lambda: ask(running, ON, point(50, 50)))
     waiting.join(WAIT)  # though the segmenter is still at the first
     assert second[0]["result"] == []
@@ -253,7 +247,7 @@ def test_models_without_a_segmenter_and_models_that_cannot_be_loaded(tmp_path: P
         raise RuntimeError("no weights here")
 
     with backend(tmp_path, load) as running:
-        eventually(lambda: running.client.get("/health").json()["models"] == "failed")
+        until(lambda: running.client.get("/health").json()["models"] == "failed")
         assert ask(running, ON)["result"] == []
         assert "no weights here" in running.problems()
 
@@ -289,9 +283,9 @@ def test_prompts_without_a_control_are_answered_with_a_grey_picture(
 def test_prewarm_makes_the_first_click_a_second_one_and_release_forgets(running: Backend, models: Clickable) -> None:
     for encoded_so_far in (1, 2):
         assert running.predict(GOOD, config=CONFIG, context={"event": "prewarm"})[0]["result"] == []
-        eventually(lambda: len(models.clicks.cache) == 1)
+        until(lambda: len(models.clicks.cache) == 1)
         assert ask(running, ON)["result"]
         assert models.segmenter.encoded == encoded_so_far
         assert running.predict(GOOD, config=CONFIG, context={"event": "release"})[0]["result"] == []
-        eventually(lambda: len(models.clicks.cache) == 0)
+        until(lambda: len(models.clicks.cache) == 0)
     assert running.predict({"x": 1}, config=CONFIG, context={"event": "prewarm"})[0]["result"] == []

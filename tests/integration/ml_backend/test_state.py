@@ -22,6 +22,7 @@ from tests.support.harness import (
     overlap,
     picture,
 )
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +79,7 @@ def test_what_is_late_is_empty_and_comes_from_the_cache_next_time(tmp_path: Path
     with backend(tmp_path, strategy=strategy, deadline=0.4) as running:
         assert running.predict(GOOD, other) == [[], []]
         strategy.gate.set()
-        limit = time.monotonic() + 20
-        while running.client.get("/status").json()["tasks_on_their_way"]:
-            assert time.monotonic() < limit
-            time.sleep(0.02)
+        until(lambda: not running.client.get("/status").json()["tasks_on_their_way"], "they are done")
         asked = len(strategy.asked)
         first, second = running.predict(GOOD, other)
         assert first["result"]
@@ -176,10 +174,7 @@ def test_concurrent_requests_share_micro_batches(tmp_path: Path) -> None:
         ]
         for thread in threads:
             thread.start()
-        limit = time.monotonic() + 20
-        while running.client.get("/status").json()["waiting_for_models"] < 5:
-            assert time.monotonic() < limit
-            time.sleep(0.02)
+        until(lambda: running.client.get("/status").json()["waiting_for_models"] >= 5, "five wait")
         strategy.gate.set()
         for thread in threads:
             thread.join(30)

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,19 +19,13 @@ from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.queues.redis_queue import TICKETS_PER_WORKER, RedisQueue, SharedDatabaseError
 from ml_backend.runs.worker import TicketWorker
 from tests.support.redis_server import RedisServer, redis_server
+from tests.support.waiting import until
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     with redis_server(tmp_path / "redis") as running:
         yield running
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    limit = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < limit, f"waited in vain: {what}"
-        time.sleep(0.02)
 
 
 @dataclass

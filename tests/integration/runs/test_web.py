@@ -6,7 +6,7 @@ import base64
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ml_backend.storage.store import Store
 from tests.support.harness import IDENTITY, POLYGONS, Backend, backend, encoded, picture
 from tests.support.label_studio import TOKEN, LabelStudio, label_studio
 from tests.support.redis_server import redis_server
+from tests.support.waiting import until
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
@@ -36,13 +37,6 @@ def tasks(count: int) -> dict[int, dict[str, Any]]:
     found[2] = url(np.full((60, 80, 3), 128, np.uint8))
     found[3] = "data:image/png;base64,AAAA"
     return {n: {"data": {"image": address}} for n, address in found.items()}
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    limit = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < limit, f"waited in vain: {what}"
-        time.sleep(0.05)
 
 
 @contextmanager

@@ -22,9 +22,10 @@ from ml_backend.runs.types import RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
 from tests.support.harness import backend
 from tests.support.label_studio import TOKEN, LabelStudio, label_studio
-from tests.support.postgres import find_binaries, postgres_server
+from tests.support.postgres import ABSENT, find_binaries, postgres_server
 from tests.support.redis_server import redis_server
 from tests.support.stub_worker import CONFIG, IDENTITY, Sleeper, png
+from tests.support.waiting import required, until
 
 ROOT = Path(__file__).resolve().parents[3]
 TASKS, BATCH, SECONDS = 120, 6, 0.1
@@ -46,22 +47,9 @@ def worker(folder: Path, environment: dict[str, str], clock: float) -> Iterator[
         child.stop()
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
-    limit = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < limit, f"waited in vain: {what}"
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
-    binaries = find_binaries()
-    if binaries is None:
-        message = "there is no PostgreSQL server; install Debian's package postgresql"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    with postgres_server(binaries) as server:
+    with postgres_server(required(find_binaries(), ABSENT)) as server:
         yield server.new_database()
 
 
