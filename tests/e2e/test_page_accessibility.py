@@ -17,7 +17,7 @@ from int_model.evaluation import BrokenExample, Example, Variant, evaluate
 from int_model.evaluation.page import render_page
 from int_model.report import ReportBuilder
 from ml_backend.api.run_pages import Notice, RunView, error_page, list_page, run_page
-from ml_backend.runs.types import Progress, Run, RunSpec, RunState, TaskRecord, TaskState
+from ml_backend.runs.types import Progress, Run, RunRequest, RunSpec, RunState, TaskRecord, TaskState
 from tests.e2e.browser import find_chromium, open_page
 from tests.support.fakes import TASK, fake_suite, scene
 from tests.support.made_up import made_up
@@ -73,7 +73,7 @@ def contact_sheets(folder: Path) -> Iterator[Path]:
 
 
 def served_pages(folder: Path) -> Iterator[Path]:
-    spec = RunSpec(1, "<View/>", None, "int-nano-int-01234567", "polyp", "int", "0" * 64)
+    spec = RunSpec(RunRequest(project=1), "<View/>", None, "int-nano-int-01234567", "polyp", "int", "0" * 64)
     begun = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
     runs = [
         RunView(Run(str(i), spec, state, "it was stopped", begun), Progress(dict.fromkeys(TaskState, i), 2.0, 1))

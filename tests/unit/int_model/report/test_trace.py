@@ -24,6 +24,10 @@ def test_a_whole_trace_is_strict_json() -> None:
     last = data["iterations"][-1]
     assert np.asarray(last["p_original"]).shape == (9, len(data["names"]))
     assert last["winner_name"] == result.name
+    assert not {"inpainted", "soft_mask"} & last.keys(), "images are left out"
+    assert [step["inpainted_anew"] for step in data["iterations"]] == [
+        bool(s.inpainted) for s in result.trace.iterations
+    ]
     assert np.array_equal(segmentation_to_mask(last["mask"], 96, 128), result.mask)
     assert [0 <= d["score"] <= 1 for d in last["boxes"]] == [True] * len(last["boxes"])
     assert all(math.isfinite(step["distance"]) for step in data["iterations"])
