@@ -6,37 +6,36 @@ go to the model. Which items share a batch changes, so answers may differ from a
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from int_model.core.caches import LruCache
-from int_model.core.types import Detection, Floats, Image, Mask
+from int_model.core.types import Image
 from int_model.models.adapters.imaging import content_key
-from int_model.models.protocols import (
-    ConceptMask,
-    Concepts,
-    ContrastiveVisionLanguage,
-    Detector,
-    Embedding,
-    Inpainter,
-    MaskPrompt,
-    MaskProposal,
-    PromptAdapter,
-    Reduce,
-    Segmenter,
-    TextImage,
-    VisionLanguage,
-)
+from int_model.models.protocols import Embedding, MaskPrompt, MaskProposal, PromptAdapter
 from int_model.models.suite import ModelSuite
 
 _T = TypeVar("_T")
 Key = tuple[Hashable, ...]
+
+_LISTS = {
+    "dialogue": 2,
+    "score": 3,
+    "answer_distributions": 3,
+    "contrast": 3,
+    "inpaint": 4,
+    "detect": 2,
+    "find": 2,
+    "embed_images": 1,
+    "embed_texts": 1,
+    "embed_patches": 1,
+}
+"""The models' methods, and how many of their first arguments are lists with an entry per item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +85,12 @@ class SharedCalls:
 
     def over(self, suite: ModelSuite) -> ModelSuite:
         """The suite with its models behind this memory. One memory serves one suite."""
-        contrastive = isinstance(suite.vlm, ContrastiveVisionLanguage)
-        return dataclasses.replace(
-            suite,
-            vlm=(_ContrastiveVlm if contrastive else _Vlm)(suite.vlm, self),
-            inpainter=_Inpainter(suite.inpainter, self),
-            detector=_Detector(suite.detector, self),
-            segmenter=_Segmenter(suite.segmenter, self),
-            text_image=_TextImage(suite.text_image, self),
-            concepts=None if suite.concepts is None else _Concepts(suite.concepts, self),
-        )
+        shared: dict[str, Any] = {
+            role: None if model is None else _Shared(model, self)
+            for role in ("vlm", "inpainter", "detector", "text_image", "concepts")
+            for model in [getattr(suite, role)]
+        }
+        return replace(suite, **shared, segmenter=_Segmenter(suite.segmenter, self))
 
 
 def _size(answer: Any) -> int:
@@ -110,100 +105,39 @@ def _pick(values: Sequence[_T], positions: Sequence[int]) -> list[_T]:
     return [values[i] for i in positions]
 
 
-class _Vlm:
-    def __init__(self, model: VisionLanguage, shared: SharedCalls) -> None:
-        self._model, self._shared, self.frame = model, shared, model.frame
+def _described(value: Any) -> Hashable:
+    """What tells an argument from another one."""
+    if isinstance(value, np.ndarray):
+        content = np.packbits(value) if value.dtype == np.bool_ else value
+        return value.dtype.str, value.shape, content_key(content) if content.size else b""
+    if is_dataclass(value):
+        return tuple(_described(getattr(value, field.name)) for field in fields(value))
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_described, value))
+    told: Hashable = value
+    return told
 
-    def dialogue(
-        self, images: Sequence[Image], questions: Sequence[Sequence[str]], max_new_tokens: Sequence[int]
-    ) -> list[tuple[str, ...]]:
-        limits = tuple(max_new_tokens)
-        keys = [("dialogue", content_key(i), tuple(q), limits) for i, q in zip(images, questions, strict=True)]
-        return self._shared.ask(
-            keys, lambda new: self._model.dialogue(_pick(images, new), _pick(questions, new), max_new_tokens)
+
+class _Shared:
+    """A model behind the memory. It has exactly the attributes and batched methods that the model has."""
+
+    def __init__(self, model: Any, shared: SharedCalls) -> None:
+        self._shared = shared
+        for name in ("frame", "logit_scale"):
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
+        for name, lists in _LISTS.items():
+            if hasattr(model, name):
+                setattr(self, name, functools.partial(self._ask, name, getattr(model, name), lists))
+
+    def _ask(self, name: str, method: Callable[..., Any], lists: int, *arguments: Any, **options: Any) -> Any:
+        columns, rest = arguments[:lists], arguments[lists:]
+        common = (*map(_described, rest), *sorted(options.items()))
+        keys = [(name, *map(_described, item), *common) for item in zip(*columns, strict=True)]
+        answers = self._shared.ask(
+            keys, lambda new: list(method(*(_pick(column, new) for column in columns), *rest, **options))
         )
-
-    def score(
-        self, images: Sequence[Image], questions: Sequence[str], names: Sequence[Sequence[str]], reduce: Reduce = "mean"
-    ) -> list[Floats]:
-        keys = [
-            ("score", content_key(i), q, tuple(n), reduce) for i, q, n in zip(images, questions, names, strict=True)
-        ]
-        return self._shared.ask(
-            keys, lambda new: self._model.score(_pick(images, new), _pick(questions, new), _pick(names, new), reduce)
-        )
-
-    def answer_distributions(
-        self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
-    ) -> list[NDArray[np.float32]]:
-        keys = [("distributions", content_key(i), q, a) for i, q, a in zip(images, questions, answers, strict=True)]
-        return self._shared.ask(
-            keys,
-            lambda new: self._model.answer_distributions(
-                _pick(images, new), _pick(questions, new), _pick(answers, new)
-            ),
-        )
-
-
-class _ContrastiveVlm(_Vlm):
-    def contrast(
-        self,
-        images: Sequence[Image],
-        others: Sequence[Image],
-        questions: Sequence[Sequence[str]],
-        max_new_tokens: Sequence[int],
-        alpha: float,
-        plausible: float = 0.0,
-    ) -> list[tuple[str, ...]]:
-        model: Any = self._model
-        limits = tuple(max_new_tokens)
-        keys = [
-            ("contrast", content_key(i), content_key(o), tuple(q), limits, alpha, plausible)
-            for i, o, q in zip(images, others, questions, strict=True)
-        ]
-        return self._shared.ask(
-            keys,
-            lambda new: model.contrast(
-                _pick(images, new), _pick(others, new), _pick(questions, new), max_new_tokens, alpha, plausible
-            ),
-        )
-
-
-class _Inpainter:
-    def __init__(self, model: Inpainter, shared: SharedCalls) -> None:
-        self._model, self._shared = model, shared
-
-    def inpaint(
-        self, images: Sequence[Image], masks: Sequence[Mask], positive: Sequence[str], negative: Sequence[str]
-    ) -> list[Image]:
-        keys = [
-            ("inpaint", content_key(i), np.packbits(m).tobytes(), p, n)
-            for i, m, p, n in zip(images, masks, positive, negative, strict=True)
-        ]
-        return self._shared.ask(
-            keys,
-            lambda new: self._model.inpaint(
-                _pick(images, new), _pick(masks, new), _pick(positive, new), _pick(negative, new)
-            ),
-        )
-
-
-class _Detector:
-    def __init__(self, model: Detector, shared: SharedCalls) -> None:
-        self._model, self._shared = model, shared
-
-    def detect(
-        self, images: Sequence[Image], names: Sequence[str], *, box_threshold: float, text_threshold: float
-    ) -> list[list[Detection]]:
-        keys = [
-            ("detect", content_key(i), n, box_threshold, text_threshold) for i, n in zip(images, names, strict=True)
-        ]
-        return self._shared.ask(
-            keys,
-            lambda new: self._model.detect(
-                _pick(images, new), _pick(names, new), box_threshold=box_threshold, text_threshold=text_threshold
-            ),
-        )
+        return np.stack(answers) if name.startswith("embed") else answers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,7 +153,7 @@ class _Encoded:
 
 
 class _Segmenter:
-    def __init__(self, model: Segmenter, shared: SharedCalls) -> None:
+    def __init__(self, model: Any, shared: SharedCalls) -> None:
         self._model, self._shared = model, shared
 
     def encode(self, images: Sequence[Image]) -> list[Embedding]:
@@ -237,50 +171,13 @@ class _Segmenter:
         embedding: Embedding,
         prompts: Sequence[MaskPrompt],
         *,
-        multimask: bool = True,
         adapter: PromptAdapter | None = None,
-        label: str = "",
+        **options: Any,
     ) -> list[MaskProposal]:
         if not isinstance(embedding, _Encoded):
             raise TypeError(f"decode takes an embedding made by this segmenter, not {type(embedding).__name__}")
-        inner, adapted = embedding.inner, None if adapter is None else (adapter.identity, label)
-        keys = [("decode", embedding.image, multimask, adapted, *_described(prompt)) for prompt in prompts]
+        inner, common = embedding.inner, (adapter and adapter.identity, *sorted(options.items()))
+        keys = [("decode", embedding.image, _described(prompt), *common) for prompt in prompts]
         return self._shared.ask(
-            keys,
-            lambda new: self._model.decode(
-                inner, _pick(prompts, new), multimask=multimask, adapter=adapter, label=label
-            ),
+            keys, lambda new: self._model.decode(inner, _pick(prompts, new), adapter=adapter, **options)
         )
-
-
-def _described(prompt: MaskPrompt) -> Key:
-    mask = None if prompt.mask_input is None else prompt.mask_input.tobytes()
-    return (prompt.box, prompt.points.tobytes(), prompt.labels.tobytes(), mask)
-
-
-class _Concepts:
-    def __init__(self, model: Concepts, shared: SharedCalls) -> None:
-        self._model, self._shared = model, shared
-
-    def find(self, images: Sequence[Image], names: Sequence[str], *, threshold: float) -> list[list[ConceptMask]]:
-        keys = [("find", content_key(i), n, threshold) for i, n in zip(images, names, strict=True)]
-        return self._shared.ask(
-            keys, lambda new: self._model.find(_pick(images, new), _pick(names, new), threshold=threshold)
-        )
-
-
-class _TextImage:
-    def __init__(self, model: TextImage, shared: SharedCalls) -> None:
-        self._model, self._shared, self.logit_scale = model, shared, model.logit_scale
-
-    def embed_images(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        keys: list[Key] = [("embed", content_key(image)) for image in images]
-        return np.stack(self._shared.ask(keys, lambda new: list(self._model.embed_images(_pick(images, new)))))
-
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        keys: list[Key] = [("text", text) for text in texts]
-        return np.stack(self._shared.ask(keys, lambda new: list(self._model.embed_texts(_pick(texts, new)))))
-
-    def embed_patches(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        keys: list[Key] = [("patches", content_key(image)) for image in images]
-        return np.stack(self._shared.ask(keys, lambda new: list(self._model.embed_patches(_pick(images, new)))))
