@@ -35,7 +35,9 @@ from int_model.core.types import Image, Instance, Mask, Segmentation, Trace
 from int_model.datasets.collect import collect, make_plan
 from int_model.datasets.contents import LabelPlan, Selection, survey
 from int_model.datasets.store import DatasetStore
-from int_model.nano.evaluate import bootstrap, held_out, mask_iou
+from int_model.evaluation.regions import overlap
+from int_model.evaluation.statistics import mean_interval
+from int_model.nano.evaluate import ROUNDS, held_out
 from ml_backend.labelstudio.regions.decode import decode_region
 
 LABELS = {"Animal": "camouflaged animal", "Polyp": "polyp", "Lesion": "skin lesion"}
@@ -132,7 +134,7 @@ def figures(out: Path, truth: dict[str, tuple[str, Mask]]) -> dict[str, Any]:
     yolo, yolo640, png_equal, images = [], [], 0, 0
     for image, unions, objects in read_coco(out):
         label, mask = truth[image["source"]]
-        ious[label].append(mask_iou(unions[label], mask))
+        ious[label].append(overlap(unions[label], mask)["iou"])
         wrong += any(union.any() for other, union in unions.items() if other != label)
         nothing += not unions[label].any()
         images += 1
@@ -143,16 +145,16 @@ def figures(out: Path, truth: dict[str, tuple[str, Mask]]) -> dict[str, Any]:
         large = (round(mask.shape[0] * factor), round(mask.shape[1] * factor))
         labels = out / "labels" / f"{stem}.txt"
         for a, b, c in zip(objects, read_yolo(labels, *mask.shape), read_yolo(labels, *large), strict=True):
-            yolo.append(mask_iou(a, b))
+            yolo.append(overlap(a, b)["iou"])
             enlarged = cv2.resize(a.astype(np.uint8), large[::-1], interpolation=cv2.INTER_NEAREST).astype(np.bool_)
-            yolo640.append(mask_iou(enlarged, c))
+            yolo640.append(overlap(enlarged, c)["iou"])
         semantic = np.asarray(PilImage.open(out / "masks" / "semantic" / f"{stem}.png"))
         png_equal += bool(((semantic > 0) == np.any(list(unions.values()), axis=0)).all())
     everything = [value for values in ious.values() for value in values]
     return {
         "images": images,
         "objects": len(yolo),
-        "iou": {"all": bootstrap(everything), **{label: bootstrap(values) for label, values in ious.items() if values}},
+        "iou": {label: _interval(values) for label, values in {"all": everything, **ious}.items() if values},
         "counts": {"all": len(everything), **{label: len(values) for label, values in ious.items()}},
         "images_with_a_wrong_label": wrong,
         "images_where_the_right_label_abstained": nothing,
@@ -173,8 +175,14 @@ def _label_studio(out: Path, truth: dict[str, tuple[str, Mask]]) -> dict[str, An
             for region in task["predictions"][0]["result"]:
                 if label in region["value"]["polygonlabels"]:
                     union |= decode_region(region)
-            ious.append(mask_iou(union, mask))
-    return {"tasks": tasks, "iou": bootstrap(ious)}
+            ious.append(overlap(union, mask)["iou"])
+    return {"tasks": tasks, "iou": _interval(ious)}
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % interval."""
+    found = mean_interval(values, ROUNDS)
+    return found.value, found.low, found.high
 
 
 def the_run(args: argparse.Namespace, console: Console) -> None:

@@ -53,6 +53,12 @@ _ALL = (
     Metric("ap_50", "AP@.50", "higher", "average precision at IoU 0.5", "ap", threshold=0.5),
     Metric("ap_75", "AP@.75", "higher", "average precision at IoU 0.75", "ap", threshold=0.75),
     Metric("named", "Named", "higher", "part of the images whose final name is the true one"),
+    Metric(
+        "contrast",
+        "D true - wrong",
+        "higher",
+        "best contrast D of the true name minus that of the strongest wrong candidate, first iteration",
+    ),
     Metric("empty", "Empty", "neither", "part of the images without any mask; their maps are scored as all zero"),
     Metric("seconds", "s / image", "lower", "seconds per image (a micro-batch's time over its images)", digits=2),
     Metric("calls", "calls / image", "lower", "model passes per image, all roles", digits=1),

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from int_model.core.types import Floats, Mask, Segmentation, SoftMask
+from int_model.core.types import Floats, Mask, Segmentation, SoftMask, Trace
 from int_model.evaluation.instances import match
 from int_model.evaluation.records import Detections
 from int_model.evaluation.regions import boundary_f, overlap
@@ -107,10 +107,24 @@ def score(
     # Strategies without a name of their own call everything what the task prompt says.
     own_name = None if found.name is None or found.name.lower() == found.task.lower() else found.name
     metrics["named"] = None if name is None or own_name is None else float(own_name == name)
+    metrics["contrast"] = None if name is None else _contrast(found.trace, name)
     detections = None
     if instances is not None:
         detections = match([i.mask for i in found.instances], [i.score for i in found.instances], instances)
     return Score(metrics, maps.curves, detections)
+
+
+def _contrast(trace: Trace, name: str) -> float | None:
+    """Best D over the patches, in iteration 1: the true name's minus the strongest wrong one's; None without both."""
+    if not trace.iterations:
+        return None
+    first = trace.iterations[0]
+    change = (first.p_original - first.p_inpainted).max(axis=0)
+    names = trace.names[: len(change)]  # later iterations may find more
+    if name not in names or len(names) < 2:
+        return None
+    true = names.index(name)
+    return float(change[true] - np.delete(change, true).max())
 
 
 def grey_levels(soft: SoftMask) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ from int_model.report import ReportBuilder
 from int_model.runner.isolation import Failure
 from int_model.runner.runner import Made, Pass, run
 from int_model.runner.store import Entry, ResultKey, ResultStore, fingerprint
+from int_model.strategies.base import Strategy
 from int_model.strategies.registry import default_config, make_strategy
 
 Progress = Callable[[int, int | None, str], None]
@@ -190,6 +191,7 @@ class _Work:
     total: int | None
     done: int = 0
     records: list[Record] = field(default_factory=list)
+    _strategies: dict[tuple[int, str], Strategy] = field(default_factory=dict)
 
     def run(self, examples: Iterable[Example | BrokenExample], batch_size: int) -> list[Record]:
         """Every record; by variant, examples in the order of their batches."""
@@ -224,6 +226,13 @@ class _Work:
         every = [(seed, plan) for seed in self.models.seeds for plan in self.plans]
         return [_VariantPass(self, plan, seed, batch[0].task, digests) for seed, plan in every]
 
+    def strategy(self, plan: _Plan, seed: int) -> Strategy:
+        """The variant's strategy with the models of a seed, made once: it keeps what texts mean to the models."""
+        place = (seed, plan.variant.name)
+        if place not in self._strategies:
+            self._strategies[place] = make_strategy(plan.variant.strategy, self.models.of(seed), plan.config)
+        return self._strategies[place]
+
     def tell(self, done: int, text: str) -> None:
         self.done += done
         if self.progress is not None and done:
@@ -235,7 +244,7 @@ class _VariantPass(Pass[Example, Record]):
 
     def __init__(self, work: _Work, plan: _Plan, seed: int, task: str, digests: Mapping[str, tuple[str, str]]) -> None:
         self._suite = work.models.of(seed)
-        super().__init__(make_strategy(plan.variant.strategy, self._suite, plan.config), TaskPrompt(task))
+        super().__init__(work.strategy(plan, seed), TaskPrompt(task))
         self._work, self._plan, self._seed, self._digests = work, plan, seed, digests
         self._peak = PeakMemory()
 

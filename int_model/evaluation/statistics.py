@@ -80,6 +80,13 @@ def interval(value: float, resampled: Floats, images: int) -> Interval:
     return Interval(value, float(low), float(high), images)
 
 
+def mean_interval(values: Sequence[float], rounds: int) -> Interval:
+    """The mean of independent trials, with its interval. Raises ``ValueError`` without values."""
+    data = np.asarray(values, dtype=np.float64)
+    _, counts = draw([str(i) for i in range(len(data))], rounds)
+    return interval(float(data.mean()), counts @ data / len(data), len(data))
+
+
 def _defined(metric: Metric, record: Record) -> bool:
     if not record.done:
         return False

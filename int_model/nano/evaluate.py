@@ -1,20 +1,21 @@
 """The two tables of the miniature world: ``python -m int_model.nano.evaluate`` (about ten minutes on two cores).
 
-Table 1: what each bundled model can do. Table 2: the strategies end to end, on held-out scenes (glyph poses, textures
-and colours that training never shows), with bootstrap intervals. The test set is fixed by its seed.
+Table 1: what each bundled model can do alone. Table 2: the strategies end to end, by ``int_model.evaluation``. Both are
+of held-out scenes (glyph poses, textures and colours that training never shows), which are fixed by their seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +23,23 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from int_model.core.config import DetectorConfig, IntConfig
+from int_model.core.config import DetectorConfig
 from int_model.core.task_prompt import TaskPrompt
-from int_model.core.types import Floats, Mask, Segmentation
+from int_model.evaluation import Evaluation, Interval, NanoScenes, Record, Shard, Variant, evaluate
+from int_model.evaluation.records import record_to_dict
 from int_model.evaluation.regions import overlap
+from int_model.evaluation.result import conclude
+from int_model.evaluation.statistics import mean_interval
 from int_model.models.protocols import MaskPrompt
 from int_model.nano.scenes import Scene, SceneGenerator
 from int_model.nano.world import NAMES, TASKS, UNSEEN_BY_SEGMENTER
-from int_model.strategies.registry import default_config, make_strategy
 
 TEST_SEED = 2501
 SCENES = 240
 STRATEGIES = ("vlm_box", "grounded_sam", "int")
+BASELINE = "vlm_box"
+ROUNDS = 10_000
 Rows = dict[str, list[float]]
-
-
-def mask_iou(a: Mask, b: Mask) -> float:
-    """Intersection over union of two masks; 1 if both are empty."""
-    return overlap(a, b)["iou"]
-
-
-def bootstrap(values: Sequence[float], *, seed: int = 0, rounds: int = 10_000) -> tuple[float, float, float]:
-    """Mean and its 95 % percentile bootstrap interval. Raises ``ValueError`` without values."""
-    data = np.asarray(values, dtype=np.float64)
-    if data.size == 0:
-        raise ValueError("a bootstrap interval needs at least one value")
-    rng = np.random.default_rng(seed)
-    means = np.concatenate(
-        [data[rng.integers(0, data.size, (500, data.size))].mean(axis=1) for _ in range(rounds // 500)]
-    )
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(data.mean()), float(low), float(high)
 
 
 def held_out(index: int, camouflage: tuple[float, float] = (0.35, 0.85)) -> Scene:
@@ -60,16 +47,9 @@ def held_out(index: int, camouflage: tuple[float, float] = (0.35, 0.85)) -> Scen
     return _generator(camouflage).scene(index)
 
 
-_GENERATORS: dict[tuple[float, float], SceneGenerator] = {}
-
-
+@functools.cache
 def _generator(camouflage: tuple[float, float]) -> SceneGenerator:
-    if camouflage not in _GENERATORS:
-        _GENERATORS[camouflage] = SceneGenerator("test", TEST_SEED, camouflage=camouflage)
-    return _GENERATORS[camouflage]
-
-
-# ------------------------------------------------------------------ table 1: the kit
+    return SceneGenerator("test", TEST_SEED, camouflage=camouflage)
 
 
 def kit_rows(suite: Any, options: DetectorConfig, index: int) -> Rows:
@@ -92,7 +72,7 @@ def _segmenter(rows: Rows, suite: Any, scene: Scene) -> None:
     embedding = suite.segmenter.encode([scene.image])[0]
     prompts = [MaskPrompt(box=thing.box) for thing in scene.targets]
     for thing, proposal in zip(scene.targets, suite.segmenter.decode(embedding, prompts), strict=True):
-        iou = mask_iou(proposal.logits[proposal.best] > 0, thing.mask)
+        iou = overlap(proposal.logits[proposal.best] > 0, thing.mask)["iou"]
         _add(rows, "SAM, box prompt: mean IoU", iou)
         if thing.name in UNSEEN_BY_SEGMENTER:
             _add(rows, "SAM, box prompt: mean IoU, animals never shown to it", iou)
@@ -134,154 +114,104 @@ def _vlm(rows: Rows, suite: Any, scene: Scene) -> None:
     _add(rows, "VLM: name (scored, all names of the task)", float(names[int(np.argmax(scores))] == scene.name))
 
 
-# ------------------------------------------------------------------ table 2: strategies
-
-
-def strategy_row(strategy: str, scene: Scene, result: Segmentation, seconds: float) -> dict[str, Any]:
-    """One strategy on one scene."""
-    row = {
-        "task": scene.task,
-        "iou": mask_iou(result.mask, scene.mask),
-        "named": float(result.name == scene.name),
-        "seconds": seconds,
-        "calls": dict(result.trace.calls),
-        "instances": len(result.instances),
-        "true_instances": len(scene.targets),
-    }
-    if strategy == "int":
-        row["contrast"] = name_contrasts(result, scene)
-    return row
-
-
-def name_contrasts(result: Segmentation, scene: Scene) -> dict[str, float]:
-    """Best D over the patches, in iteration 1, of the true name and of the strongest wrong one, if both stood."""
-    if not result.trace.iterations or scene.name not in result.trace.names or len(result.trace.names) < 2:
-        return {}
-    first = result.trace.iterations[0]
-    change = (first.p_original - first.p_inpainted).max(axis=0)
-    true = result.trace.names.index(scene.name)
-    return {"true": float(change[true]), "wrong": float(np.delete(change, true).max())}
-
-
-# ------------------------------------------------------------------ work over processes
-
-
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A slice of the test set for one process."""
+class Part:
+    """Every ``of``-th of the first ``count`` scenes, from ``index`` on, for one process."""
 
-    indices: tuple[int, ...]
+    index: int
+    of: int
+    count: int
     profile: str
-    strategies: tuple[str, ...]
-    variants: tuple[tuple[str, str], ...] = ()  # (label, JSON of IntConfig overrides): `int` with other options
-    batch: int = 4
+    variants: tuple[Variant, ...]
 
 
-def run_job(job: Job) -> dict[str, Any]:
-    """Load the models once, go through the scenes; returns kit rows and strategy rows by scene index."""
+def run_part(part: Part) -> tuple[Rows, Evaluation]:
+    """Load the models once, go through the scenes; returns the figures of the models alone, and the strategies'."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import torch
 
     from int_model.models.suite import load_suite
+    from int_model.strategies.registry import default_config
 
     torch.set_num_threads(1)
-    suite = load_suite(job.profile, device="cpu", offline=True)
-    config = IntConfig().merged(suite.int_overrides)
-    kit = [kit_rows(suite, config.detector, index) for index in job.indices]
-    runs = [(name, name, default_config(name, suite.int_overrides)) for name in job.strategies]
-    runs += [(label, "int", config.merged(json.loads(text))) for label, text in job.variants]
-    table: dict[str, dict[int, dict[str, Any]]] = {}
-    for label, name, options in runs:
-        strategy = make_strategy(name, suite, options)
-        rows = table.setdefault(label, {})
-        for task in TASKS:
-            own = [i for i in job.indices if held_out(i).task == task]
-            for start in range(0, len(own), job.batch):
-                part = own[start : start + job.batch]
-                scenes = [held_out(i) for i in part]
-                begun = time.perf_counter()
-                results = strategy.segment([scene.image for scene in scenes], TaskPrompt(task))
-                seconds = (time.perf_counter() - begun) / len(part)
-                for i, scene, result in zip(part, scenes, results, strict=True):
-                    rows[i] = strategy_row(name, scene, result, seconds)
-    return {"kit": kit, "strategies": table}
+    suite = load_suite(part.profile, device="cpu", offline=True)
+    options: Any = default_config("grounded_sam", suite.int_overrides)
+    kit = joined(kit_rows(suite, options.detector, i) for i in range(part.index, part.count, part.of))
+    scenes = Shard(NanoScenes(part.count, (TEST_SEED,)), part.index, part.of)
+    return kit, evaluate(scenes, part.variants, suite, rounds=1)
 
 
-def evaluate(
-    count: int = SCENES,
-    *,
-    profile: str = "nano",
-    processes: int | None = None,
-    strategies: Sequence[str] = STRATEGIES,
-    variants: Sequence[tuple[str, str]] = (),
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """All figures on the first ``count`` test scenes: ``{"kit": {figure: values}, "strategies": {name: [rows]}}``."""
-    processes = processes or os.cpu_count() or 1
-    size = max(1, -(-count // (processes * 3)))
-    jobs = [
-        Job(tuple(range(start, min(count, start + size))), profile, tuple(strategies), tuple(variants))
-        for start in range(0, count, size)
-    ]
-    kit: Rows = {}
-    table: dict[str, dict[int, dict[str, Any]]] = {}
-    with multiprocessing.get_context("spawn").Pool(min(processes, len(jobs))) as pool:
-        for done, part in enumerate(pool.imap_unordered(run_job, jobs), start=1):
-            for rows in part["kit"]:
-                for figure, values in rows.items():
-                    kit.setdefault(figure, []).extend(values)
-            for name, by_index in part["strategies"].items():
-                table.setdefault(name, {}).update(by_index)
-            if progress is not None:
-                progress(done, len(jobs))
-    return {"kit": kit, "strategies": {name: [rows[i] for i in sorted(rows)] for name, rows in table.items()}}
+def joined(parts: Iterable[Rows]) -> Rows:
+    """The trials of all parts, by figure."""
+    rows: Rows = {}
+    for part in parts:
+        for figure, values in part.items():
+            rows.setdefault(figure, []).extend(values)
+    return rows
+
+
+def run(count: int, profile: str, processes: int, variants: Sequence[Variant]) -> tuple[Rows, Evaluation]:
+    """All figures of the first ``count`` test scenes, made in several processes."""
+    parts = min(count, processes * 3)
+    jobs = [Part(index, parts, count, profile, tuple(variants)) for index in range(parts)]
+    done = []
+    with multiprocessing.get_context("spawn").Pool(min(processes, parts)) as pool:
+        for outcome in pool.imap_unordered(run_part, jobs):
+            done.append(outcome)
+            print(f"part {len(done)} of {parts}", file=sys.stderr, flush=True)  # noqa: T201
+    first = done[0][1]
+    order = [variant.name for variant in first.variants]
+    records = [record for _, evaluation in done for record in evaluation.records]
+    records.sort(key=lambda record: (order.index(record.variant), record.example))
+    metrics = ("iou", "named", "seconds", "calls", "contrast")
+    setting = replace(first.setting, rounds=ROUNDS)
+    return joined(rows for rows, _ in done), conclude(setting, first.variants, records, metrics)
 
 
 # ------------------------------------------------------------------ printing
 
 
-def _interval(values: Sequence[float]) -> str:
-    mean, low, high = bootstrap(values)
-    return f"{mean:.3f}  [{low:.3f}, {high:.3f}]"
+def _shown(figure: Interval) -> str:
+    return f"{figure.value:.3f}  [{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def kit_table(kit: Rows) -> Table:
     """Table 1."""
     table = Table("figure", "value  [95 %]", "trials", title="1. The bundled models, each alone")
     for figure in sorted(kit):
-        table.add_row(figure, _interval(kit[figure]), str(len(kit[figure])))
+        table.add_row(figure, _shown(mean_interval(kit[figure], ROUNDS)), str(len(kit[figure])))
     return table
 
 
-def strategy_table(rows: dict[str, list[dict[str, Any]]]) -> Table:
+def strategy_table(evaluation: Evaluation) -> Table:
     """Table 2: mean IoU of the union mask, over all scenes and by task; the paired difference to ``vlm_box``."""
-    table = Table(
-        "strategy", "mIoU  [95 %]", *TASKS, "minus vlm_box  [95 %]", "named", "s / image", title="2. End to end"
-    )
-    base = np.array([row["iou"] for row in rows["vlm_box"]]) if "vlm_box" in rows else None
-    for name, own in rows.items():
-        iou: Floats = np.array([row["iou"] for row in own])
-        by_task = []
-        for task in TASKS:
-            values = [row["iou"] for row in own if row["task"] == task]
-            by_task.append(f"{np.mean(values):.3f}" if values else "-")
-        difference = "" if base is None or name == "vlm_box" else _interval((iou - base).tolist())
-        named = f"{np.mean([row['named'] for row in own]):.2f}" if name not in {"vlm_box", "grounded_sam"} else "-"
-        seconds = f"{np.mean([row['seconds'] for row in own]):.2f}"
-        table.add_row(name, _interval(iou.tolist()), *by_task, difference, named, seconds)
+    minus = f"minus {BASELINE}  [95 %]"
+    table = Table("strategy", "mIoU  [95 %]", *TASKS, minus, "named", "s / image", title="2. End to end")
+    by_task = {(row.slice, row.variant): row["iou"].value for row in evaluation.summaries}
+    compared = any(variant.name == BASELINE for variant in evaluation.variants)
+    for row in evaluation.summary():
+        tasks = [by_task.get((f"task: {task}", row.variant)) for task in TASKS]
+        gap = evaluation.difference(row.variant, BASELINE, "iou") if compared and row.variant != BASELINE else None
+        named = row.figures.get("named")
+        table.add_row(
+            row.variant,
+            _shown(row["iou"]),
+            *("-" if value is None else f"{value:.3f}" for value in tasks),
+            "" if gap is None else _shown(gap.interval),
+            "-" if named is None else f"{named.value:.2f}",
+            f"{row['seconds'].value:.2f}",
+        )
     return table
 
 
-def contrast_line(rows: Sequence[dict[str, Any]]) -> str:
+def contrast_line(records: Sequence[Record]) -> str:
     """Whether a wrong name, backed by context, moves less than the true one when the object is painted out."""
-    pairs = [row["contrast"] for row in rows if row.get("contrast")]
-    if not pairs:
+    gaps = [gap for record in records if (gap := record.metrics.get("contrast")) is not None]
+    if not gaps:
         return "No scene had both the true name and a wrong one among its candidates."
-    gap = [pair["true"] - pair["wrong"] for pair in pairs]
-    share = np.mean([value > 0 for value in gap])
     return (
-        f"D of the true name minus D of the strongest wrong one, {len(pairs)} scenes that had both: "
-        f"{_interval(gap)}; positive in {share:.0%}."
+        f"D of the true name minus D of the strongest wrong one, {len(gaps)} scenes that had both: "
+        f"{_shown(mean_interval(gaps, ROUNDS))}; positive in {np.mean([gap > 0 for gap in gaps]):.0%}."
     )
 
 
@@ -290,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=SCENES, help="test scenes, from the first")
     parser.add_argument("--profile", default="nano")
-    parser.add_argument("--processes", type=int, default=None)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
     parser.add_argument("--variant", nargs=2, action="append", default=[], metavar=("LABEL", "JSON"))
     parser.add_argument("--json", type=Path)
@@ -298,24 +228,20 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING)
     console = Console(width=160 if not sys.stdout.isatty() else None)
     started = time.monotonic()
-    result = evaluate(
-        options.count,
-        profile=options.profile,
-        processes=options.processes,
-        strategies=options.strategies,
-        variants=[(label, text) for label, text in options.variant],
-        progress=lambda done, total: print(f"part {done} of {total}", file=sys.stderr, flush=True),  # noqa: T201
-    )
-    console.print(kit_table(result["kit"]))
-    console.print(strategy_table(result["strategies"]))
-    if "int" in result["strategies"]:
-        rows = result["strategies"]["int"]
-        console.print(contrast_line(rows))
-        calls = {key: round(float(np.mean([r["calls"].get(key, 0) for r in rows])), 1) for key in rows[0]["calls"]}
+    variants = [Variant(name, name) for name in options.strategies]
+    variants += [Variant(label, config=json.loads(text)) for label, text in options.variant]
+    kit, evaluation = run(options.count, options.profile, options.processes, variants)
+    console.print(kit_table(kit))
+    console.print(strategy_table(evaluation))
+    own = [record for record in evaluation.records if record.variant == "int"]
+    if own:
+        console.print(contrast_line(own))
+        calls = {role: round(float(np.mean([r.calls.get(role, 0) for r in own])), 1) for role in own[0].calls}
         console.print(f"INT's model calls per image: {calls}")
     console.print(f"{options.count} scenes in {time.monotonic() - started:.0f} s")
     if options.json:
-        options.json.write_text(json.dumps(result))
+        records = [record_to_dict(record, curves=False) for record in evaluation.records]
+        options.json.write_text(json.dumps({"kit": kit, "records": records}))
     return 0
 
 

@@ -11,10 +11,10 @@ import pytest
 from int_model import TaskPrompt, load_suite, make_strategy
 from int_model.core.config import IntConfig
 from int_model.core.types import Box, Image, Mask
+from int_model.evaluation.regions import overlap
 from int_model.io.images import read_image
 from int_model.models.protocols import MaskPrompt
 from int_model.models.suite import ModelSuite
-from int_model.nano.evaluate import mask_iou
 from int_model.nano.train import CHECKPOINTS, SAMPLES
 from int_model.nano.world import NAMES
 
@@ -61,7 +61,7 @@ def test_boxes_become_masks(suite: ModelSuite) -> None:
         assert box is not None
         (embedding,) = suite.segmenter.encode([picture(entry)])
         (proposal,) = suite.segmenter.decode(embedding, [MaskPrompt(box=box)])
-        overlaps.append(mask_iou(proposal.logits[proposal.best] > 0, truth(entry)))
+        overlaps.append(overlap(proposal.logits[proposal.best] > 0, truth(entry))["iou"])
     assert np.mean(overlaps) > 0.6
 
 
@@ -96,6 +96,6 @@ def test_int_finds_the_objects_of_the_sample_scenes(suite: ModelSuite, task: str
     entries = [entry for entry in LISTED if entry["task"] == task]
     strategy = make_strategy("int", suite, IntConfig().merged(suite.int_overrides))
     results = strategy.segment([picture(entry) for entry in entries], TaskPrompt(task))
-    overlaps = [mask_iou(result.mask, truth(entry)) for result, entry in zip(results, entries, strict=True)]
+    overlaps = [overlap(result.mask, truth(entry))["iou"] for result, entry in zip(results, entries, strict=True)]
     assert all(result.instances or result.reason for result in results)
     assert np.mean(overlaps) > 0.3, overlaps

@@ -7,8 +7,11 @@ import py_sod_metrics
 import pytest
 from PIL import Image as PilImage
 
+from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Instance, Segmentation, Trace
 from int_model.evaluation.protocol import PROTOCOLS, score
+from int_model.strategies.registry import make_strategy
+from tests.support.fakes import TASK, fake_suite, scene
 from tests.unit.int_model.evaluation.masks import blob, soft
 
 
@@ -74,6 +77,19 @@ def test_names_count_only_where_both_are_known() -> None:
     assert score(result, truth).metrics["named"] is None
     by_task = Segmentation(truth.shape, "Polyp", result.instances, 0.9, result.trace, "polyp")
     assert score(by_task, truth, name="frog").metrics["named"] is None
+
+
+def test_the_contrast_is_the_true_name_s_fall_minus_the_strongest_wrong_one_s() -> None:
+    image, (mask,) = scene(objects=[("frog", 40, 50, 20)])
+    (found,) = make_strategy("int", fake_suite()).segment([image], TaskPrompt(TASK))
+    first = found.trace.iterations[0]
+    fall = dict(zip(found.trace.names, (first.p_original - first.p_inpainted).max(axis=0), strict=False))
+    told = score(found, mask, name="frog").metrics["contrast"]
+    assert told == pytest.approx(fall["frog"] - max(value for name, value in fall.items() if name != "frog"))
+    assert told > 0
+    for name in ("unicorn", None):
+        assert score(found, mask, name=name).metrics["contrast"] is None
+    assert score(segmentation(mask, size=mask.shape), mask, name="frog").metrics["contrast"] is None
 
 
 def test_single_objects_say_nothing_where_the_truth_has_none_known() -> None:

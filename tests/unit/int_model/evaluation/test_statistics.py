@@ -11,7 +11,7 @@ from scipy import stats
 from int_model.evaluation.metrics import METRICS
 from int_model.evaluation.records import Record
 from int_model.evaluation.result import Evaluation, Setting, VariantInfo, conclude
-from int_model.evaluation.statistics import draw, sample
+from int_model.evaluation.statistics import draw, mean_interval, sample
 
 
 def record(example: int, variant: str, iou: float | None = 0.5, seed: int = 0, **more: object) -> Record:
@@ -121,3 +121,13 @@ def test_figures_that_nobody_has_are_left_out() -> None:
     assert set(summary.figures) == {"iou", "mae"}
     with pytest.raises(ValueError, match="at least one image"):
         draw([], 10)
+
+
+def test_the_mean_of_trials_is_scipy_s_percentile_bootstrap() -> None:
+    values = np.random.default_rng(0).normal(0.4, 0.2, 120)
+    found = mean_interval(values.tolist(), 10_000)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
+    assert (found.value, found.images) == (pytest.approx(values.mean()), 120)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.004)
+    with pytest.raises(ValueError, match="at least one"):
+        mean_interval([], 10)
