@@ -176,7 +176,7 @@ class _Segmenter:
     ) -> list[MaskProposal]:
         if not isinstance(embedding, _Encoded):
             raise TypeError(f"decode takes an embedding made by this segmenter, not {type(embedding).__name__}")
-        inner, common = embedding.inner, (adapter and adapter.identity, *sorted(options.items()))
+        inner, common = embedding.inner, (adapter.identity if adapter else None, *sorted(options.items()))
         keys = [("decode", embedding.image, _described(prompt), *common) for prompt in prompts]
         return self._shared.ask(
             keys, lambda new: self._model.decode(inner, _pick(prompts, new), adapter=adapter, **options)
