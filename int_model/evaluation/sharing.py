@@ -171,13 +171,13 @@ class _Segmenter:
         embedding: Embedding,
         prompts: Sequence[MaskPrompt],
         *,
+        multimask: bool = True,
         adapter: PromptAdapter | None = None,
-        **options: Any,
+        label: str = "",
     ) -> list[MaskProposal]:
         if not isinstance(embedding, _Encoded):
             raise TypeError(f"decode takes an embedding made by this segmenter, not {type(embedding).__name__}")
-        inner, common = embedding.inner, (adapter.identity if adapter else None, *sorted(options.items()))
-        keys = [("decode", embedding.image, _described(prompt), *common) for prompt in prompts]
-        return self._shared.ask(
-            keys, lambda new: self._model.decode(inner, _pick(prompts, new), adapter=adapter, **options)
-        )
+        inner, adapted = embedding.inner, None if adapter is None else (adapter.identity, label)
+        keys = [("decode", embedding.image, _described(prompt), multimask, adapted) for prompt in prompts]
+        options = {"multimask": multimask, "adapter": adapter, "label": label}
+        return self._shared.ask(keys, lambda new: self._model.decode(inner, _pick(prompts, new), **options))
