@@ -18,6 +18,7 @@ import httpx
 
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.runs.listing import existing, list_tasks, look_at, predicted
+from ml_backend.runs.types import RunRequest
 
 RECORDED = Path(__file__).with_name("recorded")
 _FREE_FORM = frozenset({"data", "result", "control_weights", "parsed_label_config", "headers", "validation_errors"})
@@ -86,7 +87,7 @@ def converse(url: str, token: str, project: int, task: int) -> dict[str, Any]:
         ask("push_refused", lambda: client.import_predictions(project, [{**prediction, "task": 999_999}]))
         ask("tasks_of_a_page", lambda: client.tasks_page(project, 1, 10))
         ask("tasks_beyond", lambda: client.tasks_page(project, 9, 10))
-        ask("tasks_listed", lambda: next(list_tasks(client, project, "int-a")))
+        ask("tasks_listed", lambda: next(list_tasks(client, RunRequest(project=project), "int-a")))
         ask("tasks_looked_at", lambda: look_at(client, project, [task], "int-a"))
         ask("tasks_predicted", lambda: predicted(client, project, [task], "int-a"))
         ask("tasks_predicted_otherwise", lambda: predicted(client, project, [task], "int-b"))
