@@ -234,7 +234,8 @@ def at_scale(count: int, console: Console) -> None:
     from ml_backend.cli import bootstrap_formats
     from ml_backend.cli.bootstrap import export, prepare_output
     from ml_backend.cli.bootstrap_formats import Statistics
-    from ml_backend.cli.bootstrap_options import FORMATS, BootstrapOptions
+    from ml_backend.cli.bootstrap_options import FORMATS
+    from ml_backend.cli.commands.bootstrap import BootstrapOptions
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -247,7 +248,7 @@ def at_scale(count: int, console: Console) -> None:
             PilImage.fromarray(noise).save(path, compress_level=1)
             paths.append(path.resolve())
         step = _Steps(console)
-        options = BootstrapOptions((folder,), ("disc",), out, review=True)
+        options = BootstrapOptions(images=(folder,), tasks=("disc",), out=out, review=True)
         labels = [LabelPlan("disc", "disc", "key")]
         with DatasetStore(prepare_output(out) / "results.sqlite") as store:
             plan = make_plan(store, paths, labels, retry_failed=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -220,3 +220,20 @@ class Settings(BaseSettings):
         if self.strategy not in STRATEGIES:  # no backend starts with it; the doctor lives on and says so
             del values["strategy"]
         return OutputOptions.model_validate(values)
+
+
+def load_settings(given: Mapping[str, Any]) -> Settings:
+    """The settings of the environment with what the command line gave on top; None means not given.
+
+    Raises ``ValueError`` with one sentence that names the setting.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        parts = [str(part) for part in first["loc"]]
+        if parts and parts[0] in Settings.model_fields and given.get(parts[0]) is None:  # not from the command line
+            parts[0] = f"INT_{parts[0].upper()}"
+        names = " / ".join(parts)
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"the setting {names} is wrong: {reason}" if names else reason) from None

@@ -28,8 +28,10 @@ from int_model.io.outputs import display_name
 from int_model.models.identity import profile_fingerprint
 from int_model.models.profile import Profile
 from int_model.runner.store import fingerprint
+from int_model.strategies.model_options import ModelOptions
 from ml_backend.cli import bootstrap_formats
-from ml_backend.cli.bootstrap_options import BootstrapOptions, Format, parse_formats, parse_tasks, selection_of
+from ml_backend.cli.bootstrap_options import Format, parse_formats, parse_tasks, selection_of
+from ml_backend.cli.commands.bootstrap import BootstrapOptions
 from ml_backend.serving.versions import package_version
 
 _SAY_EVERY = 30.0  # seconds between progress lines where there is no terminal
@@ -44,10 +46,11 @@ def run(options: BootstrapOptions) -> int:
     tasks = parse_tasks(options.tasks)
     formats = parse_formats(options.formats)
     bootstrap_formats.check(options, formats)
-    profile = options.models.read_profile()
-    config = options.models.config()
+    chosen = options.models.options()
+    profile = chosen.read_profile()
+    config = chosen.config()
     models = profile_fingerprint(profile)
-    identity = fingerprint(models, options.models.strategy, config.fingerprint())
+    identity = fingerprint(models, chosen.strategy, config.fingerprint())
     labels = [LabelPlan(label, task.text, identity) for label, task in tasks]
     selection = selection_of(options)
     # Folders are resolved, so that a file has one path; a link to a file keeps its own name.
@@ -58,12 +61,13 @@ def run(options: BootstrapOptions) -> int:
     work = prepare_output(options.out)
     console = Console(stderr=True, highlight=False)
     with contextlib.redirect_stdout(sys.stderr), DatasetStore(work / "results.sqlite") as store:
-        return _Run(options, formats, profile, config, models, labels, selection, paths, store, console).run()
+        return _Run(options, chosen, formats, profile, config, models, labels, selection, paths, store, console).run()
 
 
 @dataclass(slots=True)
 class _Run:
     options: BootstrapOptions
+    chosen: ModelOptions
     formats: tuple[Format, ...]
     profile: Profile
     config: StrategyConfig
@@ -101,7 +105,7 @@ class _Run:
         settings = {
             "profile": self.profile.name,
             "models": self.models,
-            "strategy": self.options.models.strategy,
+            "strategy": self.chosen.strategy,
             "configuration": self.config.fingerprint(),
             **{f"prompt of '{label.label}'": label.prompt for label in self.labels},
         }
@@ -125,9 +129,7 @@ class _Run:
     def _collect(self, plan: Plan) -> None:
         with self._bar() as bar:
             row = bar.add_task("loading models", total=len(self.paths), completed=len(self.paths) - len(plan.todo))
-            _, strategy = self.options.models.load(
-                lambda role, _done, _total: bar.update(row, description=f"loading {role}")
-            )
+            _, strategy = self.chosen.load(lambda role, _done, _total: bar.update(row, description=f"loading {role}"))
             bar.update(row, description="segmenting")
             finished = collect(
                 self.store,
@@ -210,13 +212,13 @@ class _Run:
         return {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "program": f"int-backend {package_version()}",
-            "strategy": options.models.strategy,
+            "strategy": self.chosen.strategy,
             "profile": self.profile.name,
             "models": bootstrap_formats.weights(self.profile),
             "models_fingerprint": self.models,
             "licences_of_the_weights": dict(self.profile.meta.licences),
-            "preset": options.models.preset or "defaults",
-            "changed_options": [*options.models.changed(), *options.models.overridden()],
+            "preset": self.chosen.preset or "defaults",
+            "changed_options": [*self.chosen.changed(), *self.chosen.overridden()],
             "configuration_fingerprint": self.config.fingerprint(),
             "min_score": options.min_score,
             "images_without_objects": "kept" if options.negatives else "left out",
@@ -231,7 +233,7 @@ class _Run:
 
     def _version(self) -> str:
         keys = json.dumps([[label.label, label.prompt, label.identity] for label in self.labels])
-        return f"int-{self.profile.name}-{self.options.models.strategy}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
+        return f"int-{self.profile.name}-{self.chosen.strategy}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
 
     def _bar(self) -> Progress:
         return Progress(

@@ -16,7 +16,7 @@ from int_model.datasets.png import PngWriter
 from int_model.datasets.review import ReviewWriter
 from int_model.datasets.yolo import YoloWriter
 from int_model.models.profile import Profile, Weights
-from ml_backend.cli.bootstrap_options import BootstrapOptions
+from ml_backend.cli.commands.bootstrap import BootstrapOptions
 from ml_backend.labelstudio.task_files import LabelStudioWriter, local_address, url_address
 
 
@@ -78,8 +78,8 @@ def writers(
         found.append(LabelStudioWriter(folder, labels, geometry=options.geometry, address=address, version=version))
     if options.review:
         facts = [
-            ("Strategy", options.models.strategy),
-            ("Profile", options.models.profile),
+            ("Strategy", str(made["strategy"])),
+            ("Profile", str(made["profile"])),
             *((f"Prompt of {plan.label}", plan.prompt) for plan in labels),
             ("Images", str(len(contents.entries))),
             ("Made", str(made["date"])[:16].replace("T", " ")),

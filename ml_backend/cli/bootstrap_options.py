@@ -1,51 +1,17 @@
-"""What ``int-backend bootstrap`` can be asked for, and what of it makes sense."""
+"""What of the options of ``int-backend bootstrap`` makes sense."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, get_args
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.datasets.contents import Selection
-from int_model.datasets.lists import ImagesMode
 from int_model.io.outputs import display_name
-from int_model.strategies.model_options import ModelOptions
-from ml_backend.labelstudio.label_config import Geometry
+from ml_backend.cli.commands.bootstrap import BootstrapOptions
 
 Format = Literal["coco", "yolo", "png", "label-studio"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-
-
-@dataclass(frozen=True, slots=True)
-class BootstrapOptions:
-    """What ``int-backend bootstrap`` was asked for; the command line's help explains each."""
-
-    images: tuple[Path, ...]
-    tasks: tuple[str, ...]
-    out: Path
-    models: ModelOptions = field(default_factory=ModelOptions)
-    batch_size: int = 4
-    formats: tuple[str, ...] = FORMATS
-    images_mode: ImagesMode = "link"
-    coco_shape: Literal["rle", "polygon"] = "rle"
-    geometry: Geometry = "polygon"
-    url_prefix: str | None = None
-    local_root: Path | None = None
-    val: float = 0.2
-    test: float = 0.0
-    seed: int = 0
-    duplicate_distance: int = 6
-    keep_folders: bool = False
-    min_score: float = 0.0
-    negatives: bool = True
-    exclude: Path | None = None
-    review: bool = False
-    retry_failed: bool = False
-    export_only: bool = False
-    licence: str = ""
-    title: str = ""
 
 
 def parse_tasks(tasks: Sequence[str]) -> list[tuple[str, TaskPrompt]]:
@@ -69,7 +35,12 @@ def parse_tasks(tasks: Sequence[str]) -> list[tuple[str, TaskPrompt]]:
 
 
 def parse_formats(texts: Sequence[str]) -> tuple[Format, ...]:
-    """Names of formats, several in one text if separated by commas. Raises ``ValueError`` for an unknown one."""
+    """Names of formats, several in one text if separated by commas; no text means all.
+
+    Raises ``ValueError`` for an unknown name.
+    """
+    if not texts:
+        return FORMATS
     names = [name.strip().lower() for text in texts for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:

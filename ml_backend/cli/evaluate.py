@@ -6,7 +6,7 @@ import contextlib
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,38 +39,11 @@ from int_model.io.outputs import display_name, write_atomic
 from int_model.models.suite import ModelSuite
 from int_model.strategies.model_options import ModelOptions
 from int_model.strategies.registry import STRATEGIES
+from ml_backend.cli.commands.evaluate import EvaluateOptions
 from ml_backend.cli.options import complain
 from ml_backend.labelstudio.exports import ExportedExamples
 
 DEFAULT_STRATEGIES = ("int", "vlm_box", "grounded_sam")
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateOptions:
-    """What ``int-backend evaluate`` was asked for. Exactly one kind of truth: ``masks``, a file, or ``nano`` scenes."""
-
-    out: Path
-    images: Path | None = None
-    masks: Path | None = None
-    coco: Path | None = None
-    label_studio: Path | None = None
-    nano: int | None = None
-    labels: tuple[str, ...] = ()
-    all_annotations: bool = False
-    task: str | None = None
-    models: ModelOptions = field(default_factory=ModelOptions)
-    strategies: tuple[str, ...] | None = None
-    variants: tuple[str, ...] = ()
-    variants_file: Path | None = None
-    ablations: tuple[str, ...] = ()
-    share_calls: bool = False
-    seeds: tuple[int, ...] = ()
-    protocol: str = "native"
-    limit: int | None = None
-    part: str | None = None
-    batch_size: int = 4
-    pages: bool = True
-    rounds: int = 1000
 
 
 @dataclass(frozen=True)
@@ -87,22 +60,6 @@ class First:
         return islice(iter(self.whole), self.count)
 
 
-def listed(text: str) -> tuple[str, ...]:
-    """``"a, b"`` as ``("a", "b")``. Raises ``ValueError`` if an entry is missing."""
-    parts = tuple(part.strip() for part in text.split(","))
-    if not all(parts):
-        raise ValueError(f"'{text}' has an empty entry; separate names by single commas")
-    return parts
-
-
-def whole_numbers(text: str) -> tuple[int, ...]:
-    """``"1,2,3"`` as numbers, each once. Raises ``ValueError`` for anything else."""
-    parts = listed(text)
-    if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
-        raise ValueError(f"'{text}' is not a list of different whole numbers like 1,2,3")
-    return tuple(int(part) for part in parts)
-
-
 def run(options: EvaluateOptions, console: Console | None = None) -> int:
     """Do it; returns the exit status: 0, or 1 if a result failed. Everything is said on stderr.
 
@@ -114,12 +71,13 @@ def run(options: EvaluateOptions, console: Console | None = None) -> int:
     protocol = PROTOCOLS[options.protocol]
     examples, source = data_set(options, protocol)
     variants = chosen_variants(options)
-    configs = options.models.configs([variant.strategy for variant in variants])
+    models = options.models.options()
+    configs = models.configs([variant.strategy for variant in variants])
     for variant in variants:
         variant.configured(configs[variant.strategy])  # a misspelt option should not wait for the models
     store = options.out / "results"
     with contextlib.redirect_stdout(sys.stderr), _bar(told) as bar:
-        evaluation = _evaluate(options, examples, variants, configs, protocol, store, source, bar)
+        evaluation = _evaluate(options, models, examples, variants, configs, protocol, store, source, bar)
     save_evaluation(evaluation, options.out / "evaluation.json")
     write_atomic(options.out / "report.html", render_page(evaluation, store, "results").encode())
     _say(evaluation, protocol, options.out, told)
@@ -226,6 +184,7 @@ def _variant(name: str, table: Mapping[str, Any]) -> Variant:
 
 def _evaluate(
     options: EvaluateOptions,
+    models: ModelOptions,
     examples: Examples,
     variants: Sequence[Variant],
     configs: Mapping[str, StrategyConfig],
@@ -235,20 +194,18 @@ def _evaluate(
     bar: Progress,
 ) -> Evaluation:
     row = bar.add_task("loading models", total=None)
-    suite = options.models.load_suite(
+    suite = models.load_suite(
         lambda role, _done, _total: bar.update(row, description=f"loading {role}"), strategies=list(configs)
     )
     model_seeds = () if options.nano is not None else options.seeds
-    models: ModelSuite | Callable[[int], ModelSuite] = (
-        seeded(suite, options.models.read_profile()) if model_seeds else suite
-    )
+    suites: ModelSuite | Callable[[int], ModelSuite] = seeded(suite, models.read_profile()) if model_seeds else suite
     facts = {"Data": source}
     if options.share_calls:
         facts["Model calls"] = "each made once for all variants; its seconds are charged to every variant that uses it"
-    if options.models.preset:
-        facts["Preset"] = options.models.preset
-    if options.models.changes:
-        facts["Changed"] = ", ".join(options.models.changed())
+    if models.preset:
+        facts["Preset"] = models.preset
+    if models.changes:
+        facts["Changed"] = ", ".join(models.changed())
     if options.task:
         facts["Task prompt"] = options.task
 
@@ -261,7 +218,7 @@ def _evaluate(
     return evaluate(
         examples,
         variants,
-        models,
+        suites,
         seeds=model_seeds or (0,),
         cache_dir=store,
         configs=configs,

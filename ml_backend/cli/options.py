@@ -1,18 +1,40 @@
-"""What every command shares: errors as one sentence, and the options of most of them."""
+"""What every command shares: how its options are declared, those about models, and errors as one sentence."""
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
     from int_model.strategies.model_options import ModelOptions
+    from ml_backend.settings import Settings
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
+AllAnnotations = Annotated[
+    bool,
+    typer.Option(
+        "--all-annotations",
+        help="Take every annotation that was not skipped. (default: the ground truth, else the one changed last)",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandOptions:
+    """The options of a command, each field declared for typer: ``Annotated[type, typer.Option(...)]``.
+
+    A tuple is an option that may be repeated. A field that is a dataclass itself stands for the options in it.
+    """
+
+    debug: Debug = False
 
 
 def strategy_name(value: str) -> str:
@@ -25,45 +47,123 @@ def strategy_name(value: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
-_STRATEGY_OPTION = typer.Option(
-    "--strategy",
-    "-s",
-    parser=strategy_name,
-    metavar="NAME",
-    help="How to get from the prompt to masks: a name from `strategies`.",
-)
-Strategy = Annotated[str, _STRATEGY_OPTION]
-ServiceStrategy = Annotated[str | None, _STRATEGY_OPTION]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug messages.")]
-Profile = Annotated[str, typer.Option("--profile", "-p", help="Which models: a name from `profiles`, or a .toml file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--model", metavar="ROLE.KEY=VALUE", help="Change the profile, e.g. vlm.id=./llava.")
-]
-AllAnnotations = Annotated[
-    bool,
-    typer.Option(
-        "--all-annotations",
-        help="Take every annotation that was not skipped. (default: the ground truth, else the one changed last)",
-    ),
-]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelArguments:
+    """The options about models and method, as they were given; None and () where they were not.
+
+    Defaults are those of ``ModelOptions``. The commands of the service take what was not given from the environment.
+    """
+
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="Which models: a name from `profiles`, or a .toml file.")
+    ] = None
+    overrides: Annotated[
+        tuple[str, ...], typer.Option("--model", metavar="ROLE.KEY=VALUE", help="Change the profile: vlm.id=./llava.")
+    ] = ()
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy",
+            "-s",
+            parser=strategy_name,
+            metavar="NAME",
+            help="How to get from the prompt to masks: a name from `strategies`.",
+        ),
+    ] = None
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="A named configuration of the strategy: paper, fast.")
+    ] = None
+    changes: Annotated[
+        tuple[str, ...],
+        typer.Option("--set", metavar="KEY=VALUE", help="Change an option of the strategy: iterations.count=3."),
+    ] = ()
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = None
+
+    def options(self) -> ModelOptions:
+        """What was given, over the defaults. Raises ``ValueError`` for what is not ``KEY=VALUE``."""
+        from int_model.core.options import parse_changes
+        from int_model.strategies.model_options import ModelOptions
+
+        overrides, changes = parse_changes(self.overrides), parse_changes(self.changes)
+        return ModelOptions(**self._names(), overrides=overrides, changes=changes)
+
+    def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
+        """The settings of the environment under what was given here and in ``given``; None means not given.
+
+        Raises ``ValueError`` for what is not ``KEY=VALUE``, and for a wrong setting.
+        """
+        from int_model.core.options import parse_changes
+        from ml_backend.settings import load_settings
+
+        settings = load_settings({**self._names(), **(given or {})})
+        return settings.with_models(parse_changes(self.overrides), parse_changes(self.changes))
+
+    def _names(self) -> dict[str, str]:
+        names = {name: getattr(self, name) for name in ("profile", "strategy", "preset", "device")}
+        return {name: value for name, value in names.items() if value is not None}
 
 
-def model_options(
-    profile: str,
-    strategy: str,
-    preset: str | None,
-    changes: Sequence[str] | None,
-    model: Sequence[str] | None,
-    device: str,
-) -> ModelOptions:
-    """The options of the command line as one object. Raises ``ValueError`` for what is not ``KEY=VALUE``."""
-    from int_model.core.options import parse_changes
-    from int_model.strategies.model_options import ModelOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedModelArguments(ModelArguments):
+    """The same for a command that runs several strategies and names them itself."""
 
-    return ModelOptions(
-        profile, parse_changes(model or ()), strategy, preset or "", parse_changes(changes or ()), device
-    )
+    strategy: None = None
+
+
+OptionsT = TypeVar("OptionsT", bound=CommandOptions)
+
+
+def add_command(app: typer.Typer, function: Callable[[OptionsT], int | None]) -> None:
+    """Make a function of some ``CommandOptions`` a command; its name and docstring are the command's name and help.
+
+    The function gives the exit status; None is 0. What it raises becomes one sentence (see ``plain_errors``).
+    """
+    (kind,) = (hint for name, hint in get_type_hints(function).items() if name != "return")
+
+    def run(**given: Any) -> None:
+        with plain_errors(debug=given["debug"]):
+            status = function(_built(kind, given))
+        if status:
+            raise typer.Exit(status)
+
+    parameters = list(_parameters(kind))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command(function.__name__, help=inspect.getdoc(function))(run)
+
+
+def _parameters(options: type[Any]) -> Iterator[inspect.Parameter]:
+    """What typer reads: one parameter per annotated field, also of the dataclasses among the fields."""
+    annotated: Any = Annotated
+    hints = get_type_hints(options, include_extras=True)
+    for field in fields(options):
+        kind = hints[field.name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield from _parameters(kind)
+        elif get_origin(kind) is Annotated:
+            type_, declaration = get_args(kind)
+            if getattr(declaration, "parser", None) is not None:
+                type_ = str  # of what is parsed
+            elif get_origin(type_) is tuple:
+                type_ = list[get_args(type_)[0]]  # type: ignore[misc]
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            default = None if default == () else default
+            annotation = annotated[type_, declaration]
+            yield inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _built(options: type[Any], given: Mapping[str, Any]) -> Any:
+    """The options object of what typer gave."""
+    values: dict[str, Any] = {}
+    hints = get_type_hints(options, include_extras=True)
+    for field in fields(options):
+        kind = hints[field.name]
+        if is_dataclass(kind) and isinstance(kind, type):
+            values[field.name] = _built(kind, given)
+        elif field.name in given:
+            value = given[field.name]
+            values[field.name] = tuple(value or ()) if get_origin(get_args(kind)[0]) is tuple else value
+    return options(**values)
 
 
 @contextmanager

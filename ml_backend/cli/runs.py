@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_backend.cli.options import Debug, plain_errors
+from ml_backend.cli.options import CommandOptions, Debug, ModelArguments, add_command, plain_errors
 
 if TYPE_CHECKING:
     from ml_backend.runs.ledger import Ledger
@@ -21,9 +22,6 @@ app = typer.Typer(no_args_is_help=True, help="Look at batch runs, cancel them, g
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as in `runs list`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 Detach = Annotated[bool, typer.Option("--detach", help="With REDIS_URL: do not watch, return at once.")]
-Profile = Annotated[str | None, typer.Option("--profile", "-p", help="Which models. (default: INT_PROFILE, else nano)")]
-Strategy = Annotated[str | None, typer.Option("--strategy", "-s", help="How masks are made. (default: INT_STRATEGY)")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, ... (default: INT_DEVICE, else auto)")]
 
 
 class State(StrEnum):
@@ -120,49 +118,54 @@ def cancel(run_id: RunId, debug: Debug = False) -> None:
         typer.echo(f"run {run.id} is {run.state.value}; go on with it: int-backend runs resume {run.id}")
 
 
-@app.command()
-def resume(
-    run_id: RunId,
-    detach: Detach = False,
-    profile: Profile = None,
-    strategy: Strategy = None,
-    device: Device = None,
-    debug: Debug = False,
-) -> None:
-    """Go on with a run that was interrupted, stopped or cancelled, or whose process died."""
-    _again(run_id, frozenset(), detach, {"profile": profile, "strategy": strategy, "device": device}, debug)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeOptions(CommandOptions):
+    """What ``int-backend runs resume`` can be asked for."""
+
+    run_id: RunId
+    detach: Detach = False
+    models: ModelArguments = field(default_factory=ModelArguments)
 
 
-@app.command()
-def retry(
-    run_id: RunId,
-    skipped: Annotated[bool, typer.Option("--skipped", help="Also the tasks that were skipped.")] = False,
-    detach: Detach = False,
-    profile: Profile = None,
-    strategy: Strategy = None,
-    device: Device = None,
-    debug: Debug = False,
-) -> None:
-    """Do the failed tasks of a run again."""
-    states = frozenset({"failed", "skipped"} if skipped else {"failed"})
-    _again(run_id, states, detach, {"profile": profile, "strategy": strategy, "device": device}, debug)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryOptions(ResumeOptions):
+    """What ``int-backend runs retry`` can be asked for."""
+
+    skipped: Annotated[bool, typer.Option("--skipped", help="Also the tasks that were skipped.")] = False
 
 
-def _again(run_id: str, states: frozenset[str], detach: bool, given: dict[str, Any], debug: bool) -> None:
-    with plain_errors(debug=debug):
-        from rich.console import Console
+def resume(options: ResumeOptions) -> int:
+    """Go on with a run that was interrupted, stopped or cancelled, or whose process died.
 
-        from ml_backend.cli.annotate import run_again
-        from ml_backend.cli.serve import load_settings
-        from ml_backend.runs.types import TaskState
+    It needs the models and options that it was made with; what is not given comes from the environment.
+    """
+    return _again(options, frozenset())
 
-        settings = load_settings(given)
-        again = frozenset(TaskState(state) for state in states)
-        status = run_again(
-            settings, run_id, retry=again, detach=detach, tell=_console(), bar=Console(stderr=True), debug=debug
-        )
-    if status:
-        raise typer.Exit(status)
+
+def retry(options: RetryOptions) -> int:
+    """Do the failed tasks of a run again, with the models and options that it was made with."""
+    return _again(options, frozenset({"failed", "skipped"} if options.skipped else {"failed"}))
+
+
+def _again(options: ResumeOptions, states: frozenset[str]) -> int:
+    from rich.console import Console
+
+    from ml_backend.cli.annotate import run_again
+    from ml_backend.runs.types import TaskState
+
+    return run_again(
+        options.models.settings(),
+        options.run_id,
+        retry=frozenset(TaskState(state) for state in states),
+        detach=options.detach,
+        tell=_console(),
+        bar=Console(stderr=True),
+        debug=options.debug,
+    )
+
+
+add_command(app, resume)
+add_command(app, retry)
 
 
 def _console() -> Any:
@@ -175,8 +178,8 @@ def _console() -> Any:
 @contextmanager
 def _opened_ledger() -> Iterator[Ledger]:
     """Runs to look at and to cancel; no Label Studio, no models, no queue."""
-    from ml_backend.cli.serve import load_settings
     from ml_backend.runs.ledger import Ledger
+    from ml_backend.settings import load_settings
     from ml_backend.storage.database import Database
 
     database = Database.of(load_settings({}))

@@ -24,19 +24,7 @@ from int_model.report.trace import trace_to_dict
 from int_model.runner.isolation import Failure
 from int_model.runner.runner import Made, segment_files
 from int_model.strategies.model_options import ModelOptions
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentOptions:
-    """What ``int-backend segment`` was asked for; ``out`` None writes no files."""
-
-    images: tuple[Path, ...]
-    task: str
-    models: ModelOptions = field(default_factory=ModelOptions)
-    out: Path | None = None
-    as_json: bool = False
-    batch_size: int = 4
-    report: bool = True
+from ml_backend.cli.commands.segment import SegmentOptions
 
 
 def run(options: SegmentOptions, *, stdout: IO[str]) -> int:
@@ -46,13 +34,14 @@ def run(options: SegmentOptions, *, stdout: IO[str]) -> int:
     ``stdout``; what libraries print there goes to stderr.
     """
     task = TaskPrompt(options.task)
-    config = options.models.config()
+    models = options.models.options()
+    config = models.config()
     results = () if options.out is None else tuple(options.out / name for name in ("masks", "overlay", "trace"))
     paths = find_images(options.images, skip=results)
     _refuse_overwriting(paths, results)
     console = Console(stderr=True, highlight=False)
     with contextlib.redirect_stdout(sys.stderr):
-        return _Run(options, task, config, paths, console).run(stdout)
+        return _Run(options, task, models, config, paths, console).run(stdout)
 
 
 def _refuse_overwriting(paths: Sequence[Path], results: Sequence[Path]) -> None:
@@ -76,6 +65,7 @@ def _make_folder(folder: Path) -> None:
 class _Run:
     options: SegmentOptions
     task: TaskPrompt
+    models: ModelOptions
     config: StrategyConfig
     paths: list[Path]
     console: Console
@@ -112,7 +102,7 @@ class _Run:
         def begun(sources: Sequence[Source]) -> None:
             batch[:] = sources
 
-        _, strategy = self.options.models.load(
+        _, strategy = self.models.load(
             lambda role, _done, _total: bar.update(row, description=f"loading {role}"), progress=stage
         )
         outcomes = segment_files(self.paths, strategy, self.task, batch_size=self.options.batch_size, begun=begun)
@@ -211,7 +201,7 @@ class _Run:
         )
 
     def _facts(self) -> list[tuple[str, str]]:
-        models = self.options.models
+        models = self.models
         return [
             ("Strategy", models.strategy),
             ("Profile", models.read_profile().name),

@@ -7,13 +7,13 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import uvicorn
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from ml_backend.settings import Settings
 
@@ -24,23 +24,6 @@ _SWITCH_SECONDS = 0.0005  # the models' threads hold the interpreter's lock at m
 _log = logging.getLogger(__name__)
 GRACE_SECONDS = 10
 """How long requests that are being answered may take once the service was told to stop."""
-
-
-def load_settings(given: Mapping[str, Any]) -> Settings:
-    """The settings of the environment with what the command line gave on top; None means not given.
-
-    Raises ``ValueError`` with one sentence that names the setting.
-    """
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        parts = [str(part) for part in first["loc"]]
-        if parts and parts[0] in Settings.model_fields and given.get(parts[0]) is None:  # not from the command line
-            parts[0] = f"INT_{parts[0].upper()}"
-        names = " / ".join(parts)
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"the setting {names} is wrong: {reason}" if names else reason) from None
 
 
 def masked(settings: Settings) -> list[tuple[str, str]]:

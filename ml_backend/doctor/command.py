@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 
-from ml_backend.cli.serve import load_settings
 from ml_backend.doctor.diagnosis import Diagnosis, Level, has_problem, problem, report
 from ml_backend.doctor.examination import Environment, examine
+from ml_backend.settings import load_settings
 
 _MARKS = {Level.OK: "ok     ", Level.WARNING: "warning", Level.PROBLEM: "PROBLEM"}
 

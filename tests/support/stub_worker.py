@@ -60,8 +60,8 @@ def _shift_clock(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    from ml_backend.cli.serve import load_settings
     from ml_backend.cli.worker import run
+    from ml_backend.settings import load_settings
 
     _shift_clock(float(os.environ.get("STUB_CLOCK", "0")))
     run(

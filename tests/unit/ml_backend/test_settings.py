@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,11 @@ def test_roots_are_made_real(tmp_path: Path) -> None:
 
 # --- versions ---------------------------------------------------------------------------------------------------------
 
-CONFIG = parse_label_config(
+XML = (
     '<View><Image name="i" value="$image"/>'
     '<PolygonLabels name="p" toName="i"><Label value="Cat"/></PolygonLabels></View>'
 )
+CONFIG = parse_label_config(XML)
 BASE: dict[str, Any] = {
     "identity": ModelIdentity("nano", "int", "f" * 64),
     "config": CONFIG,
@@ -174,6 +176,34 @@ def test_the_identity_changes_with_the_models_and_the_method() -> None:
     ]
     assert len({base, *changed}) == 5
     assert identify(Settings(int_config=IntConfig().model_dump(include={"patches"}))).fingerprint == base
+
+
+def test_results_of_a_strategy_are_kept_when_options_of_another_change() -> None:
+    before = identify(Settings())
+    after = identify(Settings(int_config={"iterations": {"count": 2}}))
+    assert after.cache_version_of("") == after.cache_version_of("int") != before.cache_version_of("int")
+    for other in ("grounded_sam", "promac", "sam3", "vlm_box"):
+        assert after.cache_version_of(other) == before.cache_version_of(other)
+    promac = identify(Settings(strategy="promac", int_config={"promac": {"alpha": 2.0}}))
+    assert promac.cache_version_of("int") == before.cache_version_of("int")
+    assert promac.cache_version_of("") != before.cache_version_of("promac")
+
+
+def test_what_a_project_learned_is_part_of_its_versions() -> None:
+    plain = ModelIdentity("nano", "int", "0" * 64)
+    assert plain.cache_version_of("") == f"nano-int-{'0' * 16}"
+    learned = replace(plain, adapter="abc123")
+    assert learned.cache_version_of("") == f"nano-int-{'0' * 16}-abc123"
+    assert model_version(**(BASE | {"identity": learned})) != model_version(**(BASE | {"identity": plain}))
+
+
+def test_the_version_changes_with_the_strategies_that_the_controls_use() -> None:
+    identity = ModelIdentity("nano", "int", "0" * 64, {"promac": "1" * 64, "sam3": "2" * 64})
+    one, other = replace(identity, others={"promac": "3" * 64}), replace(identity, others={"sam3": "3" * 64})
+    promac = BASE | {"config": parse_label_config(XML.replace('name="p"', 'name="p" model_strategy="promac"'))}
+    versions = [model_version(**(promac | {"identity": each})) for each in (identity, one, other)]
+    assert len({versions[0], versions[1]}) == 2
+    assert model_version(**(BASE | {"identity": identity})) == model_version(**(BASE | {"identity": one}))
 
 
 def test_weights_are_known_by_their_content(tmp_path: Path) -> None:

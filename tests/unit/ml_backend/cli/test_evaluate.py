@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from int_model.evaluation import load_evaluation
 from int_model.models import suite as suites
 from ml_backend.cli import main as cli
-from ml_backend.cli.evaluate import EvaluateOptions, chosen_variants, listed, whole_numbers
+from ml_backend.cli.commands.evaluate import EvaluateOptions, listed, whole_numbers
+from ml_backend.cli.evaluate import chosen_variants
 from tests.support.fakes import TASK, fake_suite, scene
 
 Run = Callable[..., Result]

@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from ml_backend.cli import main as cli
 from ml_backend.cli import serve as serve_command
-from ml_backend.cli.serve import listen, load_settings, masked, set_up_logging
+from ml_backend.cli.options import ModelArguments
+from ml_backend.cli.serve import listen, masked, set_up_logging
+from ml_backend.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +110,58 @@ def test_serve_tells_where_it_listens_and_hands_the_socket_over(monkeypatch: pyt
     assert f"listening on http://127.0.0.1:{port}" in result.stderr
     assert "hunter2" not in result.output
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "preset", "iterations"),
+    [
+        ([], {}, "", 5),
+        ([], {"INT_PRESET": "fast"}, "fast", 3),
+        (["--preset", "fast"], {}, "fast", 3),
+        (["--preset", "paper"], {"INT_PRESET": "fast"}, "paper", 5),
+        (["--preset", "fast"], {"INT_CONFIG": '{"iterations": {"count": 4}}'}, "fast", 4),
+        (["--set", "iterations.count=2"], {"INT_CONFIG": '{"iterations.count": 4}', "INT_PRESET": "fast"}, "fast", 2),
+        (["--model", "int.iterations.count=7"], {"INT_PROFILE_OVERRIDES": '{"int.iterations.count": 6}'}, "", 7),
+    ],
+)
+def test_the_service_takes_presets_and_options_of_the_method(
+    arguments: list[str], environment: dict[str, str], preset: str, iterations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Defect 5: the preset ``fast`` could not be reached from the server."""
+    seen: list[Settings] = []
+    monkeypatch.setattr(serve_command, "run", lambda settings, _tell: seen.append(settings))
+    result = CliRunner().invoke(cli.app, ["serve", *arguments], env=environment)
+    assert result.exit_code == 0, result.output
+    (settings,) = seen
+    assert settings.preset == preset
+    assert settings.models.config().model_dump()["iterations"]["count"] == iterations
+
+
+def test_options_of_the_command_line_are_added_to_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INT_CONFIG", '{"pnm": {"key": "name"}, "fuse": {"rule": "wsum"}}')
+    monkeypatch.setenv("INT_PROFILE_OVERRIDES", '{"vlm.max_batch": 2, "vlm.padded": false}')
+    given = ModelArguments(changes=("pnm.name_reduce=mean", "fuse.rule=max"), overrides=("vlm.max_batch=3",))
+    settings = given.settings()
+    assert settings.int_config == {"pnm": {"key": "name", "name_reduce": "mean"}, "fuse": {"rule": "max"}}
+    assert settings.profile_overrides == {"vlm.max_batch": 3, "vlm.padded": False}
+
+
+@pytest.mark.parametrize("command", ["serve", "annotate --project 1", "worker"])
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("--preset slow", "there is no preset 'slow'"),
+        ("--set iterations.cuont=3", "there is no option 'iterations.cuont'"),
+        ("--strategy promac --set fuse.rule=max", "strategy 'promac': there is no option 'fuse.rule'"),
+        ("--model vlm.size=3", "profile 'nano'"),
+    ],
+)
+def test_wrong_options_of_the_models_end_a_command_of_the_service(command: str, given: str, sentence: str) -> None:
+    environment = {"REDIS_URL": "redis://127.0.0.1:1/5"} if command == "worker" else {}
+    environment |= {"LABEL_STUDIO_URL": "http://127.0.0.1:1", "LABEL_STUDIO_API_KEY": "x"}
+    result = CliRunner().invoke(cli.app, [*command.split(), *given.split()], env=environment)
+    assert result.exit_code == 2, result.output
+    assert sentence in result.stderr
 
 
 def test_a_taken_port_is_one_line_and_status_2() -> None:

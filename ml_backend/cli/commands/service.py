@@ -1,0 +1,107 @@
+"""``int-backend serve``, ``worker`` and ``annotate``, declared. What is not given comes from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
+
+import typer
+
+from ml_backend.cli.options import CommandOptions, ModelArguments
+
+LogLevel = Annotated[
+    str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR. (default: INT_LOG_LEVEL, else INFO)")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions(CommandOptions):
+    """What ``int-backend worker`` can be asked for."""
+
+    models: ModelArguments = field(default_factory=ModelArguments)
+    log_level: LogLevel = None
+
+    @property
+    def level(self) -> str | None:
+        """The level of the log; None if none was given."""
+        return "DEBUG" if self.debug else self.log_level and self.log_level.upper()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions(WorkerOptions):
+    """What ``int-backend serve`` can be asked for."""
+
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: INT_HOST, else 0.0.0.0)")] = None
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. (default: INT_PORT, else 9090)")
+    ] = None
+
+
+def serve(options: ServeOptions) -> None:
+    """Run the ML backend for Label Studio, in one process. Options go before environment variables."""
+    from ml_backend.cli.serve import run
+
+    given = {"host": options.host, "port": options.port, "log_level": options.level}
+    run(options.models.settings(given), _tell)
+
+
+def worker(options: WorkerOptions) -> None:
+    """Work on batch runs that others began, with REDIS_URL set. One per accelerator, on any number of machines."""
+    from ml_backend.cli.worker import run
+
+    run(options.models.settings({"log_level": options.level}), _tell)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestArguments:
+    """The fields of a ``RunRequest``."""
+
+    project: Annotated[int, typer.Option("--project", help="The project's id in Label Studio.")]
+    view: Annotated[int | None, typer.Option(help="Only the tasks of this Data Manager view (tab).")] = None
+    prompt: Annotated[str, typer.Option(help="What to look for, instead of the connection's prompt.")] = ""
+    limit: Annotated[int | None, typer.Option(min=1, help="Most tasks.")] = None
+    only_missing: Annotated[
+        bool, typer.Option("--only-missing", help="Leave out tasks that have a prediction of this version.")
+    ] = False
+    include_annotated: Annotated[
+        bool, typer.Option("--include-annotated", help="Also tasks that people annotated, skipped or began.")
+    ] = False
+    set_model_version: Annotated[
+        bool, typer.Option("--set-model-version", help="Let the project show these predictions at the end.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotateOptions(CommandOptions):
+    """What ``int-backend annotate`` can be asked for."""
+
+    request: RequestArguments
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the tasks.")] = False
+    detach: Annotated[bool, typer.Option("--detach", help="With REDIS_URL: do not watch, return at once.")] = False
+    models: ModelArguments = field(default_factory=ModelArguments)
+
+
+def annotate(options: AnnotateOptions) -> int:
+    """Pre-annotate a whole project and push the predictions. Ctrl-C leaves a run that can be resumed.
+
+    Options go before environment variables. Exit status: 0 all done, 1 some tasks failed or the run stopped, 2 wrong
+    usage, 130 interrupted.
+    """
+    from rich.console import Console
+
+    from ml_backend.cli.annotate import run_annotate
+    from ml_backend.runs.types import RunRequest
+
+    return run_annotate(
+        options.models.settings(),
+        RunRequest.parse(asdict(options.request)),
+        dry_run=options.dry_run,
+        detach=options.detach,
+        tell=Console(),
+        bar=Console(stderr=True),
+        debug=options.debug,
+    )
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
