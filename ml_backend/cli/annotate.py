@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from ml_backend.cli.watch import Bar, ConsoleLog, summary
+from ml_backend.cli.watch import ConsoleLog, RunBar, summary
 from ml_backend.context import AppContext
 from ml_backend.runs.ledger import LedgerError
 from ml_backend.runs.manager import NO_LABEL_STUDIO, Runs, RunsError, Started
@@ -176,14 +176,14 @@ def _leave(context: AppContext, run_id: str) -> Run:
 async def _watch(context: AppContext, run: Run, stop: asyncio.Event, console: Console, *, local: bool = False) -> Run:
     """Show progress until the run ends or ``stop`` is set."""
     began = time.monotonic()
-    with Bar(console, run.id) as shown:
+    with RunBar(console, run.id) as shown:
         while True:
             run = await asyncio.to_thread(context.ledger.get, run.id)
             progress = await asyncio.to_thread(context.ledger.progress, run.id)
             loading = local and context.service.engine.status.state == "loading"
             preparing = run.state is RunState.PREPARING
             note = "loading the models" if loading else _MADE_ELSEWHERE if preparing else ""
-            shown.show(progress, note)
+            shown.show_run(progress, note)
             if run.state not in (RunState.PREPARING, RunState.ACTIVE) or stop.is_set():
                 return run
             if preparing and time.monotonic() - began > _PREPARING_SECONDS:

@@ -3,54 +3,29 @@
 from __future__ import annotations
 
 import logging
-import time
-from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ml_backend.cli.progress import ProgressBar, say
 from ml_backend.runs.types import Progress as RunProgress
 from ml_backend.runs.types import Run, RunState, TaskRecord, TaskState
 
-_LINE_SECONDS = 10.0
 _LISTED = 20
 
 
-class Bar:
-    """Shows progress on a console, as a context manager."""
+class RunBar(ProgressBar):
+    """Shows a run's progress on a console, as a context manager."""
 
     def __init__(self, console: Console, run_id: str) -> None:
-        self._console = console
+        super().__init__(console, f"run {run_id}", note=True, line_seconds=10.0)
         self._run_id = run_id
-        self._said = 0.0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task(f"run {run_id}", total=None, text="")
 
-    def __enter__(self) -> Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def show(self, progress: RunProgress, note: str = "") -> None:
+    def show_run(self, progress: RunProgress, note: str = "") -> None:
         """Update; ``note`` says what is waited for, or is ""."""
         text = f"{throughput(progress)}  {note}".rstrip()
         finished = progress.total - progress.left
-        self._bar.update(self._task, total=progress.total, completed=finished, text=escape(text))
-        if not self._console.is_terminal and time.monotonic() - self._said >= _LINE_SECONDS:
-            self._said = time.monotonic()
-            self._console.print(f"run {self._run_id}: {finished} of {progress.total}  {text}", markup=False)
+        self.show(finished, progress.total, f"run {self._run_id}", text)
+        self.line(lambda: f"run {self._run_id}: {finished} of {progress.total}  {text}")
 
 
 class ConsoleLog(logging.Handler):
@@ -62,7 +37,7 @@ class ConsoleLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        say(self._console, self.format(record))
 
 
 def throughput(progress: RunProgress) -> str:
