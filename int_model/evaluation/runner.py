@@ -61,7 +61,7 @@ def evaluate(
         cache_dir: finished results are kept here and never made twice, also after a killed run and by several
             processes at once. A result is named by image, truth, task, strategy, configuration, models, seed,
             protocol and program version. Failures are tried again.
-        configs: what the variants change, by strategy; None: the defaults with what the models need.
+        configs: what the variants change, by strategy; where none is given, the defaults with what the models need.
         protocol: a ``Protocol`` or the name of one.
         batch_size: examples that go through the models together.
         pages: also keep a page per result that shows how it came about (needs ``cache_dir``).
@@ -77,9 +77,9 @@ def evaluate(
     chosen = _protocol(protocol)
     _refuse_older(cache_dir)
     models = _Models(suite, tuple(seeds), share_calls)
-    if configs is None:
-        needed = models.of(seeds[0]).int_overrides
-        configs = {variant.strategy: default_config(variant.strategy, needed) for variant in variants}
+    needed = models.of(seeds[0]).int_overrides
+    defaults = {variant.strategy: default_config(variant.strategy, needed) for variant in variants}
+    configs = {**defaults, **(configs or {})}
     total = len(examples) * len(variants) * len(seeds) if isinstance(examples, Sized) else None
     with ResultStore(None if cache_dir is None else cache_dir / STORE, shared=True) as store:
         work = _Work(_prepared(variants, configs), models, store, cache_dir, chosen, pages, progress, total)

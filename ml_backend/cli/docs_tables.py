@@ -1,4 +1,4 @@
-"""``python -m ml_backend.cli.docs_tables [FILE]``: the page of all settings and attributes, made from the code."""
+"""``python -m ml_backend.cli.docs_tables [FILE]``: the page of all settings, attributes and options, from the code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
+from int_model.core.options import options_of
+from int_model.strategies.registry import STRATEGIES
 from ml_backend.labelstudio.attributes import PROMPTING, Attribute, output_attributes
 from ml_backend.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 
 _SETTINGS = """\
-# Settings and attributes
+# Settings, attributes, options
 
 <!-- Made by `python -m ml_backend.cli.docs_tables`; change the code, not this page. -->
 
@@ -26,6 +28,19 @@ _SETTINGS = """\
 Environment variables of the backend. An empty value counts as not set. Lists are separated by commas. A secret can be
 handed over in a file: `<NAME>_FILE` holds its path. `int-backend serve` prints what is in force, with secrets masked;
 `int-backend doctor` checks it.
+"""
+_OPTIONS = """
+## Options of the strategies
+
+On the command line `--set iterations.count=3`; in the environment `INT_CONFIG`, as `{"iterations": {"count": 3}}` or
+`{"iterations.count": 3}`. A strategy has the options that it reads and no other; another one is an error that says
+which strategies have it. A configuration has five layers, of which a later one wins: the strategy's defaults;
+`--preset`, or `INT_PRESET`; what the profile's models need (its table `int`); `INT_CONFIG`; `--set`. The profile's
+table applies as far as the strategy has its options; for a `model_strategy` other than the service's so do the user's
+preset and options.
+
+`Paper`, `Ancestor` and `Stand-in` say whose the default is: INT's (arXiv 2501.18753), that of the released code it
+builds on, or ours, where nothing is published.
 """
 _ATTRIBUTES = """
 ## Attributes of the labeling config
@@ -67,6 +82,9 @@ def page() -> str:
             _SETTINGS,
             "\n| variable | values | default | meaning |\n| --- | --- | --- | --- |\n",
             "".join(f"{_row(name, info)}\n" for name, info in Settings.model_fields.items()),
+            _OPTIONS,
+            "\n| option | values | default | strategies | meaning |\n| --- | --- | --- | --- | --- |\n",
+            "".join(f"{row}\n" for row in _option_rows()),
             _ATTRIBUTES,
             _attribute_table([*control, *options]),
             _LABELS,
@@ -94,6 +112,17 @@ def main(arguments: Sequence[str]) -> None:
 def _row(name: str, info: FieldInfo) -> str:
     named = " or ".join(f"`{variable}`" for variable in variables(name, info))
     return f"| {named} | {_values(info)} | {_default(name, info)} | {info.description or ''} |"
+
+
+def _option_rows() -> list[str]:
+    found: dict[str, tuple[FieldInfo, list[str]]] = {}
+    for name, entry in STRATEGIES.items():
+        for option, info in options_of(entry.config):
+            found.setdefault(option, (info, []))[1].append(name)
+    return [
+        f"| `{option}` | {_values(info)} | {_default(option, info)} | {', '.join(names)} | {info.description} |"
+        for option, (info, names) in found.items()
+    ]
 
 
 def _attribute_table(entries: Sequence[Attribute]) -> str:
@@ -135,6 +164,8 @@ def _default(name: str, info: FieldInfo) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"`{list(value)}`"
     return _number(value) if isinstance(value, int | float) else f"`{value}`"
 
 

@@ -358,3 +358,15 @@ def test_one_suite_serves_all_strategies() -> None:
     assert (result.instances[0].mask & mask).sum() > 0.9 * mask.sum()
     with pytest.raises(ValueError, match="no strategy 'x'; choose one of: int"):
         models.of_strategy("x")
+
+
+def test_another_strategy_takes_of_the_options_what_it_has() -> None:
+    """They were given for the service's strategy; a project's ``model_strategy`` must not fail for them."""
+    options = ModelOptions(preset="fast", changes={"iterations.count": 2, "abstain.min_score": 1.0})
+    models = Models.of(fake_suite(), options, 1 << 24)
+    picture, _ = scene(objects=[("frog", 40, 50, 20)])
+    task = TaskPrompt(TASK)
+    assert len(models.segment([picture], task)[0].trace.iterations) == 2
+    (result,) = models.of_strategy("vlm_box").segment([picture], task)
+    assert result.instances == ()
+    assert "below 1.00" in result.reason
