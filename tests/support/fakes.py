@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from int_model.core.types import Box, Detection, Floats, Image, Mask
 from int_model.models.protocols import ConceptMask, CoordinateFrame, MaskPrompt, MaskProposal, PromptAdapter, Reduce
 from int_model.models.suite import ModelSuite
-from int_model.strategies.negative_mining.patches import to_square
+from int_model.strategies.negative_mining.patches import square_frame
 
 OBJECTS = {"frog": (200, 30, 30), "snake": (30, 180, 30), "owl": (30, 30, 200)}
 ENVIRONMENTS = {"sand": (200, 180, 120), "moss": (120, 190, 150)}
@@ -117,7 +117,8 @@ class FakeVlm:
     def _box(self, image: Image, name: str | None) -> str:
         height, width = image.shape[:2]
         seen = Box.of_mask(colour_mask(image, name)) if name else None
-        box = to_square(seen or Box.whole(height, width).enlarge(-0.3), height, width)
+        _, left, top = square_frame(height, width)
+        box = (seen or Box.whole(height, width).enlarge(-0.3)).shift(left, top)
         return "[" + ", ".join(f"{v / max(height, width):.4f}" for v in box.as_tuple()) + "]"
 
     def probability(self, image: Image, name: str) -> float:

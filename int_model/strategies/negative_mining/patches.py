@@ -75,12 +75,6 @@ def pad_to_square(image: Image, fill: tuple[int, int, int] = CLIP_MEAN) -> Image
     return square
 
 
-def to_square(box: Box, height: int, width: int) -> Box:
-    """A box in image pixels, in pixels of the padded square."""
-    _, left, top = square_frame(height, width)
-    return box.shift(left, top)
-
-
 def from_square(box: Box, height: int, width: int) -> Box | None:
     """A box in pixels of the padded square, in image pixels and clipped to the image; None if outside."""
     _, left, top = square_frame(height, width)

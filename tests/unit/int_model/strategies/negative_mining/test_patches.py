@@ -12,7 +12,6 @@ from int_model.strategies.negative_mining.patches import (
     make_patches,
     pad_to_square,
     square_frame,
-    to_square,
 )
 
 SIDES = st.integers(1, 300)
@@ -96,7 +95,7 @@ def test_square_shows_the_whole_image_and_boxes_come_back(height: int, width: in
     assert np.array_equal(square[top : top + height, left : left + width], image)
     assert int((square == CLIP_MEAN).all(axis=2).sum()) >= side * side - height * width
     for box in (Box(0, 0, 2, 2), Box(1.5, 2.25, width, height - 1.0), Box.whole(height, width)):
-        inside = to_square(box, height, width)
+        inside = box.shift(left, top)
         assert from_square(inside, height, width) == box
         marked = np.zeros((height, width), dtype=bool)
         marked |= box.to_mask(height, width)
