@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.types import Box, Floats, Mask
+from int_model.masks.components import components
 from int_model.models.protocols import MaskPrompt
 
 _STROKE_POINTS = 6
@@ -77,14 +79,12 @@ def stroke_points(stroke: Mask, count: int = _STROKE_POINTS) -> Floats:
     if box is None:
         return np.zeros((0, 2))
     x0, y0, x1, y1 = (int(v) for v in box.as_tuple())
-    crop = np.pad(stroke[y0:y1, x0:x1].astype(np.uint8), 1)
-    depth = cv2.distanceTransform(crop, cv2.DIST_L2, 3)
-    number, parts, stats, _ = cv2.connectedComponentsWithStats(crop, connectivity=8)
-    largest = sorted(range(1, number), key=lambda i: -int(stats[i, cv2.CC_STAT_AREA]))[:_STROKE_PARTS]
-    core: NDArray[np.bool_] = np.zeros(crop.shape, dtype=np.bool_)
-    for index in largest:
-        own = parts == index
-        core |= own & (depth >= 0.5 * float(depth[own].max()))
+    crop = np.pad(stroke[y0:y1, x0:x1], 1)
+    depth = cv2.distanceTransform(crop.astype(np.uint8), cv2.DIST_L2, 3)
+    core = np.zeros_like(crop)
+    for part in islice(components(crop), _STROKE_PARTS):
+        inner = depth[part.slices]
+        core[part.slices] |= part.shape & (inner >= 0.5 * float(inner[part.shape].max()))
     rows, columns = np.nonzero(core)
     step = max(1, len(rows) // _SAMPLES)
     spots = np.stack([columns[::step], rows[::step]], axis=1).astype(np.float64)
