@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from scipy.spatial import cKDTree
 
 from int_model.core.types import Floats, Mask
@@ -20,35 +21,29 @@ Snap = Callable[[Floats], Floats]
 _NEAREST_FIRST = 32
 
 
-@dataclass(frozen=True, slots=True)
-class PolygonOptions:
+class PolygonOptions(BaseModel):
     """How masks become polygons.
 
-    Attributes:
-        epsilon: largest distance in pixels between the outline and its simplification; 0 keeps every pixel.
-        min_iou: ``epsilon`` is halved, in the end to 0, until each part keeps this IoU with its mask (the part after
-            ``min_area`` and ``holes`` were applied).
-        min_area: parts and holes of fewer pixels are dropped (a mask's largest part always stays).
-        max_points: most points of a polygon, 0 for any number; it outranks ``min_iou``.
-        holes: a polygon cannot hold one. ``bridge`` cuts to it along a line without width, so that it stays a hole;
-            ``drop`` fills it; ``brush`` asks the caller to emit the part as a brush region (bridged where none may be).
+    ``epsilon`` is halved, in the end to 0, until each part keeps ``min_iou`` with its mask (the part after ``min_area``
+    and ``holes`` were applied); ``max_points`` outranks it. A polygon cannot hold a hole: ``bridge`` cuts to it along a
+    line without width, so that it stays one; ``drop`` fills it; ``brush`` asks the caller to emit the part as a brush
+    region (bridged where none may be). The largest part of a mask is never dropped.
     """
 
-    epsilon: float = 1.0
-    min_iou: float = 0.95
-    min_area: int = 16
-    max_points: int = 0
-    holes: Holes = "bridge"
+    model_config = ConfigDict(frozen=True, protected_namespaces=(), extra="forbid")
 
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.epsilon <= 1000.0:
-            raise ValueError(f"epsilon is a number of pixels from 0 to 1000, not {self.epsilon}")
-        if not 0.0 <= self.min_iou <= 1.0:
-            raise ValueError(f"min_iou lies in [0, 1], not {self.min_iou}")
-        if self.min_area < 0:
-            raise ValueError(f"min_area is a number of pixels, not {self.min_area}")
-        if self.max_points != 0 and self.max_points < 3:
-            raise ValueError(f"max_points is at least 3, or 0 for no limit, not {self.max_points}")
+    min_area: int = Field(16, ge=0, description="Parts and holes of fewer pixels are dropped.")
+    epsilon: float = Field(1.0, ge=0.0, le=1000.0, description="Polygons: largest distance to the outline, in pixels.")
+    min_iou: float = Field(0.95, ge=0.0, le=1.0, description="Polygons: smallest IoU of a polygon with its mask.")
+    max_points: int = Field(0, ge=0, description="Polygons: most points, at least 3; 0 for any number.")
+    holes: Holes = Field("bridge", description="Polygons: bridge, drop or brush.")
+
+    @field_validator("max_points")
+    @classmethod
+    def _some_points(cls, value: int) -> int:
+        if value in (1, 2):
+            raise ValueError("a polygon has at least 3 points; 0 is no limit")
+        return value
 
 
 @dataclass(frozen=True, slots=True, eq=False)

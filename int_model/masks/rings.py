@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from int_model.core.types import Floats, Mask
 
@@ -54,55 +55,26 @@ def signed_area(ring: Floats) -> float:
     return 0.5 * float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
 
 
-def outlines(mask: Mask) -> list[Floats]:
+def outlines(shape: Mask) -> list[Floats]:
     """The rectilinear outlines of an 8-connected part: outer ring first (clockwise, y down), then holes the other way.
 
-    Coordinates are pixel corners ``float64 [P, 2]``. Corners are paired along rows and along columns; walking the
-    pairs in turn gives the rings. Where two pixels touch at a corner only, the ring passes through it twice.
+    Coordinates are pixel corners ``float64 [P, 2]``, without points on straight lines. Where two pixels touch at a
+    corner only, the ring passes through it twice.
     """
-    padded = np.pad(mask, 1).astype(np.int8)
-    quad = padded[:-1, :-1] + 2 * padded[:-1, 1:] + 4 * padded[1:, :-1] + 8 * padded[1:, 1:]
-    diagonal = (quad == 6) | (quad == 9)
-    corner = diagonal | np.isin(quad, (1, 2, 4, 8, 7, 11, 13, 14))
-    ys, xs = np.nonzero(corner)
-    repeats = np.where(diagonal[ys, xs], 2, 1)
-    kind = np.repeat(quad[ys, xs], repeats)
-    ys, xs = np.repeat(ys, repeats), np.repeat(xs, repeats)
-    copy = np.zeros(len(xs), dtype=np.int64)
-    copy[1:] = (xs[1:] == xs[:-1]) & (ys[1:] == ys[:-1])
-    # Copy 0 of a doubled corner ends the row edge from the left, copy 1 starts the one to the right. To join the two
-    # pixels that touch, quad 9 (upper left, lower right) turns left edge -> below, quad 6 left edge -> above.
-    rank = np.where(kind == 9, 1 - copy, copy)
-    by_row = np.arange(len(xs))
-    by_column = np.lexsort((rank, ys, xs))
-    row_partner, column_partner = np.empty_like(by_row), np.empty_like(by_row)
-    for order, partner in ((by_row, row_partner), (by_column, column_partner)):
-        partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
-    rings = _walk(row_partner.tolist(), column_partner.tolist())
-    corners = np.stack([xs, ys], axis=1).astype(np.float64)
-    loops = [corners[ring] for ring in rings]
-    outer = max(range(len(loops)), key=lambda i: abs(signed_area(loops[i])))
-    return [_orient(loops[outer], 1.0)] + [_orient(loop, -1.0) for i, loop in enumerate(loops) if i != outer]
+    # A contour runs through centres of pixels; of every pixel made two by two, the corner nearest to the outside is the
+    # pixel's own.
+    doubled = shape.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    contours, tree = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    rings = [_corners((np.roll(contour[::-1, 0, :], 1, axis=0) + 1) // 2) for contour in contours]
+    return [rings[i] for i in np.argsort(tree[0, :, 3] >= 0, kind="stable")]
 
 
-def _walk(row_partner: list[int], column_partner: list[int]) -> list[list[int]]:
-    seen = [False] * len(row_partner)
-    rings = []
-    for start in range(len(row_partner)):
-        if seen[start]:
-            continue
-        ring, at = [], start
-        while not seen[at]:
-            across = row_partner[at]
-            seen[at] = seen[across] = True
-            ring += [at, across]
-            at = column_partner[across]
-        rings.append(ring)
-    return rings
-
-
-def _orient(ring: Floats, sign: float) -> Floats:
-    return ring if signed_area(ring) * sign > 0 else ring[::-1]
+def _corners(points: NDArray[np.int32]) -> Floats:
+    """The points of a closed rectilinear walk at which it turns."""
+    points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
+    turns = ((points - np.roll(points, 1, axis=0)) != (np.roll(points, -1, axis=0) - points)).any(axis=1)
+    corners: Floats = points[turns].astype(np.float64)
+    return corners
 
 
 def simplify(rings: Sequence[Floats], epsilon: float, keep: float = 0.5) -> list[Floats]:

@@ -6,20 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from int_model.masks.polygons import Holes, PolygonOptions
+from int_model.masks.polygons import PolygonOptions
 from int_model.strategies.registry import STRATEGIES
 from ml_backend.labelstudio.label_config import Control
 
 
-class OutputOptions(BaseModel):
+class OutputOptions(PolygonOptions):
     """How masks are made and what becomes of them; every field can be set in the labeling config.
 
     As ``model_<field>`` on a control tag, or for the whole connection in its extra params.
     """
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=(), extra="forbid")
 
     strategy: str = Field(
         "int",
@@ -29,11 +27,6 @@ class OutputOptions(BaseModel):
     score_threshold: float = Field(
         0.0, ge=0.0, le=1.0, description="Below it a mask is left out, and a whole result counts as found nothing."
     )
-    min_area: int = Field(16, ge=0, description="Parts and holes of fewer pixels are dropped.")
-    epsilon: float = Field(1.0, ge=0.0, le=1000.0, description="Polygons: largest distance to the outline, in pixels.")
-    min_iou: float = Field(0.95, ge=0.0, le=1.0, description="Polygons: smallest IoU of a polygon with its mask.")
-    max_points: int = Field(0, ge=0, description="Polygons: most points, at least 3; 0 for any number.")
-    holes: Holes = Field("bridge", description="Polygons: bridge, drop or brush.")
 
     @field_validator("strategy")
     @classmethod
@@ -41,18 +34,6 @@ class OutputOptions(BaseModel):
         if value not in STRATEGIES:
             raise ValueError(f"there is no such strategy; choose one of: {', '.join(STRATEGIES)}")
         return value
-
-    @field_validator("max_points")
-    @classmethod
-    def _some_points(cls, value: int) -> int:
-        if value in (1, 2):
-            raise ValueError("a polygon has at least 3 points; 0 is no limit")
-        return value
-
-    @property
-    def polygon(self) -> PolygonOptions:
-        """The part that concerns polygons."""
-        return PolygonOptions(**self.model_dump(exclude={"score_threshold", "strategy"}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ def _regions(
     if control.geometry == "polygon":
         brush = config.brush_for(target) if options.holes == "brush" else None
         shapes = []
-        for points, part in encode_polygons(mask, options.polygon):
+        for points, part in encode_polygons(mask, options):
             if part.has_holes and brush is not None:
                 shapes.append(items(brush, {"format": "rle", "rle": encode_mask(part.mask)}))
             else:

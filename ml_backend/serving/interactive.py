@@ -26,7 +26,7 @@ from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.clicks import Click, ClickError, parse_click, target_of, to_prompt
 from ml_backend.labelstudio.label_config import ConfigError
 from ml_backend.labelstudio.predictions import draw_clicked
-from ml_backend.labelstudio.regions.bitmask import encode_opaque
+from ml_backend.labelstudio.regions.bitmask import encode_bitmask
 from ml_backend.labelstudio.validation import only_valid
 from ml_backend.labelstudio.wire import PredictIn, PredictionOut, TaskIn, fresh_id, parse_task
 from ml_backend.serving.engine import Engine, EngineError
@@ -349,7 +349,7 @@ def _picture(found: tuple[Instance, ...], version: str) -> dict[str, Any]:
     region = {
         "id": fresh_id(),
         "type": "bitmask",
-        "value": {"imageDataURL": encode_opaque(mask)},
+        "value": {"imageDataURL": encode_bitmask(mask, opaque=True)},
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,

@@ -15,22 +15,16 @@ from int_model.core.types import Mask
 _PREFIX = "data:image/png;base64,"
 
 
-def encode_bitmask(mask: Mask) -> str:
-    """The data URL of a mask ``bool [H, W]``: a grey and alpha PNG of the image's natural size."""
+def encode_bitmask(mask: Mask, *, opaque: bool = False) -> str:
+    """The data URL of a mask ``bool [H, W]``: a grey and alpha PNG of the image's natural size.
+
+    ``opaque``: a grey PNG instead, white where the mask is, black elsewhere.
+    """
     if mask.ndim != 2 or mask.size == 0:
         raise ValueError("a mask has two dimensions and at least one pixel")
-    alpha = np.where(mask, np.uint8(255), np.uint8(0))
+    white = np.where(mask, np.uint8(255), np.uint8(0))
     out = io.BytesIO()
-    PilImage.fromarray(np.stack([np.zeros_like(alpha), alpha], axis=2), "LA").save(out, "PNG")
-    return _PREFIX + base64.b64encode(out.getvalue()).decode("ascii")
-
-
-def encode_opaque(mask: Mask) -> str:
-    """The data URL of a mask ``bool [H, W]`` as an opaque grey PNG: white where the mask is, black elsewhere."""
-    if mask.ndim != 2 or mask.size == 0:
-        raise ValueError("a mask has two dimensions and at least one pixel")
-    out = io.BytesIO()
-    PilImage.fromarray(np.where(mask, np.uint8(255), np.uint8(0)), "L").save(out, "PNG")
+    PilImage.fromarray(white if opaque else np.stack([np.zeros_like(white), white], axis=2)).save(out, "PNG")
     return _PREFIX + base64.b64encode(out.getvalue()).decode("ascii")
 
 

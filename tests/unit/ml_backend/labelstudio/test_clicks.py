@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ml_backend.labelstudio.clicks import MAX_BOXES, ClickError, box_of, parse_click, target_of, to_prompt
 from ml_backend.labelstudio.label_config import parse_label_config
-from ml_backend.labelstudio.regions.bitmask import decode_bitmask, encode_bitmask, encode_opaque
+from ml_backend.labelstudio.regions.bitmask import decode_bitmask, encode_bitmask
 from ml_backend.labelstudio.regions.rectangle import decode_rectangle
 from ml_backend.labelstudio.regions.rle import encode_mask
 
@@ -228,7 +228,7 @@ def test_the_grey_picture_is_opaque_and_exact() -> None:
     from PIL import Image as PilImage
 
     mask = np.random.default_rng(0).random((7, 9)) > 0.5
-    url = encode_opaque(mask)
+    url = encode_bitmask(mask, opaque=True)
     assert (decode_bitmask(url, 7, 9) == mask).all()
     with PilImage.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as picture:
         rgba = np.asarray(picture.convert("RGBA"))

@@ -269,7 +269,6 @@ def test_output_options(attributes: str, extra: dict[str, Any], expected: dict[s
     chosen = options_for(parse_label_config(text).controls[0], extra, OutputOptions())
     assert chosen.options == OutputOptions(**expected)
     assert len(chosen.warnings) == warned
-    assert chosen.options.polygon.epsilon == chosen.options.epsilon
 
 
 def test_an_unknown_strategy_names_the_choices() -> None:
