@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
 from ml_backend.fetching.images import FetchLimits, ImageFetcher
 from ml_backend.labelstudio.client import LabelStudioClient
-from ml_backend.runs.batch import BatchWorker
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.manager import NO_LABEL_STUDIO, Runs, RunsError
 from ml_backend.runs.owners import new_owner
+from ml_backend.runs.predict_executor import PredictExecutor
 from ml_backend.runs.queues.base import RunQueue
+from ml_backend.runs.types import RunKind
+from ml_backend.runs.worker import RunWorker
 from ml_backend.serving.engine import Engine, Segments
 from ml_backend.serving.model_loading import ModelIdentity, identify, load_strategy
 from ml_backend.serving.service import Service
@@ -69,7 +71,7 @@ class AppContext:
         ledger: runs, in the same database.
         fetcher: fetches images.
         client: of Label Studio, or None where none is configured.
-        pushing: the same without retries, since a `BatchWorker` waits by itself.
+        pushing: the same without retries, since a run waits by itself.
     """
 
     settings: Settings
@@ -114,12 +116,12 @@ class AppContext:
         pushing = label_studio_client(settings, retries=0, timeout=_PUSH_TIMEOUT)
         return cls(settings, service, store, Ledger(store.database), fetcher, client, pushing)
 
-    def worker(self, *, alone: bool = False) -> BatchWorker:
-        """A worker of this process; see `BatchWorker`. Raises ``RunsError`` where no Label Studio is configured."""
+    def worker(self, *, alone: bool = False) -> RunWorker:
+        """A worker of this process; see `RunWorker`. Raises ``RunsError`` where no Label Studio is configured."""
         if self.pushing is None:
             raise RunsError(NO_LABEL_STUDIO)
-        size = self.settings.run_batch
-        return BatchWorker(self.service, self.ledger, self.pushing, new_owner(), size=size, alone=alone)
+        executors = {RunKind.PREDICT: PredictExecutor(self.service, self.pushing)}
+        return RunWorker(self.ledger, executors, new_owner(), size=self.settings.run_batch, alone=alone)
 
     def runs(self, queue: RunQueue) -> Runs:
         """What people do with runs; ``queue`` is told where work is."""

@@ -151,7 +151,7 @@ async def _do(context: AppContext, run: Run, stop: asyncio.Event, bar: Console) 
         return run
     await context.service.start()
     worker = context.worker(alone=True)
-    queue = LocalQueue(worker.work, context.ledger, only=frozenset({run.id}))
+    queue = LocalQueue(worker.work, context.ledger, kinds=worker.kinds, only=frozenset({run.id}))
     queue.start()
     try:
         run = await _watch(context, run, stop, bar, local=True)

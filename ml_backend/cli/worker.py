@@ -9,12 +9,11 @@ from collections.abc import Callable
 
 from ml_backend.cli.serve import check_data_folder, set_up_logging
 from ml_backend.context import AppContext
-from ml_backend.runs.batch import BatchWorker
 from ml_backend.runs.manager import NO_LABEL_STUDIO, RunsError
 from ml_backend.runs.owners import process_lives, this_host
 from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.queues.redis_queue import RedisQueue
-from ml_backend.runs.worker import TicketWorker
+from ml_backend.runs.queues.redis_worker import TicketWorker
 from ml_backend.serving.engine import Segments
 from ml_backend.serving.model_loading import ModelIdentity
 from ml_backend.settings import Settings
@@ -107,19 +106,19 @@ async def _models_ready(context: AppContext, stopping: asyncio.Event) -> bool:
 
 
 async def _take_tickets(context: AppContext, queue: RedisQueue, stopping: asyncio.Event) -> None:
-    batch: BatchWorker = context.worker()
+    worker = context.worker()
     loop = asyncio.get_running_loop()
     tickets = TicketWorker(
         queue,
-        lambda run_id: asyncio.run_coroutine_threadsafe(batch.work(run_id), loop).result(),
-        lambda: [run.id for run in context.ledger.unfinished()],
-        name=batch.owner,
-        suits=batch.suits,
+        lambda run_id: asyncio.run_coroutine_threadsafe(worker.work(run_id), loop).result(),
+        lambda: [run.id for run in context.ledger.unfinished(worker.kinds)],
+        name=worker.owner,
+        suits=worker.suits,
         tidy=lambda: context.ledger.release_dead(this_host(), process_lives),
     )
     tickets.start()
     await stopping.wait()
     _log.info("stopping")
     stopped = asyncio.create_task(asyncio.to_thread(tickets.stop, _STOP_SECONDS))
-    await batch.close()
+    await worker.close()
     await stopped

@@ -15,16 +15,13 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 
 from ml_backend.backoff import Backoff
 from ml_backend.labelstudio.client import LabelStudioError
+from ml_backend.runs.errors import WorkEndedError
 from ml_backend.storage.database import StoreError
 
 _log = logging.getLogger(__name__)
 _LOG_AGAIN = 60.0
 _LEDGER_SECONDS = 15.0
 T = TypeVar("T")
-
-
-class WorkEndedError(Exception):
-    """Waiting is of no use any more: the run is over, or the process is told to stop."""
 
 
 class LabelStudioCalls:

@@ -1,4 +1,4 @@
-"""What the ledger refuses."""
+"""What the ledger refuses, and what ends work on a run."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ class RunExistsError(LedgerError):
             f"({run.state.value}); join it, or cancel it first"
         )
         self.run = run
+
+
+class WorkEndedError(Exception):
+    """Waiting is of no use any more: the run is over, or the process is told to stop."""
+
+
+class RunStopError(Exception):
+    """The run cannot go on; the message says why and what to do."""

@@ -17,7 +17,7 @@ from ml_backend.runs import rows, throughput
 from ml_backend.runs.errors import LedgerError, RunExistsError, UnknownRunError
 from ml_backend.runs.owners import pid_of
 from ml_backend.runs.rows import MOST_ATTEMPTS, Counts, key_of
-from ml_backend.runs.types import Lease, Progress, Run, RunSpec, RunState, TaskRecord, TaskResult, TaskState
+from ml_backend.runs.types import Lease, Progress, Run, RunKind, RunSpec, RunState, TaskRecord, TaskResult, TaskState
 from ml_backend.storage.database import Database, StoreError, epoch_now
 from ml_backend.storage.tables import LeaseRow, RunRow, TaskRow
 
@@ -98,14 +98,14 @@ class Ledger:
         with self._database.read() as connection:
             return [rows.run_of(row) for row in connection.execute(wanted)]
 
-    def unfinished(self) -> list[Run]:
-        """Active runs that have a task to lease: a pending one, or one whose lease has expired. Oldest first."""
+    def unfinished(self, kinds: Collection[RunKind] = tuple(RunKind)) -> list[Run]:
+        """Active runs of these kinds that have a task to lease: a pending one, or one whose lease has expired.
+
+        Oldest first.
+        """
         expired = exists().where(LeaseRow.run == RunRow.id, LeaseRow.expires_at < epoch_now())
-        wanted = (
-            select(_RUNS)
-            .where(RunRow.state == RunState.ACTIVE.value, or_(RunRow.pending > 0, expired))
-            .order_by(RunRow.id)
-        )
+        active = (RunRow.state == RunState.ACTIVE.value, RunRow.kind.in_([kind.value for kind in kinds]))
+        wanted = select(_RUNS).where(*active, or_(RunRow.pending > 0, expired)).order_by(RunRow.id)
         with self._database.read() as connection:
             return [rows.run_of(row) for row in connection.execute(wanted)]
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.runs.calls import LabelStudioCalls
+from ml_backend.runs.executors import Batch
 from ml_backend.runs.listing import Existing, existing, look_at
-from ml_backend.runs.types import Lease, TaskResult, TaskState
+from ml_backend.runs.types import TaskResult, TaskState
 
 _log = logging.getLogger(__name__)
 _GROUP = 64
@@ -27,7 +28,7 @@ _FOR_ALL = (401, 403, 404)
 class Finished:
     """A prediction that is to be pushed, and the result that the ledger gets once it was."""
 
-    lease: Lease
+    batch: Batch
     result: TaskResult
     prediction: dict[str, Any]
     doubtful: bool = False  # somebody may have pushed it already
@@ -35,15 +36,8 @@ class Finished:
     acked: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def __post_init__(self) -> None:
-        self.doubtful = self.lease.attempts.get(self.result.task, 1) > 1
+        self.doubtful = self.batch.lease.attempts.get(self.result.task, 1) > 1
         self.size = len(json.dumps(self.prediction, separators=(",", ":")))
-
-
-Renew = Callable[[Lease], Awaitable[frozenset[int]]]
-"""Extends a lease, so that it lasts for one more push; the tasks that are still held under it."""
-
-Ack = Callable[[Lease, Sequence[TaskResult]], Awaitable[None]]
-"""Writes results into the ledger."""
 
 
 class Pusher:
@@ -58,8 +52,6 @@ class Pusher:
         calls: makes them, and waits while Label Studio is away.
         project: the project's id.
         version: the run's model version.
-        renew: extends a lease.
-        ack: tells the ledger.
         still_right: raises if the run must stop, e.g. as the labeling config was changed; asked before an item is
             called refused.
     """
@@ -71,8 +63,6 @@ class Pusher:
         project: int,
         version: str,
         *,
-        renew: Renew,
-        ack: Ack,
         still_right: Callable[[], Awaitable[None]],
         linger: float = _LINGER,
     ) -> None:
@@ -80,8 +70,6 @@ class Pusher:
         self._calls = calls
         self._project = project
         self._version = version
-        self._renew = renew
-        self._ack = ack
         self._still_right = still_right
         self._linger = linger
         self._waiting: list[Finished] = []
@@ -186,9 +174,8 @@ class Pusher:
 
     async def _held(self, group: list[Finished]) -> list[Finished]:
         """Those that are still ours; the leases of these last for another push."""
-        leases = {entry.lease.token: entry.lease for entry in group}
-        held = {token: await self._renew(lease) for token, lease in leases.items()}
-        lost = [entry for entry in group if entry.result.task not in held[entry.lease.token]]
+        held = {batch: await batch.renew() for batch in {entry.batch for entry in group}}
+        lost = [entry for entry in group if entry.result.task not in held[entry.batch]]
         for entry in lost:
             _log.info("task %d was taken over by another worker", entry.result.task)
             entry.acked.set_result(False)
@@ -244,10 +231,11 @@ class Pusher:
         await self._ack_all(group, results)
 
     async def _ack_all(self, group: list[Finished], results: list[TaskResult]) -> None:
-        leases = {entry.lease.token: entry.lease for entry in group}
-        for token, lease in leases.items():
-            own = [r for entry, r in zip(group, results, strict=True) if entry.lease.token == token]
-            await self._ack(lease, own)
+        by_batch: dict[Batch, list[TaskResult]] = {}
+        for entry, result in zip(group, results, strict=True):
+            by_batch.setdefault(entry.batch, []).append(result)
+        for batch, own in by_batch.items():
+            await batch.ack(own)
         for entry in group:
             if not entry.acked.done():
                 entry.acked.set_result(True)

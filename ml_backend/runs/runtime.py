@@ -37,7 +37,10 @@ class RunsRuntime:
         redis_url = settings.redis_url.get_secret_value() if settings.redis_url else ""
         self._redis = RedisQueue(redis_url) if redis_url else None
         self._worker = context.worker() if client is not None and self._redis is None else None
-        self._local = LocalQueue(_nothing if self._worker is None else self._worker.work, context.ledger)
+        if self._worker is None:
+            self._local = LocalQueue(_nothing, context.ledger, kinds=())
+        else:
+            self._local = LocalQueue(self._worker.work, context.ledger, kinds=self._worker.kinds)
         self.runs = context.runs(self._redis or self._local)
         self.late_tasks: PredictRuns | None = None
         if client is not None and client.tokens.kind != "none" and settings.runs_from_predict:

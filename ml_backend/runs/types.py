@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -201,3 +202,8 @@ class Progress:
     def eta_seconds(self) -> float | None:
         """Seconds until the end at the present rate, or None if there is no saying."""
         return self.left / self.rate if self.rate else None
+
+
+def config_hash(label_config: str) -> str:
+    """What a labeling config is recognised by."""
+    return hashlib.sha256(label_config.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,135 +1,187 @@
-"""Takes tickets off Redis and does them in this process, and puts new ones there when Redis has lost them."""
+"""Leases tasks of runs, has them done by the executor of the run's kind, and tells the ledger."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import logging
-import random
-import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-import dramatiq
-
-from ml_backend.runs.errors import UnknownRunError
-from ml_backend.runs.queues.base import QueueError, Work
-from ml_backend.runs.queues.redis_queue import ACTOR, QUEUE, TICKETS_PER_WORKER, RedisQueue
+from ml_backend.labelstudio.client import LabelStudioError
+from ml_backend.runs.calls import LedgerCalls
+from ml_backend.runs.errors import LedgerError, RunStopError, WorkEndedError
+from ml_backend.runs.executors import Batch, Executor, RunSession, RunWork
+from ml_backend.runs.ledger import Ledger
+from ml_backend.runs.types import Lease, Run, RunKind, RunState
+from ml_backend.storage.database import StoreError
 
 _log = logging.getLogger(__name__)
-_POLL_MS = 100
-_MAX_RUN_ID = 64
+_GRACE = 15.0
+_KNOWN_RUNS = 64
 
 
-class TicketWorker:
-    """One worker process's side of the queue, between `start` and `stop`.
+class RunWorker:
+    """Works on runs for one process, in one event loop. Close it before what its executors work with.
 
     Args:
-        queue: where the tickets are; closed by its owner.
-        work: does one micro-batch of a run; called by several threads at a time.
-        unfinished: ids of the active runs that have work left.
-        name: unique among all workers, e.g. ``host:pid:random``.
-        suits: whether this worker's models are those of the run; a ticket of another run goes back.
-        tidy: called every few seconds by the reconciler, for the ledger's housekeeping.
-        reconcile_seconds: how often tickets are compared with the ledger, and a sign of life is given.
-        rest_seconds: how long a thread waits after a ticket that it had to give back.
+        ledger: hands out tasks.
+        executors: by the kinds of runs that this process can do.
+        owner: ``host:pid:random`` (`owners.new_owner`).
+        size: most tasks of one lease.
+        alone: whether no other worker could do what this one cannot; a run that does not suit it is then stopped with
+            the reason, rather than left to others.
+        heartbeat: seconds between renewals of a lease; None for a quarter of the time that the ledger gives.
+        sleep: waits; for tests.
     """
 
     def __init__(
         self,
-        queue: RedisQueue,
-        work: Work,
-        unfinished: Callable[[], Iterable[str]],
+        ledger: Ledger,
+        executors: Mapping[RunKind, Executor],
+        owner: str,
         *,
-        name: str,
-        suits: Callable[[str], bool] = lambda _: True,
-        tidy: Callable[[], object] = lambda: None,
-        reconcile_seconds: float = 3.0,
-        rest_seconds: float = 1.0,
+        size: int = 16,
+        alone: bool = False,
+        heartbeat: float | None = None,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
-        self._queue = queue
-        self._work = work
-        self._unfinished = unfinished
-        self._name = name
-        self._suits = suits
-        self._tidy = tidy
-        self._every = reconcile_seconds
-        self._rest = rest_seconds
-        self._stopping = threading.Event()
-        self._troubles: dict[str, str] = {}
-        dramatiq.actor(broker=queue.broker, actor_name=ACTOR, queue_name=QUEUE)(self._use)
-        self._threads = dramatiq.Worker(queue.broker, worker_threads=TICKETS_PER_WORKER, worker_timeout=_POLL_MS)
-        self._threads.queue_prefetch = TICKETS_PER_WORKER  # what a busy worker holds, an idle one cannot have
-        self._reconciler = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
+        self.owner = owner
+        self._ledger = ledger
+        self._executors = dict(executors)
+        self._size = size
+        self._alone = alone
+        self._heartbeat = ledger.lease_seconds / 4 if heartbeat is None else heartbeat
+        self._sleep = sleep or self._sleep_or_stop
+        self._known: dict[str, RunWork | str] = {}  # of a run that does not suit: why
+        self._stopping = asyncio.Event()
+        self._at_work = 0
+        self._calls = LedgerCalls()
 
-    def start(self) -> None:
-        """Begin to take tickets. Redis need not be there yet."""
-        for queue in (QUEUE, f"{QUEUE}.DQ"):
-            logging.getLogger(f"dramatiq.worker.ConsumerThread({queue})").addFilter(_not_the_connection)
-        self._threads.start()
-        self._reconciler.start()
+    @property
+    def kinds(self) -> frozenset[RunKind]:
+        """The kinds of runs that this worker can do."""
+        return frozenset(self._executors)
 
-    def stop(self, seconds: float = 30.0) -> None:
-        """Take no more tickets; waits so long for the micro-batches at work. Unused tickets go back."""
+    async def work(self, run_id: str) -> bool:
+        """Use one ticket: lease tasks of the run and see them through. Whether more may be left for us.
+
+        What goes wrong is logged, or in the ledger; tasks that could not be finished go back. Never raises but
+        ``UnknownRunError`` and ``StoreError``, where the ledger cannot be used.
+        """
+        if self._stopping.is_set():
+            return False
+        self._at_work += 1
+        try:
+            run = await self._calls.call(self._ledger.get, run_id)
+            if run.state is not RunState.ACTIVE or run.spec.kind not in self._executors:
+                return False
+            work = await self._open(run)
+            if isinstance(work, str):
+                raise RunStopError(work) if self._alone else WorkEndedError
+            await work.check()
+            lease = await self._calls.call(self._ledger.lease, run_id, self.owner, self._size)
+            if lease is None:
+                return False
+            await self._use(work, lease)
+            if await self._state(run_id) is RunState.FINISHED:
+                await work.finished()
+            return not self._stopping.is_set()
+        except WorkEndedError:
+            return False
+        except (RunStopError, LabelStudioError) as error:
+            await self._stop_run(run_id, str(error))
+            return False
+        finally:
+            self._at_work -= 1
+
+    def suits(self, run_id: str) -> bool:
+        """Whether this process can do the run: its kind, models and settings. Blocking; from any thread.
+
+        Raises:
+            UnknownRunError, StoreError: the ledger does not know the run, or cannot be used.
+        """
+        spec = self._ledger.get(run_id).spec
+        return spec.kind in self._executors and not self._executors[spec.kind].unfit(spec)
+
+    async def close(self) -> None:
+        """Take no more; what is pushed is finished within seconds, all other tasks go back to the ledger."""
         self._stopping.set()
-        self._threads.stop(timeout=round(seconds * 1000))
-        self._reconciler.join(seconds)
+        until = time.monotonic() + _GRACE
+        while self._at_work and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        while self._known:
+            await self._forget(next(iter(self._known)))
+        for executor in self._executors.values():
+            executor.close()
+        await self._calls.close()
+
+    async def _open(self, run: Run) -> RunWork | str:
+        executor = self._executors[run.spec.kind]
+        if run.id not in self._known:
+            why = await asyncio.to_thread(executor.unfit, run.spec)
+            if why and run.id not in self._known:
+                _log.warning("run %s is left to others: %s", run.id, why)
+            while len(self._known) >= _KNOWN_RUNS:
+                await self._forget(next(iter(self._known)))
+            if run.id not in self._known:  # another ticket may have been quicker
+                over = functools.partial(self._over, run.id)
+                session = RunSession(run, over, self._sleep, self._stopping, self._alone)
+                self._known[run.id] = why or executor.open(session)
+        return self._known[run.id]
+
+    async def _forget(self, run_id: str) -> None:
+        work = self._known.pop(run_id)
+        if not isinstance(work, str):
+            await work.close()
+
+    async def _use(self, work: RunWork, lease: Lease) -> None:
+        batch = Batch(lease, self._ledger, self._calls)
+        async with self._beating(lease):
+            try:
+                await work.work(batch)
+            finally:
+                if left := frozenset(lease.tasks) - batch.acked:
+                    await self._give_back(lease, left)
+
+    async def _state(self, run_id: str) -> RunState:
+        return (await self._calls.call(self._ledger.get, run_id)).state
+
+    async def _over(self, run_id: str) -> bool:
+        return self._stopping.is_set() or await self._state(run_id) is not RunState.ACTIVE
+
+    async def _stop_run(self, run_id: str, why: str) -> None:
+        _log.warning("run %s stops: %s", run_id, why)
         try:
-            self._queue.leave(self._name)
-        except QueueError as error:
-            _log.info("%s", error)
+            await self._calls.call(self._ledger.stop, run_id, why)
+        except LedgerError as error:
+            _log.info("%s", error)  # somebody else has ended it meanwhile
 
-    def _use(self, run_id: str) -> None:
-        """The Dramatiq actor: one ticket. Never raises, for nobody would hear it."""
-        if not isinstance(run_id, str) or len(run_id) > _MAX_RUN_ID or self._stopping.is_set():
-            return
+    async def _give_back(self, lease: Lease, tasks: frozenset[int]) -> None:
         try:
-            if not self._suits(run_id):
-                self._queue.wake(run_id)
-                self._stopping.wait(self._rest)
-                return
-            if self._work(run_id) and not self._stopping.is_set():
-                self._queue.wake(run_id)
-        except QueueError as error:
-            self._trouble("the queue", error)
-        except UnknownRunError as error:
-            _log.info("a ticket is thrown away: %s", error)  # of a ledger that this one has replaced
-        except Exception:  # noqa: BLE001 - logged with its traceback
-            # The ledger still has the tasks; the reconciler makes another ticket for them.
-            _log.exception("a ticket of run %s failed", run_id)
-            self._stopping.wait(self._rest)
+            await self._calls.call(self._ledger.release, lease, tasks)
+        except (StoreError, LedgerError) as error:
+            _log.warning("tasks could not be given back, others take them when the lease expires: %s", error)
 
-    def _reconcile(self) -> None:
-        while True:
-            self._step("the queue", self._give_sign_of_life)
-            self._step("the ledger", self._tidy)
-            self._step("the ledger or the queue", self._wake_all)
-            if self._stopping.wait(self._every * random.uniform(0.7, 1.3)):  # noqa: S311 only spreads load
-                return
+    @contextlib.asynccontextmanager
+    async def _beating(self, lease: Lease) -> AsyncIterator[None]:
+        """Keep the lease for as long as the block runs."""
 
-    def _give_sign_of_life(self) -> None:
-        self._queue.beat(self._name)
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(self._heartbeat)
+                try:
+                    await self._calls.once(self._ledger.renew, lease)
+                except StoreError as error:
+                    _log.warning("a lease could not be renewed: %s", error)
 
-    def _wake_all(self) -> None:
-        for run_id in self._unfinished():
-            self._queue.wake(run_id)
-
-    def _step(self, what: str, step: Callable[[], object]) -> None:
+        task = asyncio.create_task(beat())
         try:
-            step()
-        except Exception as error:  # noqa: BLE001 - the reconciler must outlive whatever is broken for a while
-            self._trouble(what, error)
-        else:
-            text = self._troubles.pop(what, None)
-            if text and text not in self._troubles.values():
-                _log.warning("over: %s", text)
+            yield
+        finally:
+            task.cancel()
 
-    def _trouble(self, what: str, error: Exception) -> None:
-        """Log a trouble once, until it is over or another one."""
-        text = str(error) or type(error).__name__
-        known = text in self._troubles.values()
-        self._troubles[what] = text
-        if not known:
-            _log.warning("%s", text)
-
-
-def _not_the_connection(record: logging.LogRecord) -> bool:
-    """The reconciler says once that Redis is gone; Dramatiq would say it every three seconds."""
-    return "connection error" not in str(record.msg) and "Restarting consumer" not in str(record.msg)
+    async def _sleep_or_stop(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from ml_backend.backoff import Backoff
 from ml_backend.runs.ledger import Ledger, LedgerError
 from ml_backend.runs.owners import process_lives, this_host
+from ml_backend.runs.types import RunKind
 from ml_backend.storage.database import StoreError
 
 _log = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ _TICKETS = 2
 _TIDY_EVERY = 10
 
 AsyncWork = Callable[[str], Awaitable[bool]]
-"""Does one micro-batch of the run of that id; whether more may be left in it. `BatchWorker.work` is one."""
+"""Does one micro-batch of the run of that id; whether more may be left in it. `RunWorker.work` is one."""
 
 
 class LocalQueue:
@@ -31,6 +32,7 @@ class LocalQueue:
         ledger: where unfinished runs are found.
         tickets: used at the same time; runs take turns.
         every: seconds between looks into the ledger.
+        kinds: of the runs that ``work`` can do.
         only: the ids of the runs that this process cares for; None for all.
     """
 
@@ -41,12 +43,14 @@ class LocalQueue:
         *,
         tickets: int = _TICKETS,
         every: float = 3.0,
+        kinds: Collection[RunKind] = tuple(RunKind),
         only: frozenset[str] | None = None,
     ) -> None:
         self._work = work
         self._ledger = ledger
         self._tickets = tickets
         self._every = every
+        self._kinds = kinds
         self._only = only
         self._runs: dict[str, bool] = {}  # in the order of their turns; whether it was woken since its turn began
         self._news = asyncio.Event()
@@ -56,7 +60,7 @@ class LocalQueue:
         self._trouble = ""
 
     def start(self) -> None:
-        """Begin to use tickets; to be called in the event loop of the `BatchWorker`."""
+        """Begin to use tickets; to be called in the event loop of the `RunWorker`."""
         self._loop = asyncio.get_running_loop()
         self._tasks = [self._loop.create_task(self._use_tickets()) for _ in range(self._tickets)]
         self._tasks.append(self._loop.create_task(self._reconcile()))
@@ -67,14 +71,14 @@ class LocalQueue:
             self._loop.call_soon_threadsafe(self._wake, run_id)
 
     def close(self) -> None:
-        """Use no more tickets; what is at work goes on until the `BatchWorker` is closed. In the loop's thread."""
+        """Use no more tickets; what is at work goes on until the `RunWorker` is closed. In the loop's thread."""
         for task in self._tasks[self._tickets :]:
             task.cancel()
         self._runs.clear()
         self._only = frozenset()
 
     async def aclose(self) -> None:
-        """`close`, and wait for what is at work; close the `BatchWorker` first."""
+        """`close`, and wait for what is at work; close the `RunWorker` first."""
         self.close()
         for task in self._tasks:
             task.cancel()
@@ -118,7 +122,7 @@ class LocalQueue:
                 if rounds % _TIDY_EVERY == 0:
                     host = this_host()
                     await loop.run_in_executor(self._thread, self._ledger.release_dead, host, process_lives)
-                for run in await loop.run_in_executor(self._thread, self._ledger.unfinished):
+                for run in await loop.run_in_executor(self._thread, self._ledger.unfinished, self._kinds):
                     self._wake(run.id)
                 self._trouble = ""
             except StoreError as error:

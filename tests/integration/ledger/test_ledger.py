@@ -13,7 +13,7 @@ from sqlalchemy import func, select, update
 
 from ml_backend.runs.ledger import MOST_ATTEMPTS, Ledger, LedgerError, RunExistsError, UnknownRunError
 from ml_backend.runs.owners import new_owner, pid_of, process_lives, this_host
-from ml_backend.runs.types import RunState, TaskResult, TaskState
+from ml_backend.runs.types import RunKind, RunState, TaskResult, TaskState
 from ml_backend.storage.database import Database
 from ml_backend.storage.tables import RunRow, TaskRow, ThroughputRow
 from tests.integration.ledger.kit import SPEC, check, done, let_expire, spec
@@ -109,6 +109,17 @@ def test_a_second_run_of_the_same_version_is_refused_while_the_first_is_under_wa
     assert told.value.run.id == second.id
     ledger.cancel(second.id)
     assert ledger.resume(first.id).state is RunState.ACTIVE
+
+
+def test_one_run_of_each_kind_may_be_under_way(ledger: Ledger) -> None:
+    train = spec(kind=RunKind.TRAIN)
+    first, second = ledger.create(SPEC, [1]), ledger.create(train, [1, 2])
+    with pytest.raises(RunExistsError, match=f"run {second.id} "):
+        ledger.create(train, [3])
+    assert ledger.get(second.id).spec.kind is RunKind.TRAIN
+    assert [run.id for run in ledger.unfinished()] == [first.id, second.id]
+    assert [run.id for run in ledger.unfinished({RunKind.TRAIN})] == [second.id]
+    assert ledger.unfinished(()) == []
 
 
 def test_two_people_press_the_button_at_once(opened: Callable[[], Database]) -> None:

@@ -14,12 +14,13 @@ import pytest
 
 from ml_backend.context import AppContext
 from ml_backend.labelstudio.client import LabelStudioError
-from ml_backend.runs.batch import BatchWorker
 from ml_backend.runs.listing import existing, list_tasks, look_at
 from ml_backend.runs.manager import RunsError
 from ml_backend.runs.owners import new_owner
+from ml_backend.runs.predict_executor import PredictExecutor
 from ml_backend.runs.queues.local import LocalQueue
-from ml_backend.runs.types import Run, RunRequest, RunState, TaskRecord, TaskResult, TaskState
+from ml_backend.runs.types import Run, RunKind, RunRequest, RunState, TaskRecord, TaskResult, TaskState
+from ml_backend.runs.worker import RunWorker
 from ml_backend.settings import Settings
 from tests.support.harness import IDENTITY, POLYGONS, RedThings
 from tests.support.label_studio import Fault, LabelStudio, label_studio, with_uploads
@@ -54,9 +55,11 @@ class Bench:
     strategy: RedThings
     clock: Clock
 
-    def worker(self, **options: Any) -> BatchWorker:
-        given = {"size": 6, "alone": True, "check_config": 0.0, "sleep": self.clock.sleep, **options}
-        return BatchWorker(self.context.service, self.context.ledger, self.context.pushing, new_owner(), **given)
+    def worker(self, *, check_config: float = 0.0, **options: Any) -> RunWorker:
+        given = {"size": 6, "alone": True, "sleep": self.clock.sleep, **options}
+        assert self.context.pushing is not None
+        executor = PredictExecutor(self.context.service, self.context.pushing, check_config=check_config)
+        return RunWorker(self.context.ledger, {RunKind.PREDICT: executor}, new_owner(), **given)
 
     async def begin(self, **options: Any) -> Run:
         queue = LocalQueue(self._nothing, self.context.ledger)

@@ -17,7 +17,7 @@ import pytest
 
 from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.queues.redis_queue import TICKETS_PER_WORKER, RedisQueue, SharedDatabaseError
-from ml_backend.runs.worker import TicketWorker
+from ml_backend.runs.queues.redis_worker import TicketWorker
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.waiting import until
 

@@ -51,6 +51,20 @@ class LabelStudio:
         return [{"id": task, "data": {}, "predictions": self.kept.get(task, [])} for task in included]
 
 
+class HeldBatch:
+    """A batch whose lease is never lost."""
+
+    def __init__(self, lease: Lease, acked: dict[int, TaskResult]) -> None:
+        self.lease = lease
+        self.acked = acked
+
+    async def renew(self) -> frozenset[int]:
+        return frozenset(self.lease.attempts)
+
+    async def ack(self, results: Sequence[TaskResult]) -> None:
+        self.acked |= {result.task: result for result in results}
+
+
 class Bench:
     """A pusher over that Label Studio; waiting takes no time."""
 
@@ -64,12 +78,6 @@ class Bench:
 
     async def ended(self) -> bool:
         return False
-
-    async def renew(self, lease: Lease) -> frozenset[int]:
-        return frozenset(lease.attempts)
-
-    async def ack(self, lease: Lease, results: Sequence[TaskResult]) -> None:
-        self.acked |= {result.task: result for result in results}
 
     async def right(self) -> None:
         pass
@@ -85,14 +93,13 @@ class Bench:
                     calls,
                     7,
                     VERSION,
-                    renew=self.renew,
-                    ack=self.ack,
                     still_right=self.right,
                     linger=0.01,
                 )
                 lease = Lease("1", "1", "host:1:x", dict.fromkeys(range(1, count + 1), attempts))
                 prediction = {"result": [{"rle": "x" * size}], "score": 0.5, "model_version": VERSION}
-                entries = [Finished(lease, TaskResult(task, TaskState.DONE, 0.5), prediction) for task in lease.tasks]
+                batch: Any = HeldBatch(lease, self.acked)
+                entries = [Finished(batch, TaskResult(task, TaskState.DONE, 0.5), prediction) for task in lease.tasks]
                 try:
                     return await asyncio.gather(*map(pusher.push, entries))
                 finally:
