@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from int_model.core.types import Box, Mask
+from int_model.core.types import Box, Instance, Mask
 from int_model.masks.components import remove_small_components
 from int_model.masks.post_processing import share_pixels
 from int_model.runner.results import StoredObject, StoredResult
@@ -17,14 +17,15 @@ from ml_backend.labelstudio.regions.polygon import encode_polygons
 from ml_backend.labelstudio.regions.rectangle import encode_rectangle
 from ml_backend.labelstudio.regions.rle import encode_mask
 from ml_backend.labelstudio.task_prompt import PromptGroup
+from ml_backend.labelstudio.validation import only_valid
 from ml_backend.labelstudio.wire import RegionOut, fresh_id
 
 Options = Mapping[str, OutputOptions]
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """Regions of one image, and the score of what they show (0 without regions)."""
+class ImageRegions:
+    """Valid regions of one image, and the score of what they show (0 without regions)."""
 
     regions: tuple[RegionOut, ...]
     score: float
@@ -48,14 +49,13 @@ class _About:
     item_index: int | None
 
 
-def draw(
+def image_regions(
     config: LabelingConfig,
     results: Sequence[tuple[PromptGroup, StoredResult]],
     options: Options,
-    *,
     max_regions: int,
     item_index: int | None = None,
-) -> Drawn:
+) -> ImageRegions:
     """The regions of one image.
 
     Args:
@@ -83,18 +83,18 @@ def draw(
         regions = sorted(regions, key=lambda entry: -entry[0])[:max_regions]
     shown = sorted({pieces[index].group for index in visible}) if regions else []
     score = sum(results[index][1].score for index in shown) / len(shown) if shown else 0.0
-    return Drawn(tuple(item for _, items in regions for item in items), score)
+    return _valid((item for _, items in regions for item in items), score, config)
 
 
-def draw_clicked(
+def clicked_regions(
     config: LabelingConfig,
     target: Target,
-    objects: Sequence[StoredObject],
+    objects: Sequence[Instance],
     options: OutputOptions,
     *,
     text: str,
     item_index: int | None = None,
-) -> Drawn:
+) -> ImageRegions:
     """The regions of objects that a person pointed at: all for one target, whatever their scores.
 
     ``text`` is what ``meta.text`` says before the score.
@@ -105,7 +105,12 @@ def draw_clicked(
         for items in _regions(config, target, found.mask, options, about):
             regions += items
     score = sum(found.score for found in objects) / len(objects) if objects else 0.0
-    return Drawn(tuple(regions), score)
+    return _valid(regions, score, config)
+
+
+def _valid(regions: Iterable[RegionOut], score: float, config: LabelingConfig) -> ImageRegions:
+    kept = tuple(only_valid(regions, config))
+    return ImageRegions(kept, score if kept else 0.0)
 
 
 def _pieces(index: int, results: Sequence[tuple[PromptGroup, StoredResult]], options: Options) -> list[_Piece]:

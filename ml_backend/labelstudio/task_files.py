@@ -18,9 +18,8 @@ from int_model.io.drawing import hex_colour
 from int_model.runner.results import StoredResult
 from ml_backend.labelstudio.label_config import Geometry, parse_label_config
 from ml_backend.labelstudio.output_options import OutputOptions
-from ml_backend.labelstudio.predictions import draw
+from ml_backend.labelstudio.predictions import image_regions
 from ml_backend.labelstudio.task_prompt import PromptGroup
-from ml_backend.labelstudio.validation import only_valid
 from ml_backend.labelstudio.wire import PredictionOut
 
 TASKS_PER_FILE = 1000
@@ -148,8 +147,7 @@ class LabelStudioWriter:
     def _task(self, item: Item) -> dict[str, Any]:
         entry = item.entry
         results = [(group, _result(item, category)) for category, group in self._groups]
-        drawn = draw(self._config, results, self._options, max_regions=MAX_REGIONS)
-        regions = only_valid(drawn.regions, self._config)
+        regions = list(image_regions(self._config, results, self._options, MAX_REGIONS).regions)
         score = item.doubt if regions else 0.0
         prediction = PredictionOut(result=regions, score=round(score, 4), model_version=self._version).as_json()
         _stable_ids(prediction["result"], entry.digest + entry.relative)

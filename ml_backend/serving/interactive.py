@@ -21,13 +21,11 @@ from int_model.interactive.clicks import ClickSegmenter, NotEncodedError
 from int_model.interactive.prompts import ClickPrompt
 from int_model.io.errors import ImageError
 from int_model.io.images import decode_image
-from int_model.runner.results import StoredObject
 from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.clicks import Click, ClickError, parse_click, target_of, to_prompt
 from ml_backend.labelstudio.label_config import ConfigError
-from ml_backend.labelstudio.predictions import draw_clicked
+from ml_backend.labelstudio.predictions import clicked_regions
 from ml_backend.labelstudio.regions.bitmask import encode_bitmask
-from ml_backend.labelstudio.validation import only_valid
 from ml_backend.labelstudio.wire import PredictIn, PredictionOut, TaskIn, fresh_id, parse_task
 from ml_backend.serving.engine import Engine, EngineError
 from ml_backend.serving.metrics import Metrics
@@ -327,19 +325,16 @@ def _drawn(click: Click, found: tuple[Instance, ...], plan: Plan) -> dict[str, A
         return _picture(found, plan.version)
     image = click.image(plan.config)
     target, note = target_of(plan.config, click, image.name)
-    objects = [StoredObject.of(instance.mask, instance.label, instance.score) for instance in found]
     text = "; ".join(["interactive", *([note] if note else []), *click.notes])
-    drawn = draw_clicked(
+    drawn = clicked_regions(
         plan.config,
         target,
-        objects,
+        found,
         plan.options[target.control.name],
         text=text,
         item_index=click.item_index if image.is_list else None,
     )
-    regions = only_valid(drawn.regions, plan.config)
-    score = round(drawn.score, 4) if regions else 0.0
-    return PredictionOut(result=regions, score=score, model_version=plan.version).as_json()
+    return PredictionOut(result=list(drawn.regions), score=round(drawn.score, 4), model_version=plan.version).as_json()
 
 
 def _picture(found: tuple[Instance, ...], version: str) -> dict[str, Any]:

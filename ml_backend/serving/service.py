@@ -19,7 +19,7 @@ from int_model.runner.results import StoredResult
 from ml_backend.fetching.images import FetchError, ImageFetcher
 from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig, Target, only_images, parse_label_config
 from ml_backend.labelstudio.output_options import OutputOptions, options_for
-from ml_backend.labelstudio.predictions import Drawn, draw
+from ml_backend.labelstudio.predictions import ImageRegions, image_regions
 from ml_backend.labelstudio.task_prompt import (
     ConnectionParams,
     PromptError,
@@ -27,7 +27,6 @@ from ml_backend.labelstudio.task_prompt import (
     group_by_prompt,
     parse_extra_params,
 )
-from ml_backend.labelstudio.validation import only_valid
 from ml_backend.labelstudio.wire import PredictIn, PredictionOut, SetupIn, TaskIn, fresh_id, parse_task, with_fresh_ids
 from ml_backend.serving.engine import BusyError, Engine, EngineError, Priority
 from ml_backend.serving.interactive import Interactive, empty, valid_or_empty
@@ -365,7 +364,7 @@ class Service:
         return with_fresh_ids(run.work.result().prediction.as_json())
 
     async def _predict_task(self, task: TaskIn, plan: Plan, ticket: Ticket) -> Answer:
-        drawn: list[Drawn] = []
+        drawn: list[ImageRegions] = []
         reasons: list[str] = []
         for image in plan.config.images.values():
             targets = plan.config.targets(image.name)
@@ -391,15 +390,12 @@ class Service:
         other = {name: strategy for name, strategy in chosen.items() if strategy != self._identity.strategy}
         return group_by_prompt(targets, plan.params, self._settings.prompt, task.data, plan.typed, other)
 
-    async def _draw(self, plan: Plan, results: list[tuple[PromptGroup, StoredResult]], item_index: int | None) -> Drawn:
-        def work() -> Drawn:
-            limit = self._settings.max_regions
-            drawn = draw(plan.config, results, plan.options, max_regions=limit, item_index=item_index)
-            valid = tuple(only_valid(drawn.regions, plan.config))
-            return Drawn(valid, drawn.score if valid else 0.0)
-
+    async def _draw(
+        self, plan: Plan, results: list[tuple[PromptGroup, StoredResult]], item_index: int | None
+    ) -> ImageRegions:
+        limit = self._settings.max_regions
         with self.metrics.stage.labels("draw").time():
-            return await self._in_thread(work)
+            return await self._in_thread(image_regions, plan.config, results, plan.options, limit, item_index)
 
     # --- helpers
 

@@ -162,3 +162,22 @@ def test_the_browser_draws_masks_on_the_object_of_a_phone_photo(
     annotate(world, project, {task})
     drawn = look_at_task(page, world.server.url, project, 0, ARTIFACTS / f"{kind.lower()}-phone.png")
     assert drawn.iou(read_mask(sample)) > 0.5
+
+
+def test_a_clear_object_is_outlined_as_a_person_would(world: World, page: Page) -> None:
+    """The picture at the top of README.md is the screenshot of this test."""
+    sample = sample_of(BRUSH_TASK)
+    config = CONFIG.format(kind="PolygonLabels").replace("Thing", "Lesion").replace("#ff00ff", "#00d5ff")
+    project = world.client.create_project("Skin lesions", config)
+    others = [other.image for other in load_samples(samples_folder()) if other.task == BRUSH_TASK and other != sample]
+    tasks = world.client.upload(project, [sample.image, *others])
+    world.client.connect(project, world.backend, extra_params=BRUSH_TASK)
+    task = tasks[sample.image.name]
+    (prediction,) = annotate(world, project, set(tasks.values()))[task]
+    truth = read_mask(sample)
+    assert len(prediction["result"]) == 1
+    assert iou(polygon_mask(prediction, *truth.shape), truth) > 0.95
+    drawn = look_at_task(
+        page, world.server.url, project, list(tasks).index(sample.image.name), ARTIFACTS / "readme.png"
+    )
+    assert drawn.iou(truth) > 0.9

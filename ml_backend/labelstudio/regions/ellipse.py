@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from int_model.core.types import Mask
+from ml_backend.labelstudio.regions.rectangle import turned_numbers
 
 
 def decode_ellipse(value: Mapping[str, Any], height: int, width: int) -> Mask:
@@ -19,13 +20,7 @@ def decode_ellipse(value: Mapping[str, Any], height: int, width: int) -> Mask:
     Raises:
         ValueError: a coordinate is missing or not a finite number.
     """
-    try:
-        x, y, radius_x, radius_y = (float(value[key]) for key in ("x", "y", "radiusX", "radiusY"))
-        angle = math.radians(float(value.get("rotation") or 0.0))
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("an ellipse has the numbers x, y, radiusX and radiusY") from None
-    if not all(map(math.isfinite, (x, y, radius_x, radius_y, angle))):
-        raise ValueError("an ellipse's coordinates are finite numbers")
+    x, y, radius_x, radius_y, angle = turned_numbers(value, "ellipse", ("x", "y", "radiusX", "radiusY"))
     mask = np.zeros((height, width), dtype=np.bool_)
     across, down = abs(radius_x) * width / 100.0, abs(radius_y) * height / 100.0
     if not across or not down:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,14 +45,23 @@ def decode_rectangle(value: Mapping[str, Any], height: int, width: int) -> Mask:
 
 def rectangle_corners(value: Mapping[str, Any], height: int, width: int) -> Floats:
     """The four corners ``float64 [4, 2]`` (x, y) in pixels, in turn. Errors as `decode_rectangle`."""
-    try:
-        x, y, w, h = (float(value[key]) for key in ("x", "y", "width", "height"))
-        angle = math.radians(float(value.get("rotation") or 0.0))
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("a rectangle has the numbers x, y, width and height") from None
-    if not all(map(math.isfinite, (x, y, w, h, angle))):
-        raise ValueError("a rectangle's coordinates are finite numbers")
+    x, y, w, h, angle = turned_numbers(value, "rectangle", ("x", "y", "width", "height"))
     corner = np.array([x * width, y * height]) / 100.0
     across = np.array([math.cos(angle), math.sin(angle)]) * (w * width / 100.0)
     down = np.array([-math.sin(angle), math.cos(angle)]) * (h * height / 100.0)
     return np.stack([corner, corner + across, corner + across + down, corner + down])
+
+
+def turned_numbers(value: Mapping[str, Any], shape: str, names: Sequence[str]) -> list[float]:
+    """The numbers of those names, and last the angle in radians.
+
+    Raises:
+        ValueError: one is missing or not a finite number.
+    """
+    try:
+        numbers = [*(float(value[name]) for name in names), math.radians(float(value.get("rotation") or 0.0))]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"the numbers of a {shape} are {', '.join(names)}; one is missing") from None
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"the coordinates of a {shape} are finite numbers")
+    return numbers

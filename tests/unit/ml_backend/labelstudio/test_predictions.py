@@ -13,7 +13,7 @@ from int_model.core.types import Instance, Segmentation, Trace
 from int_model.runner.results import StoredObject, StoredResult
 from ml_backend.labelstudio.label_config import LabelingConfig, parse_label_config
 from ml_backend.labelstudio.output_options import OutputOptions, options_for
-from ml_backend.labelstudio.predictions import Drawn, draw
+from ml_backend.labelstudio.predictions import ImageRegions, image_regions
 from ml_backend.labelstudio.regions.decode import decode_region
 from ml_backend.labelstudio.task_prompt import group_by_prompt, parse_extra_params
 from ml_backend.labelstudio.validation import only_valid, problem
@@ -40,13 +40,13 @@ def found(*objects: tuple[np.ndarray, str, float], score: float = 0.9, **more: A
     return StoredResult(SIZE, kept, score, more.get("name", ""), more.get("contrast"), "" if kept else "none")
 
 
-def drawn(config: LabelingConfig, *results: StoredResult, extra: Any = None, most: int = 100) -> Drawn:
+def drawn(config: LabelingConfig, *results: StoredResult, extra: Any = None, most: int = 100) -> ImageRegions:
     groups = group_by_prompt(config.targets("i"), parse_extra_params(extra), "", {})
     options = {c.name: options_for(c, {}, OutputOptions()).options for c in config.controls}
-    return draw(config, list(zip(groups, results, strict=True)), options, max_regions=most)
+    return image_regions(config, list(zip(groups, results, strict=True)), options, max_regions=most)
 
 
-def masks(result: Drawn) -> dict[str, np.ndarray]:
+def masks(result: ImageRegions) -> dict[str, np.ndarray]:
     return {r.value["polygonlabels"][0]: decode_region(r.model_dump()) for r in result.regions}
 
 
@@ -86,7 +86,7 @@ def test_strategies_that_answer_the_same_prompt_do_not_compete() -> None:
     assert [(g.prompt.text, g.strategy) for g in groups] == [("Cat", ""), ("Cat", "grounded_sam")]
     options = {c.name: OutputOptions() for c in config.controls}
     results = [found((box(5, 5, 30, 30), "cat", 0.6)), found((box(5, 5, 30, 30), "cat", 0.8))]
-    result = draw(config, list(zip(groups, results, strict=True)), options, max_regions=9)
+    result = image_regions(config, list(zip(groups, results, strict=True)), options, max_regions=9)
     assert [(r.from_name, decode_region(r.model_dump()).sum()) for r in result.regions] == [("p", 625), ("b", 625)]
 
 
@@ -97,7 +97,7 @@ def test_weak_results_are_left_out_and_claim_no_pixels() -> None:
     )
     strong, weak = found((box(5, 5, 30, 30), "cat", 0.6)), found((box(5, 5, 30, 30), "dog", 0.9), score=0.4)
     assert list(masks(drawn(config, strong, weak))) == ["Cat"]
-    assert drawn(config, weak, weak) == Drawn((), 0.0)
+    assert drawn(config, weak, weak) == ImageRegions((), 0.0)
     assert drawn(config, found((box(1, 1, 9, 9), "c", 0.4)), weak).regions == ()
 
 
