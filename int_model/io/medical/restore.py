@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import warnings
@@ -28,7 +29,7 @@ Masks = Mapping[str, Mask]
 """A picture's masks ``bool [H, W]`` by label."""
 
 _SCHEME = "99INTB"
-_LONGEST_CODE = 16
+_LONGEST_CODE, _LONGEST_LABEL = 16, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def restore(
     for restored in files:
         write_atomic(out / restored.name, restored.data)
         written += 1
-    write_atomic(out / "labels.json", json.dumps(numbers, indent=1, ensure_ascii=False).encode() + b"\n")
+    write_atomic(out / "labels.json", json.dumps(numbers, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     return written
 
 
@@ -202,9 +203,9 @@ def _dicom_seg(source: Source, masks: Masks, data: bytes, numbers: Mapping[str, 
     descriptions = [
         hd.seg.SegmentDescription(
             segment_number=place,
-            segment_label=label[:64],
+            segment_label=_text(label),
             segmented_property_category=hd.sr.CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure"),
-            segmented_property_type=hd.sr.CodedConcept(_code(label), _SCHEME, label[:64]),
+            segmented_property_type=hd.sr.CodedConcept(_code(label), _SCHEME, _text(label)),
             algorithm_type=kind,
             algorithm_identification=algorithm,
         )
@@ -214,6 +215,8 @@ def _dicom_seg(source: Source, masks: Masks, data: bytes, numbers: Mapping[str, 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values of the file
+            dataset.decode()
+            dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8: the file's own set may lack a label's letters
             segmentation: Any = hd.seg.Segmentation(
                 source_images=[dataset],
                 pixel_array=pixels,
@@ -221,7 +224,7 @@ def _dicom_seg(source: Source, masks: Masks, data: bytes, numbers: Mapping[str, 
                 segment_descriptions=descriptions,
                 series_instance_uid=generate_uid(entropy_srcs=[source.sha256, "series"]),
                 series_number=9000,
-                sop_instance_uid=generate_uid(entropy_srcs=[source.sha256, *present, pixels.tobytes().hex()]),
+                sop_instance_uid=generate_uid(entropy_srcs=[source.sha256, *map(ascii, present), pixels.tobytes().hex()]),
                 instance_number=1,
                 manufacturer="int-backend",
                 manufacturer_model_name="int-backend",
@@ -239,7 +242,23 @@ def _dicom_seg(source: Source, masks: Masks, data: bytes, numbers: Mapping[str, 
     return buffer.getvalue()
 
 
+def _text(label: str) -> str:
+    """A label as DICOM says it (PS3.5 LO): 1 to 64 characters, no backslash, which parts values, no control character.
+
+    Lone surrogates, which UTF-8 has no bytes for, become question marks.
+    """
+    known = label.encode("utf-8", "replace").decode()
+    plain = "".join(c if c.isprintable() and c != "\\" else "_" for c in known)
+    return plain[:_LONGEST_LABEL].strip() or "object"
+
+
 def _code(label: str) -> str:
-    """A code value (at most 16 characters, PS3.5 SH) for a label of the user's own."""
-    plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in label)[:_LONGEST_CODE]
+    """A code value (at most 16 characters, PS3.5 SH) for a label of the user's own.
+
+    Labels that differ in more than ASCII punctuation have different codes.
+    """
+    plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in label)
+    if not label.isascii() or len(label) > _LONGEST_CODE:
+        digest = hashlib.sha256(label.encode("utf-8", "replace")).hexdigest()[:8]
+        plain = f"{plain[: _LONGEST_CODE - 9]}_{digest}"
     return plain or "label"

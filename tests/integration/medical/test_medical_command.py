@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image as PilImage
 from typer.testing import CliRunner, Result
 
 from int_model.io.medical.dicom import decode_dicom
+from int_model.io.medical.restore import to_native
 from int_model.io.medical.sources import Source, mapping_from_json, mapping_to_json
 from ml_backend.cli.main import app
 from ml_backend.cli.medical import masks_of_export
@@ -165,6 +167,25 @@ def test_images_without_a_frame_of_reference_get_png(tmp_path: Path) -> None:
     assert "written as PNG" in done.output
     with PilImage.open(tmp_path / f"{task['data']['picture']}.png") as picture:
         assert np.array_equal(np.asarray(picture), mask)
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [(None, "Doe^Jane"), ("ISO_IR 100", "Ä^Ö"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう")],
+)
+def test_labels_keep_their_letters_whatever_the_source_can_say(charset: Any, name: str) -> None:
+    data = ct(np.arange(120).reshape(12, 10).astype(np.int16), SpecificCharacterSet=charset, PatientName=name)
+    source = Source("a", hashlib.sha256(data).hexdigest(), "dicom", 12, 10)
+    labels = ("ポリープ", "腫瘍", "left\\lung", "sur\ud800", "é" * 70)
+    masks = {label: np.arange(120).reshape(12, 10) // 20 == number for number, label in enumerate(labels)}
+    numbers = {label: number for number, label in enumerate(labels, start=1)}
+    made = pydicom.dcmread(io.BytesIO(to_native([source], [masks], data, numbers, reviewed=True).data))
+    said = [str(segment.SegmentLabel) for segment in made.SegmentSequence]
+    assert said == ["ポリープ", "腫瘍", "left_lung", "sur?", "é" * 64], "they used to be question marks"
+    codes = [segment.SegmentedPropertyTypeCodeSequence[0].CodeValue for segment in made.SegmentSequence]
+    assert len(set(codes)) == len(codes)
+    assert all(1 <= len(code) <= 16 for code in codes)
+    assert str(made.PatientName) == name
 
 
 def test_burned_in_text_needs_a_word(tmp_path: Path) -> None:
