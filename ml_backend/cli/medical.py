@@ -126,16 +126,19 @@ def masks_of_export(
     """The masks of an export by the picture's id; only of ``known`` pictures.
 
     Which annotation counts is the rule of `ml_backend.labelstudio.exports`. Tasks without one are left out, or with
-    ``predictions`` taken from their newest prediction. Regions without a label count as ``object``.
+    ``predictions`` taken from their newest prediction. Regions without a label count as ``object``. ``tell`` gets a
+    line for everything else that is left out: regions that are no areas, tasks of other pictures.
     """
     from int_model.io.medical.restore import PictureMasks
 
     found: dict[str, PictureMasks] = {}
+    strange = 0
     for task in tasks:
         name = next((path.stem for path in task.files() if path.stem in known), "")
         annotations = task.annotations(every=every)
         offered = task.newest_prediction() if predictions and not annotations else None
         answers = annotations if offered is None else [offered]
+        strange += not name and bool(answers)
         if not name or not answers:
             continue
         size = (known[name].height, known[name].width)
@@ -147,7 +150,11 @@ def masks_of_export(
         except ValueError as error:
             tell(f"left out: {task.name}: {error}")
             continue
+        if name in found:
+            tell(f"{task.name} shows picture {name} like an earlier task, whose masks are left out")
         found[name] = PictureMasks(masks, reviewed=bool(annotations))
+    if strange:
+        tell(f"{strange} annotated tasks show no picture of this mapping; left out")
     return found
 
 

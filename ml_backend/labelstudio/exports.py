@@ -88,7 +88,9 @@ class ExportedTask:
         found = []
         for key, same in parts.items():
             mask = self._mask(key, same, size, tell)
-            if mask is not None and mask.any():
+            if mask is not None and not mask.any():
+                tell(f"{self.name}: region {key} covers no pixel; left out")
+            elif mask is not None:
                 labels = dict.fromkeys(label for part in same for label in region_labels(part))
                 found.append(Area(tuple(labels), mask))
         return found
@@ -105,7 +107,7 @@ class ExportedTask:
             except ValueError as error:
                 tell(f"{self.name}: region {key} ({part.get('type')}) is damaged: {error}; left out")
                 return None
-        kinds = [str(part.get("type")) for part in parts if part.get("type") not in _OF_THE_WHOLE]
+        kinds = [kind for part in parts if (kind := str(part.get("type"))) not in _OF_THE_WHOLE]
         if kinds:
             tell(f"{self.name}: region {key} ({kinds[0]}) is not an area; left out")
         return None

@@ -88,7 +88,9 @@ def restore(
     for restored in files:
         write_atomic(out / restored.name, restored.data)
         written += 1
-    write_atomic(out / "labels.json", json.dumps(numbers, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    write_atomic(
+        out / "labels.json", json.dumps(numbers, indent=1, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    )
     return written
 
 
@@ -224,7 +226,9 @@ def _dicom_seg(source: Source, masks: Masks, data: bytes, numbers: Mapping[str, 
                 segment_descriptions=descriptions,
                 series_instance_uid=generate_uid(entropy_srcs=[source.sha256, "series"]),
                 series_number=9000,
-                sop_instance_uid=generate_uid(entropy_srcs=[source.sha256, *map(ascii, present), pixels.tobytes().hex()]),
+                sop_instance_uid=generate_uid(
+                    entropy_srcs=[source.sha256, *map(ascii, present), pixels.tobytes().hex()]
+                ),
                 instance_number=1,
                 manufacturer="int-backend",
                 manufacturer_model_name="int-backend",

@@ -273,6 +273,34 @@ def test_an_ellipse_is_restored_and_what_is_no_area_is_named() -> None:
     assert told == ["task 0: region p (keypointlabels) is not an area; left out"]
 
 
+def test_every_region_of_a_restore_is_drawn_or_named(tmp_path: Path) -> None:
+    shown = np.zeros((4, 5, 3), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    PilImage.fromarray(shown).save(tmp_path / "in" / "a.png")
+    assert run("prepare", tmp_path / "in", "--out", tmp_path / "out").exit_code == 0
+    (task,) = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    mask = np.zeros((4, 5), dtype=bool)
+    mask[1, 2] = True
+    frame = {"original_height": 4, "original_width": 5}
+    line = {**frame, "id": "two", "type": "polygonlabels", "value": {"points": [[0, 0], [9, 9]]}}
+    odd = {**frame, "id": "odd", "type": ["brush"], "value": {"vertices": 3}}
+    thin = {**frame, "id": "thin", "type": "rectangle", "value": {"x": 1, "y": 1, "width": 0, "height": 50}}
+    again = annotated(task | {"id": 7}, [line, odd, thin, region(mask, "x")])
+    other = annotated({"id": 8, "data": {"image": "other.png"}}, [region(mask, "x")])
+    (tmp_path / "e.json").write_text(json.dumps([annotated(task | {"id": 6}, []), again, other]))
+    places = ("--mapping", tmp_path / "out" / "mapping.json", "--sources", tmp_path / "in", "--out", tmp_path / "back")
+    done = run("restore", tmp_path / "e.json", *places)
+    assert done.exit_code == 0, done.output
+    said = done.output
+    assert "task 7: region two (polygonlabels) is damaged: a polygon has at least 3 points" in said
+    assert "task 7: region odd (['brush']) is not an area" in said, "an odd type used to stop the whole restore"
+    assert "task 7: region thin covers no pixel" in said, "it used to be dropped without a word"
+    assert "task 7 shows picture" in said
+    assert "1 annotated tasks show no picture of this mapping" in said
+    (restored,) = (tmp_path / "back").glob("*.png")
+    assert np.array_equal(np.asarray(PilImage.open(restored)) == 1, mask)
+
+
 def test_split_labels_and_regions_without_a_label() -> None:
     mask = np.zeros((4, 5), dtype=bool)
     mask[1:3, 1:3] = True
