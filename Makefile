@@ -20,7 +20,7 @@ help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
 demo: $(CORE) ## a real Label Studio, the backend, annotated samples; ARGS=--check verifies and stops
-	@$(BIN)/python -m ml_backend.demo $(ARGS)
+	@$(BIN)/int-backend demo $(ARGS)
 
 serve: $(CORE) ## the backend on port 9090, for your own Label Studio
 	@$(BIN)/int-backend serve $(ARGS)
@@ -31,7 +31,7 @@ evaluate: $(CORE) ## what the bundled models can do on held-out scenes, and the 
 
 test: lint types ## all that CI runs: linters, types, unit, integration and end-to-end tests
 	@scripts/ensure_test_tools.sh
-	@$(BIN)/python -m ml_backend.demo --prepare
+	@$(BIN)/int-backend demo --prepare
 	@echo "== tests"
 	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(ARGS)
 

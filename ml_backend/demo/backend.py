@@ -39,11 +39,6 @@ def start_backend(
         "NO_PROXY": "127.0.0.1,localhost",
         "PYTHONUNBUFFERED": "1",
     }
-    child = Child.start("the backend", command, log=log, env=env, cwd=folder, adopt=adopt)
     url = f"http://127.0.0.1:{port}"
-    try:
-        child.wait_until_up(f"{url}/health", _START_SECONDS)
-    except BaseException:
-        child.stop()
-        raise
-    return child, url
+    how = {"log": log, "env": env, "cwd": folder, "adopt": adopt}
+    return Child.serve("the backend", command, f"{url}/health", _START_SECONDS, **how), url

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import httpx
 
@@ -95,6 +96,17 @@ class Child:
             child = cls(name=name, process=process, log=log)
             if adopt is not None:
                 adopt(child)
+        return child
+
+    @classmethod
+    def serve(cls, name: str, command: Sequence[str], url: str, seconds: float, **how: Any) -> Child:
+        """Start a server and wait until ``url`` answers; ``how`` as for `start`. Raises `DemoError`, and stops it."""
+        child = cls.start(name, command, **how)
+        try:
+            child.wait_until_up(url, seconds)
+        except BaseException:
+            child.stop()
+            raise
         return child
 
     def tail(self, lines: int = 15) -> str:

@@ -43,6 +43,7 @@ class DemoOptions:
 
     Attributes:
         check: verify and stop, in place of staying.
+        prepare: only make Label Studio's virtual environment.
         folder: databases, uploads, logs; emptied at every start.
         label_studio: the virtual environment of Label Studio, made where missing and kept.
         samples: the folder with ``samples.json``; None for the bundled one.
@@ -53,6 +54,7 @@ class DemoOptions:
     """
 
     check: bool = False
+    prepare: bool = False
     folder: Path = Path(".demo")
     label_studio: Path = Path(".venv-label-studio")
     samples: Path | None = None
@@ -111,14 +113,16 @@ class Demo:
     def run(self) -> int:
         """Run it; 0 when every sample is annotated (or a person ended a running demo), else 1."""
         options = self.options
-        folder = options.folder.resolve()
+        folder, venv = options.folder.resolve(), options.label_studio.resolve()
+        logs = folder / "logs"
+        if options.prepare:
+            ensure_environment(venv, log=logs / "install.log", tell=self._tell)
+            return 0
         with ExitStack() as stack:
             stack.enter_context(signals_raise())
             stack.enter_context(_only_one(folder))
             stack.callback(self._stop)
-            logs = folder / "logs"
             samples = load_samples(options.samples or samples_folder())
-            venv = options.label_studio.resolve()
             program = ensure_environment(venv, log=logs / "install.log", tell=self._tell)
             server = self._start_label_studio(program, folder, logs)
             token = sign_in(server.url, server.email, server.password)
@@ -266,15 +270,14 @@ def _table(plans: list[ProjectPlan], outcomes: list[Outcome]) -> Table:
     return table
 
 
-def main(check: bool = False, options: DemoOptions | None = None, console: Console | None = None) -> int:
+def main(options: DemoOptions) -> int:
     """Run the demo and return its exit status: 0 fine, 1 not, 128 + N when signal N ended a check.
 
     Nothing that it started runs on after it, whichever way it ends.
     """
-    chosen = options or DemoOptions(check=check)
-    out = console or Console()
+    out = Console()
     try:
-        return Demo(chosen, out).run()
+        return Demo(options, out).run()
     except (DemoError, LabelStudioError) as error:
         out.print(f"[bold red]demo failed:[/bold red] {error}", highlight=False, markup=True, soft_wrap=True)
         return 1

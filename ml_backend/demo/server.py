@@ -120,11 +120,7 @@ class LabelStudioServer:
             shutil.copyfile(empty, folder / _DATABASE)
         command = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
         env = server_environment(folder, port, email, password)
-        child = Child.start("Label Studio", command, log=log, env=env, cwd=folder, adopt=adopt)
         url = f"http://127.0.0.1:{port}"
-        try:
-            child.wait_until_up(f"{url}/health", _START_SECONDS)
-        except BaseException:
-            child.stop()
-            raise
+        how = {"log": log, "env": env, "cwd": folder, "adopt": adopt}
+        child = Child.serve("Label Studio", command, f"{url}/health", _START_SECONDS, **how)
         return cls(child=child, url=url, email=email, password=password)

@@ -6,15 +6,41 @@ import math
 import secrets
 import string
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 _ALPHABET = string.ascii_letters + string.digits
 
 
 class RequestError(ValueError):
     """The request's body cannot be understood; the message says what was expected."""
+
+
+def project_key(value: Any) -> str:
+    """A project's key: the text before the dot of ``1.1795238777``, or an id, or ""."""
+    if isinstance(value, Mapping):
+        value = value.get("id")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return ""
+    if isinstance(value, float):
+        value = str(int(value)) if math.isfinite(value) else ""
+    return clean_text(str(value)).strip().partition(".")[0][:64]
+
+
+def clean_text(value: Any) -> str:
+    """Text that can be stored and sent: without lone surrogates; "" for anything that is no text."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+ProjectKey = Annotated[str, BeforeValidator(project_key)]
+Text = Annotated[str, BeforeValidator(clean_text)]
 
 
 class _In(BaseModel):
@@ -24,62 +50,29 @@ class _In(BaseModel):
 class SetupIn(_In):
     """``POST /setup``. The token in it is never read."""
 
-    project: str = ""
-    label_config: str = Field("", alias="schema")
+    project: ProjectKey = ""
+    label_config: Text = Field("", alias="schema")
     extra_params: Any = None
-
-    @field_validator("project", mode="before")
-    @classmethod
-    def _project(cls, value: Any) -> str:
-        return project_key(value)
-
-    @field_validator("label_config", mode="before")
-    @classmethod
-    def _text(cls, value: Any) -> str:
-        return clean_text(value)
 
 
 class TaskIn(_In):
     """One task of ``POST /predict``; annotations, drafts and predictions in it are not read."""
 
-    id: int | None = None
-    data: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("id", mode="before")
-    @classmethod
-    def _number(cls, value: Any) -> int | None:
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
-            return int(value)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _mapping(cls, value: Any) -> Any:
-        return value if isinstance(value, Mapping) else {}
+    id: Annotated[int | None, BeforeValidator(_number)] = None
+    data: Annotated[dict[str, Any], BeforeValidator(lambda value: value if isinstance(value, Mapping) else {})] = Field(
+        default_factory=dict
+    )
 
 
 class PredictIn(_In):
     """``POST /predict``. ``tasks`` keeps one entry per task whatever it holds, so that as many results go back."""
 
     tasks: list[Any]
-    project: str = ""
-    label_config: str = ""
-    context: dict[str, Any] | None = None
-
-    @field_validator("project", mode="before")
-    @classmethod
-    def _project(cls, value: Any) -> str:
-        return project_key(value)
-
-    @field_validator("label_config", mode="before")
-    @classmethod
-    def _text(cls, value: Any) -> str:
-        return clean_text(value)
-
-    @field_validator("context", mode="before")
-    @classmethod
-    def _context(cls, value: Any) -> Any:
-        return dict(value) if isinstance(value, Mapping) else None
+    project: ProjectKey = ""
+    label_config: Text = ""
+    context: Annotated[
+        dict[str, Any] | None, BeforeValidator(lambda value: dict(value) if isinstance(value, Mapping) else None)
+    ] = None
 
     @property
     def is_interactive(self) -> bool:
@@ -151,22 +144,6 @@ def parse_predict(body: Any) -> PredictIn:
 def parse_task(entry: Any) -> TaskIn:
     """One task, whatever it is."""
     return TaskIn.model_validate(dict(entry) if isinstance(entry, Mapping) else {})
-
-
-def project_key(value: Any) -> str:
-    """A project's key: the text before the dot of ``1.1795238777``, or an id, or ""."""
-    if isinstance(value, Mapping):
-        value = value.get("id")
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return ""
-    if isinstance(value, float):
-        value = str(int(value)) if math.isfinite(value) else ""
-    return clean_text(str(value)).strip().partition(".")[0][:64]
-
-
-def clean_text(value: Any) -> str:
-    """Text that can be stored and sent: without lone surrogates; "" for anything that is no text."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def with_fresh_ids(prediction: dict[str, Any]) -> dict[str, Any]:

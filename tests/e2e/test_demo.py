@@ -37,7 +37,7 @@ def _processes_with(marker: str) -> list[str]:
 def _demo(program: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A running ``--check``; told to stop at the end, so that it stops its own children, whatever the test did."""
     places = ["--folder", str(folder), "--label-studio", str(program.parent.parent)]
-    command = [sys.executable, "-m", "ml_backend.demo", "--check", *places]
+    command = [sys.executable, "-m", "ml_backend.cli", "demo", "--check", *places]
     demo = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield demo

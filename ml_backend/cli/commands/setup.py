@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -33,15 +33,25 @@ class DemoArguments(CommandOptions):
     """What ``int-backend demo`` can be asked for."""
 
     check: Annotated[bool, typer.Option("--check", help="Verify that every sample is annotated, then stop.")] = False
+    prepare: Annotated[bool, typer.Option("--prepare", help="Only make Label Studio's virtual environment.")] = False
     profile: Annotated[str, typer.Option(help="Model profile of the backend.")] = "nano"
     folder: Annotated[Path, typer.Option(help="Databases and logs; emptied at every start.")] = Path(".demo")
+    label_studio: Annotated[Path, typer.Option(help="Label Studio's virtual environment; made where missing.")] = Path(
+        ".venv-label-studio"
+    )
+    samples: Annotated[Path | None, typer.Option(help="A folder with samples.json. (default: bundled scenes)")] = None
+    label_studio_port: Annotated[int, typer.Option(help="0 for a free one.")] = 0
+    backend_port: Annotated[int, typer.Option(help="0 for a free one.")] = 0
+    timeout: Annotated[float, typer.Option(help="Seconds that all predictions together may take.")] = 900.0
 
 
 def demo(options: DemoArguments) -> int:
     """Start a real Label Studio and the backend, with sample projects that are already annotated."""
-    from ml_backend.demo import DemoOptions, main
+    from ml_backend.demo.run import DemoOptions, main
 
-    return main(options=DemoOptions(check=options.check, profile=options.profile, folder=options.folder))
+    given = asdict(options)
+    del given["debug"]
+    return main(DemoOptions(**given))
 
 
 def profiles(_options: CommandOptions) -> None:
