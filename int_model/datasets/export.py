@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from int_model.datasets.contents import Item
-from int_model.io.outputs import display_name, to_json, write_atomic
+from int_model.io.outputs import display_name, prepare_folder, to_json, write_atomic
 
 WORK = ".bootstrap"
 """The folder inside the output that holds the store and what is being written; it marks the output as ours."""
@@ -35,13 +35,10 @@ def prepare_output(out: Path) -> Path:
     Raises ``ValueError`` for a folder that holds other things, or that cannot be made.
     """
     work = out / WORK
-    try:
-        if out.exists() and not work.is_dir() and any(out.iterdir()):
-            raise ValueError(f"'{display_name(out)}' holds other files; choose an empty or new folder for --out")
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"no folder '{display_name(out)}' can be made ({reason}); choose another --out") from error
+    prepare_folder(out)
+    if not work.is_dir() and any(out.iterdir()):
+        raise ValueError(f"'{display_name(out)}' holds other files; choose an empty or new folder for --out")
+    prepare_folder(work)
     return work
 
 

@@ -13,7 +13,7 @@ Nothing here imports torch.
 """
 
 from int_model.evaluation.ablations import ABLATIONS, ablation_variants
-from int_model.evaluation.datasets import CocoImages, FolderPairs, NanoScenes, Shard
+from int_model.evaluation.datasets import CocoImages, FolderPairs, NanoScenes, Selected
 from int_model.evaluation.examples import BrokenExample, Example, Variant
 from int_model.evaluation.metrics import METRICS, Metric
 from int_model.evaluation.protocol import PROTOCOLS, Protocol, score
@@ -38,7 +38,7 @@ __all__ = [
     "NanoScenes",
     "Protocol",
     "Record",
-    "Shard",
+    "Selected",
     "Summary",
     "Variant",
     "ablation_variants",

@@ -70,6 +70,8 @@ class FolderPairs:
         if images.resolve() == masks.resolve():
             drawn = {name: path for name, path in drawn.items() if _bare(name) != name and _bare(name) in pictures}
             pictures = {name: path for name, path in pictures.items() if name not in drawn}
+        closed = {name: path for name, path in {**drawn, **pictures}.items() if path.is_dir()}
+        pictures, drawn = _outside(closed, pictures), _outside(closed, drawn)
         found: dict[str, Path] = {}
         for name, path in drawn.items():
             own = name if name in pictures else _bare(name)
@@ -84,7 +86,9 @@ class FolderPairs:
         _refuse_unpaired(
             [name for name in found if name not in pictures], "mask", "image", images, len(found), "its image"
         )
-        return cls(tuple((name, path, found[name]) for name, path in pictures.items()), task, truth_above)
+        pairs = [(name, path, found[name]) for name, path in pictures.items()]
+        # A folder that cannot be read is one broken example, which says why.
+        return cls((*pairs, *((name, path, path) for name, path in closed.items())), task, truth_above)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -135,13 +139,23 @@ def _palette_levels(path: Path) -> Any:
 def _by_name(folder: Path, paths: Sequence[Path]) -> dict[str, Path]:
     out: dict[str, Path] = {}
     for path in paths:
-        name = path.relative_to(folder).with_suffix("").as_posix().casefold()
+        relative = path.relative_to(folder)
+        name = (relative if path.is_dir() else relative.with_suffix("")).as_posix().casefold()
         if name in out:
             raise ValueError(
                 f"'{display_name(folder)}' holds '{out[name].name}' and '{path.name}', which have one name; leave one"
             )
         out[name] = path
     return out
+
+
+def _outside(folders: Mapping[str, Path], paths: Mapping[str, Path]) -> dict[str, Path]:
+    """Those of the paths that lie in none of the folders."""
+    return {
+        name: path
+        for name, path in paths.items()
+        if not any(folder in (".", name) or name.startswith(f"{folder}/") for folder in folders)
+    }
 
 
 def _bare(name: str) -> str:
@@ -261,19 +275,14 @@ class NanoScenes:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Every ``of``-th example of a data set, from number ``index`` (0-based) on: one process's part of the work."""
+class Selected:
+    """Some examples of a data set, by their places: its first ones, or every n-th as one process's part of the work."""
 
     whole: Examples
-    index: int
-    of: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.of:
-            raise ValueError(f"part {self.index} of {self.of}: parts are counted from 0")
+    places: range
 
     def __len__(self) -> int:
-        return len(range(self.index, len(self.whole), self.of))
+        return len(self.places)
 
     def __iter__(self) -> Iterator[Example | BrokenExample]:
-        return islice(iter(self.whole), self.index, None, self.of)
+        return islice(iter(self.whole), self.places.start, self.places.stop, self.places.step)

@@ -73,6 +73,15 @@ PROTOCOLS: dict[str, Protocol] = {
 """By name. Only grey mask files know levels: masks from JSON or generated scenes are the same under all."""
 
 
+def chosen_protocol(protocol: Protocol | str) -> Protocol:
+    """A protocol, or the one of that name. Raises ``ValueError`` for an unknown name."""
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"there is no protocol '{protocol}'; choose one of: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Score:
     """All figures of one segmentation; see ``Record``."""

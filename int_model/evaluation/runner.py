@@ -13,7 +13,7 @@ from int_model.core.config import IntConfig, StrategyConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.evaluation.examples import BrokenExample, Example, Variant
 from int_model.evaluation.memory import PeakMemory, peak_memory
-from int_model.evaluation.protocol import PROTOCOLS, Protocol, Score, score
+from int_model.evaluation.protocol import Protocol, Score, chosen_protocol, score
 from int_model.evaluation.records import Record, record_from_dict, record_to_dict
 from int_model.evaluation.result import Evaluation, Setting, VariantInfo, conclude
 from int_model.evaluation.sharing import SharedCalls
@@ -74,20 +74,21 @@ def evaluate(
     Raises:
         ValueError: no examples, no variants, equal names or ids, unknown options.
     """
-    chosen = _protocol(protocol)
+    chosen = chosen_protocol(protocol)
     _refuse_older(cache_dir)
     models = _Models(suite, tuple(seeds), share_calls)
     needed = models.of(seeds[0]).int_overrides
     defaults = {variant.strategy: default_config(variant.strategy, needed) for variant in variants}
     configs = {**defaults, **(configs or {})}
+    plans = _prepared(variants, configs)
     total = len(examples) * len(variants) * len(seeds) if isinstance(examples, Sized) else None
     with ResultStore(None if cache_dir is None else cache_dir / STORE, shared=True) as store:
-        work = _Work(_prepared(variants, configs), models, store, cache_dir, chosen, pages, progress, total)
+        work = _Work(plans, models, store, cache_dir, chosen, pages, progress, total)
         records = work.run(examples, batch_size)
     if not records:
         raise ValueError("there are no images to evaluate")
     setting = _setting(models, chosen, rounds, facts or {})
-    return conclude(setting, [plan.info() for plan in work.plans], records)
+    return conclude(setting, [plan.info() for plan in plans], records)
 
 
 def _refuse_older(folder: Path | None) -> None:
@@ -96,14 +97,6 @@ def _refuse_older(folder: Path | None) -> None:
             f"the results in '{display_name(folder)}' were made by an earlier version of this program; choose another "
             "--out"
         )
-
-
-def _protocol(protocol: Protocol | str) -> Protocol:
-    if isinstance(protocol, Protocol):
-        return protocol
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"there is no protocol '{protocol}'; choose one of: {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[protocol]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,19 @@ def _safe(stem: str) -> str:
     if not text or text.split(".")[0].casefold() in _DEVICE_NAMES:
         text = f"image{text}"
     return text
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder that results go to. Raises ``ValueError`` if it cannot be made, or not be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(
+            f"nothing can be written to '{display_name(folder)}' ({reason}); choose another --out"
+        ) from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from int_model.core.config import DetectorConfig
 from int_model.core.task_prompt import TaskPrompt
-from int_model.evaluation import Evaluation, Interval, NanoScenes, Record, Shard, Variant, evaluate
+from int_model.evaluation import Evaluation, Interval, NanoScenes, Record, Selected, Variant, evaluate
 from int_model.evaluation.records import record_to_dict
 from int_model.evaluation.regions import overlap
 from int_model.evaluation.result import conclude
@@ -136,8 +136,9 @@ def run_part(part: Part) -> tuple[Rows, Evaluation]:
     torch.set_num_threads(1)
     suite = load_suite(part.profile, device="cpu", offline=True)
     options: Any = default_config("grounded_sam", suite.int_overrides)
-    kit = joined(kit_rows(suite, options.detector, i) for i in range(part.index, part.count, part.of))
-    scenes = Shard(NanoScenes(part.count, (TEST_SEED,)), part.index, part.of)
+    own = range(part.index, part.count, part.of)
+    kit = joined(kit_rows(suite, options.detector, i) for i in own)
+    scenes = Selected(NanoScenes(part.count, (TEST_SEED,)), own)
     return kit, evaluate(scenes, part.variants, suite, rounds=1)
 
 

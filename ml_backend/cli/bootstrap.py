@@ -8,13 +8,13 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from int_model.core.config import StrategyConfig
 from int_model.datasets.card import Statistics
@@ -23,6 +23,7 @@ from int_model.datasets.contents import Contents, LabelPlan, Selection, survey
 from int_model.datasets.export import export, prepare_output
 from int_model.datasets.names import common_root
 from int_model.datasets.store import DatasetStore
+from int_model.html.text import duration
 from int_model.io.files import find_images
 from int_model.io.outputs import display_name
 from int_model.models.identity import profile_fingerprint
@@ -32,9 +33,8 @@ from int_model.strategies.model_options import ModelOptions
 from ml_backend.cli import bootstrap_formats
 from ml_backend.cli.bootstrap_options import Format, parse_formats, parse_tasks, selection_of
 from ml_backend.cli.commands.bootstrap import BootstrapOptions
+from ml_backend.cli.progress import ProgressBar, say
 from ml_backend.serving.versions import package_version
-
-_SAY_EVERY = 30.0  # seconds between progress lines where there is no terminal
 
 
 def run(options: BootstrapOptions) -> int:
@@ -77,7 +77,6 @@ class _Run:
     paths: list[Path]
     store: DatasetStore
     console: Console
-    said: float = field(default_factory=time.monotonic)
 
     def run(self) -> int:
         plan = make_plan(self.store, self.paths, self.labels, retry_failed=self.options.retry_failed)
@@ -127,10 +126,9 @@ class _Run:
             self._tell(f"{ready} of {len(self.paths)} images are done from an earlier run{failed}")
 
     def _collect(self, plan: Plan) -> None:
-        with self._bar() as bar:
-            row = bar.add_task("loading models", total=len(self.paths), completed=len(self.paths) - len(plan.todo))
-            _, strategy = self.chosen.load(lambda role, _done, _total: bar.update(row, description=f"loading {role}"))
-            bar.update(row, description="segmenting")
+        total, done = len(self.paths), len(self.paths) - len(plan.todo)
+        with ProgressBar(self.console, "loading models", total, done) as bar:
+            _, strategy = self.chosen.load(bar.loading)
             finished = collect(
                 self.store,
                 plan.todo,
@@ -142,21 +140,12 @@ class _Run:
             )
             begun, failed = time.monotonic(), 0
             for count, item in enumerate(finished, 1):
-                bar.update(row, advance=1)
+                bar.advance("segmenting")
                 if item.error:
                     failed += 1
-                    name = "".join(c if c.isprintable() else "?" for c in display_name(item.path))
-                    self.console.print(f"{name}: {item.error}", markup=False, soft_wrap=True, style="red")
-                self._say_now_and_then(count, len(plan.todo), failed, time.monotonic() - begun)
-
-    def _say_now_and_then(self, count: int, total: int, failed: int, seconds: float) -> None:
-        """A line for logs, where no bar is shown."""
-        if self.console.is_terminal or (time.monotonic() - self.said < _SAY_EVERY and count < total):
-            return
-        self.said = time.monotonic()
-        each = seconds / count
-        left = f", about {_duration(each * (total - count))} left" if count < total else ""
-        self._tell(f"{count - failed} of {total} images segmented, {failed} failed, {each:.2f} s each{left}")
+                    say(self.console, f"{display_name(item.path)}: {item.error}", "red")
+                each = (time.monotonic() - begun) / count
+                bar.line(partial(_so_far, count, len(plan.todo), failed, each), last=count == len(plan.todo))
 
     # ---------------------------------------------------------------- writing
 
@@ -165,8 +154,7 @@ class _Run:
         self._warn(contents)
         statistics = Statistics(contents)
         made = self._made()
-        with self._bar() as bar:
-            row = bar.add_task("writing", total=len(contents.entries))
+        with ProgressBar(self.console, "writing", len(contents.entries)) as bar:
             export(
                 self.options.out,
                 contents.items(self.store),
@@ -174,7 +162,7 @@ class _Run:
                     folder, self.options, self.formats, contents, statistics, made, self._version()
                 ),
                 lambda folder: bootstrap_formats.finish(folder, self.options, self.formats, statistics, made),
-                progress=lambda _item: bar.update(row, advance=1),
+                progress=lambda _item: bar.advance(),
             )
         return self._tell_end(contents, statistics.summary())
 
@@ -235,25 +223,10 @@ class _Run:
         keys = json.dumps([[label.label, label.prompt, label.identity] for label in self.labels])
         return f"int-{self.profile.name}-{self.chosen.strategy}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
 
-    def _bar(self) -> Progress:
-        return Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-
     def _tell(self, text: str) -> None:
-        self.console.print("".join(c if c.isprintable() else "?" for c in text), markup=False, soft_wrap=True)
+        say(self.console, text)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _so_far(count: int, total: int, failed: int, each: float) -> str:
+    left = f", about {duration(each * (total - count))} left" if count < total else ""
+    return f"{count - failed} of {total} images segmented, {failed} failed, {each:.2f} s each{left}"

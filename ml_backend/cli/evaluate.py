@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from int_model.core.config import StrategyConfig
 from int_model.core.options import parse_changes
 from int_model.core.task_prompt import TaskPrompt
 from int_model.evaluation import (
-    PROTOCOLS,
+    METRICS,
     CocoImages,
     Evaluation,
     FolderPairs,
     NanoScenes,
     Protocol,
-    Shard,
+    Selected,
     Variant,
     ablation_variants,
     evaluate,
@@ -33,31 +30,19 @@ from int_model.evaluation import (
 )
 from int_model.evaluation.datasets import Examples
 from int_model.evaluation.page import render_page
+from int_model.evaluation.protocol import chosen_protocol
 from int_model.evaluation.seeding import seeded
 from int_model.html.text import number
-from int_model.io.outputs import display_name, write_atomic
+from int_model.io.outputs import display_name, prepare_folder, write_atomic
 from int_model.models.suite import ModelSuite
 from int_model.strategies.model_options import ModelOptions
 from int_model.strategies.registry import STRATEGIES
 from ml_backend.cli.commands.evaluate import EvaluateOptions
-from ml_backend.cli.options import complain
+from ml_backend.cli.options import FAILED, complain
+from ml_backend.cli.progress import ProgressBar, say
 from ml_backend.labelstudio.exports import ExportedExamples
 
 DEFAULT_STRATEGIES = ("int", "vlm_box", "grounded_sam")
-
-
-@dataclass(frozen=True)
-class First:
-    """The first ``count`` examples of a data set."""
-
-    whole: Examples
-    count: int
-
-    def __len__(self) -> int:
-        return min(self.count, len(self.whole))
-
-    def __iter__(self) -> Any:
-        return islice(iter(self.whole), self.count)
 
 
 def run(options: EvaluateOptions, console: Console | None = None) -> int:
@@ -66,50 +51,89 @@ def run(options: EvaluateOptions, console: Console | None = None) -> int:
     Wrong usage raises ``ValueError`` before any model is loaded, absent weights ``RuntimeError``.
     """
     told = console or Console(stderr=True, highlight=False)
-    if options.protocol not in PROTOCOLS:
-        raise ValueError(f"there is no protocol '{options.protocol}'; choose one of: {', '.join(PROTOCOLS)}")
-    protocol = PROTOCOLS[options.protocol]
+    protocol, out = chosen_protocol(options.protocol), options.out
     examples, source = data_set(options, protocol)
-    variants = chosen_variants(options)
-    models = options.models.options()
+    variants, models = chosen_variants(options), options.models.options()
     configs = models.configs([variant.strategy for variant in variants])
     for variant in variants:
-        variant.configured(configs[variant.strategy])  # a misspelt option should not wait for the models
-    store = options.out / "results"
-    with contextlib.redirect_stdout(sys.stderr), _bar(told) as bar:
-        evaluation = _evaluate(options, models, examples, variants, configs, protocol, store, source, bar)
-    save_evaluation(evaluation, options.out / "evaluation.json")
-    write_atomic(options.out / "report.html", render_page(evaluation, store, "results").encode())
-    _say(evaluation, protocol, options.out, told)
-    return 1 if evaluation.failures() else 0
+        variant.configured(configs[variant.strategy])  # a misspelt option should not leave a folder
+    prepare_folder(out)
+    with contextlib.redirect_stdout(sys.stderr), ProgressBar(told, "evaluating") as bar:
+        seeds, suites = _suites(options, models, list(configs), bar)
+
+        def tell(done: int, total: int | None, text: str) -> None:
+            bar.show(done, total, "evaluating")
+            if not told.is_terminal or "IoU" not in text:
+                say(told, f"{done} of {total}  {text}")
+
+        evaluation = evaluate(
+            examples,
+            variants,
+            suites,
+            seeds=seeds,
+            cache_dir=out / "results",
+            configs=configs,
+            protocol=protocol,
+            batch_size=options.batch_size,
+            pages=options.pages,
+            rounds=options.rounds,
+            progress=tell,
+            facts=_facts(options, models, source),
+            share_calls=options.share_calls,
+        )
+    save_evaluation(evaluation, out / "evaluation.json")
+    write_atomic(out / "report.html", render_page(evaluation, out / "results", "results").encode())
+    _summarise(evaluation, protocol, out, told)
+    return FAILED if evaluation.failures() else 0
+
+
+def _suites(
+    options: EvaluateOptions, models: ModelOptions, strategies: Sequence[str], bar: ProgressBar
+) -> tuple[Sequence[int], Callable[[int], ModelSuite]]:
+    """The seeds of the models, and a function that gives the models of a seed; they are loaded when first asked for."""
+
+    @functools.cache
+    def load() -> ModelSuite:
+        return models.load_suite(bar.loading, strategies=strategies)
+
+    if options.nano is not None or not options.seeds:
+        return (0,), lambda _: load()
+    return options.seeds, lambda seed: seeded(load(), models.read_profile())(seed)
+
+
+def _facts(options: EvaluateOptions, models: ModelOptions, source: str) -> dict[str, str]:
+    shared = "each made once for all variants; its seconds are charged to every variant that uses it"
+    facts = {
+        "Data": source,
+        "Model calls": shared if options.share_calls else "",
+        "Preset": models.preset,
+        "Changed": ", ".join(models.changed()),
+        "Task prompt": options.task or "",
+    }
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def data_set(options: EvaluateOptions, protocol: Protocol) -> tuple[Examples, str]:
     """The examples and one line that says where they are from. Raises ``ValueError`` for wrong usage."""
     whole, source = _whole(options, protocol)
+    chosen = range(len(whole))
     if options.limit is not None:
-        whole, source = First(whole, options.limit), f"{source}, the first {min(options.limit, len(whole))}"
+        chosen = chosen[: options.limit]
+        source += f", the first {len(chosen)}"
     if options.part is not None:
         index, _, of = options.part.partition("/")
         if not (index.isdigit() and of.isdigit() and 1 <= int(index) <= int(of)):
             raise ValueError(f"'--part {options.part}' is not like 1/2: which part, of how many")
-        whole, source = Shard(whole, int(index) - 1, int(of)), f"{source}, part {options.part}"
-    if len(whole) == 0:
+        chosen = chosen[int(index) - 1 :: int(of)]
+        source += f", part {options.part}"
+    if not chosen:
         raise ValueError("there are no images to evaluate")
-    return whole, source
+    return Selected(whole, chosen), source
 
 
 def _whole(options: EvaluateOptions, protocol: Protocol) -> tuple[Examples, str]:
-    given = [
-        name
-        for name, value in (
-            ("MASKS", options.masks),
-            ("--coco", options.coco),
-            ("--label-studio", options.label_studio),
-            ("--nano", options.nano),
-        )
-        if value is not None
-    ]
+    truths = {"MASKS": options.masks, "--coco": options.coco, "--label-studio": options.label_studio}
+    given = [name for name, value in {**truths, "--nano": options.nano}.items() if value is not None]
     if len(given) != 1:
         what = "nothing says what is true" if not given else f"{' and '.join(given)} were given together"
         raise ValueError(f"{what}; give exactly one of MASKS, --coco FILE, --label-studio EXPORT, --nano N")
@@ -182,86 +206,17 @@ def _variant(name: str, table: Mapping[str, Any]) -> Variant:
     return Variant(name, str(table.get("strategy", "int")), options, str(table.get("note", "")))
 
 
-def _evaluate(
-    options: EvaluateOptions,
-    models: ModelOptions,
-    examples: Examples,
-    variants: Sequence[Variant],
-    configs: Mapping[str, StrategyConfig],
-    protocol: Protocol,
-    store: Path,
-    source: str,
-    bar: Progress,
-) -> Evaluation:
-    row = bar.add_task("loading models", total=None)
-    suite = models.load_suite(
-        lambda role, _done, _total: bar.update(row, description=f"loading {role}"), strategies=list(configs)
-    )
-    model_seeds = () if options.nano is not None else options.seeds
-    suites: ModelSuite | Callable[[int], ModelSuite] = seeded(suite, models.read_profile()) if model_seeds else suite
-    facts = {"Data": source}
-    if options.share_calls:
-        facts["Model calls"] = "each made once for all variants; its seconds are charged to every variant that uses it"
-    if models.preset:
-        facts["Preset"] = models.preset
-    if models.changes:
-        facts["Changed"] = ", ".join(models.changed())
-    if options.task:
-        facts["Task prompt"] = options.task
-
-    def tell(done: int, total: int | None, text: str) -> None:
-        bar.update(row, completed=done, total=total, description="evaluating")
-        if not bar.console.is_terminal or "IoU" not in text:
-            printable = "".join(c if c.isprintable() else "?" for c in text)
-            bar.console.print(f"{done} of {total}  {printable}", markup=False, soft_wrap=True)
-
-    return evaluate(
-        examples,
-        variants,
-        suites,
-        seeds=model_seeds or (0,),
-        cache_dir=store,
-        configs=configs,
-        protocol=protocol,
-        batch_size=options.batch_size,
-        pages=options.pages,
-        rounds=options.rounds,
-        progress=tell,
-        facts=facts,
-        share_calls=options.share_calls,
-    )
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-
-
-def _say(evaluation: Evaluation, protocol: Protocol, out: Path, console: Console) -> None:
+def _summarise(evaluation: Evaluation, protocol: Protocol, out: Path, console: Console) -> None:
     columns = [m for m in (*protocol.headline[:4], "seconds") if any(m in row.figures for row in evaluation.summary())]
     table = Table("variant", "images", "failed", *columns)
     for row in evaluation.summary():
-        cells = []
-        for metric in columns:
-            figure = row.figures.get(metric)
-            cells.append("-" if figure is None else number(figure.value, 2 if metric == "seconds" else 3))
+        known = [row.figures[metric].value if metric in row.figures else None for metric in columns]
+        cells = [number(value, METRICS[metric].digits) for metric, value in zip(columns, known, strict=True)]
         table.add_row(row.variant, str(row.images), str(row.failed), *cells)
     console.print(table)
     failed = f", {len(evaluation.failures())} results failed" if evaluation.failures() else ""
-    where = display_name(out / "report.html")
-    console.print(
-        f"{len(evaluation.records)} results{failed}; see {where} for intervals and differences, "
-        f"{display_name(out / 'evaluation.json')} for programs",
-        markup=False,
-        soft_wrap=True,
+    page, data = display_name(out / "report.html"), display_name(out / "evaluation.json")
+    say(
+        console,
+        f"{len(evaluation.records)} results{failed}; see {page} for intervals and differences, {data} for programs",
     )

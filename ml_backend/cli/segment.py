@@ -12,19 +12,30 @@ from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from int_model.core.config import IntConfig, StrategyConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image
 from int_model.io.files import Source, find_images
-from int_model.io.outputs import OutputWriter, assign_stems, describe_instances, display_name, to_json, write_atomic
+from int_model.io.outputs import (
+    OutputWriter,
+    assign_stems,
+    describe_instances,
+    display_name,
+    prepare_folder,
+    to_json,
+    write_atomic,
+)
 from int_model.report import ReportBuilder
 from int_model.report.trace import trace_to_dict
 from int_model.runner.isolation import Failure
 from int_model.runner.runner import Made, segment_files
 from int_model.strategies.model_options import ModelOptions
 from ml_backend.cli.commands.segment import SegmentOptions
+from ml_backend.cli.options import FAILED, INTERRUPTED
+from ml_backend.cli.progress import ProgressBar, say
+
+Record = dict[str, Any]
 
 
 def run(options: SegmentOptions, *, stdout: IO[str]) -> int:
@@ -33,180 +44,123 @@ def run(options: SegmentOptions, *, stdout: IO[str]) -> int:
     Wrong usage raises ``ValueError`` before any model is loaded, absent weights ``RuntimeError``. Only JSON goes to
     ``stdout``; what libraries print there goes to stderr.
     """
-    task = TaskPrompt(options.task)
-    models = options.models.options()
+    task, models, out = TaskPrompt(options.task), options.models.options(), options.out
     config = models.config()
-    results = () if options.out is None else tuple(options.out / name for name in ("masks", "overlay", "trace"))
+    results = () if out is None else tuple(out / name for name in ("masks", "overlay", "trace"))
     paths = find_images(options.images, skip=results)
     _refuse_overwriting(paths, results)
+    if out is not None:
+        prepare_folder(out)
+    report = None
+    if out is not None and options.report:
+        key = config.pnm.key if isinstance(config, IntConfig) else "patch"
+        report = ReportBuilder(task.text, _facts(models, config), score_key=key)
     console = Console(stderr=True, highlight=False)
-    with contextlib.redirect_stdout(sys.stderr):
-        return _Run(options, task, models, config, paths, console).run(stdout)
+    outputs = _Outputs(task, out, dict(zip(paths, assign_stems(paths), strict=True)), report, console)
+    interrupted, begun = False, time.perf_counter()
+    with contextlib.redirect_stdout(sys.stderr), ProgressBar(console, "loading models", len(paths)) as bar:
+        try:
+            _, strategy = models.load(bar.loading, progress=bar.stage)
+            outcomes = segment_files(paths, strategy, task, batch_size=options.batch_size, begun=bar.begun)
+            for source, outcome in outcomes:
+                outputs.add(source, outcome)
+                bar.advance("writing")
+        except KeyboardInterrupt:
+            interrupted = True
+    if options.as_json:
+        stdout.write(to_json(outputs.records).decode())
+        stdout.flush()
+    outputs.finish(time.perf_counter() - begun)
+    return INTERRUPTED if interrupted else FAILED if outputs.failures else 0
 
 
 def _refuse_overwriting(paths: Sequence[Path], results: Sequence[Path]) -> None:
-    folders = {os.path.realpath(folder) for folder in results}
+    folders = [Path(os.path.realpath(folder)) for folder in results]
     for path in paths:
-        if str(Path(os.path.realpath(path)).parent) in folders:
+        if Path(os.path.realpath(path)).parent in folders:
             raise ValueError(
                 f"'{display_name(path)}' lies where results are written and could be overwritten; choose another --out"
             )
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ValueError(f"no folder '{display_name(folder)}' can be made ({reason}); choose another --out") from error
+def _facts(models: ModelOptions, config: StrategyConfig) -> list[tuple[str, str]]:
+    return [
+        ("Strategy", models.strategy),
+        ("Profile", models.read_profile().name),
+        ("Preset", models.preset or "defaults"),
+        ("Configuration", config.fingerprint()),
+        *((("Changed", ", ".join(models.changed())),) if models.changes else ()),
+        ("Made", time.strftime("%Y-%m-%d %H:%M")),
+    ]
 
 
 @dataclass(slots=True)
-class _Run:
-    options: SegmentOptions
+class _Outputs:
+    """Where outcomes go: the files of ``folder``, the report, the list for JSON, and a line each for people."""
+
     task: TaskPrompt
-    models: ModelOptions
-    config: StrategyConfig
-    paths: list[Path]
+    folder: Path | None
+    stems: Mapping[Path, str]
+    report: ReportBuilder | None
     console: Console
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     failures: int = 0
-    report: ReportBuilder | None = None
 
-    def run(self, stdout: IO[str]) -> int:
-        begun = time.perf_counter()
-        stems = dict(zip(self.paths, assign_stems(self.paths), strict=True))
-        if self.options.out is not None:
-            _make_folder(self.options.out)
-            if self.options.report:
-                key = self.config.pnm.key if isinstance(self.config, IntConfig) else "patch"
-                self.report = ReportBuilder(self.task.text, self._facts(), score_key=key)
-        interrupted = False
-        with self._bar() as bar:
-            try:
-                for source, outcome in self._outcomes(bar):
-                    self._take(source, outcome, stems[source.path])
-            except KeyboardInterrupt:
-                interrupted = True
-        self._finish(stdout, time.perf_counter() - begun)
-        return 130 if interrupted else 1 if self.failures else 0
-
-    def _outcomes(self, bar: Progress) -> Any:
-        row = bar.add_task("loading models", total=len(self.paths))
-        batch: list[Source] = []
-
-        def stage(done: int, total: int, name: str) -> None:
-            # The bar shows whole images; of the running batch all but a little, which is left for writing.
-            bar.update(row, completed=len(self.records) + 0.9 * len(batch) * done / max(1, total), description=name)
-
-        def begun(sources: Sequence[Source]) -> None:
-            batch[:] = sources
-
-        _, strategy = self.models.load(
-            lambda role, _done, _total: bar.update(row, description=f"loading {role}"), progress=stage
-        )
-        outcomes = segment_files(self.paths, strategy, self.task, batch_size=self.options.batch_size, begun=begun)
-        for outcome in outcomes:
-            bar.update(row, description="writing")
-            yield outcome
-            bar.update(row, completed=max(bar.tasks[row].completed, len(self.records)))
-
-    def _bar(self) -> Progress:
-        return Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-
-    def _take(self, source: Source, outcome: Made | Failure, stem: str) -> None:
+    def add(self, source: Source, outcome: Made | Failure) -> None:
+        """Write what became of one file."""
         title = display_name(source.path)
-        record: dict[str, Any] = {
-            "image": title,
-            "prompt": self.task.text,
-            "instances": [],
-            "seconds": 0.0,
-            "calls": {},
-        }
-        if isinstance(outcome, Made) and source.image is not None:
-            record = self._written(source.image, outcome, stem, record)
-        elif isinstance(outcome, Failure):
-            record["error"] = outcome.explain()
+        record: Record = {"image": title, "prompt": self.task.text, "instances": [], "seconds": 0.0, "calls": {}}
+        if isinstance(outcome, Failure) or source.image is None:
+            record["error"] = outcome.explain() if isinstance(outcome, Failure) else source.error
+        else:
+            record = self._written(source.image, outcome, self.stems[source.path], record)
         if "error" in record:
             self.failures += 1
             if self.report is not None:
                 self.report.add_error(title, record["error"])
         self.records.append(record)
-        self._say(record)
+        say(self.console, _line(record), "red" if "error" in record else None)
 
-    def _written(self, image: Image, made: Made, stem: str, record: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, seconds: float) -> None:
+        """Write the report, and say what it all came to."""
+        place = self.folder
+        if self.folder is not None and self.report is not None:
+            place = self.folder / "report.html"
+            if len(self.report):
+                write_atomic(place, self.report.render().encode())
+        total, tried = len(self.stems), len(self.records)
+        failed = f", {self.failures} failed" if self.failures else ""
+        stopped = f", stopped before {total - tried} more" if tried < total else ""
+        where = "" if place is None else f"; see {display_name(place)}"
+        done = f"{tried - self.failures} of {total} images done"
+        say(self.console, f"{done}{failed}{stopped} in {seconds:.1f} s{where}")
+
+    def _written(self, image: Image, made: Made, stem: str, empty: Record) -> Record:
         """The record of a segmentation whose files are written, or of what kept them from being written."""
         found = made.segmentation
-        told = record | {
+        record = {
+            **empty,
             "instances": describe_instances(found),
             "seconds": round(made.seconds, 4),
             "calls": dict(found.trace.calls),
             **({"reason": found.reason} if found.reason else {}),
         }
-        if self.options.out is not None:
-            trace = {
-                **told,
-                "size": {"height": found.size[0], "width": found.size[1]},
-                "name": found.name,
-                "score": found.score,
-                "trace": trace_to_dict(found.trace),
-            }
+        if self.folder is not None:
+            size = {"height": found.size[0], "width": found.size[1]}
+            own = {"size": size, "name": found.name, "score": found.score, "trace": trace_to_dict(found.trace)}
             try:
-                OutputWriter(self.options.out).write(stem, image, found, trace)
-            except OSError as problem:
-                why = f"its results cannot be written ({problem.strerror or problem}); check space and permissions"
-                return record | {"error": why}
+                OutputWriter(self.folder).write(stem, image, found, {**record, **own})
+            except OSError as error:
+                why = f"its results cannot be written ({error.strerror or error}); check space and permissions"
+                return {**empty, "error": why}
         if self.report is not None:
             self.report.add(record["image"], image, found, seconds=made.seconds, detail_file=f"trace/{stem}.json")
-        return told
+        return record
 
-    def _say(self, record: Mapping[str, Any]) -> None:
-        if "error" in record:
-            text = f"{record['image']}: {record['error']}"
-        elif record["instances"]:
-            objects = ", ".join(f"{item['label']} {item['score']:.2f}" for item in record["instances"])
-            text = f"{record['image']}: {objects} ({record['seconds']:.1f} s)"
-        else:
-            text = f"{record['image']}: nothing found, {record.get('reason', '')} ({record['seconds']:.1f} s)"
-        printable = "".join(c if c.isprintable() else "?" for c in text)
-        self.console.print(printable, markup=False, soft_wrap=True, style="red" if "error" in record else None)
 
-    def _finish(self, stdout: IO[str], seconds: float) -> None:
-        if self.options.as_json:
-            stdout.write(to_json(self.records).decode())
-            stdout.flush()
-        out = self.options.out
-        if self.report is not None and out is not None and len(self.report):
-            write_atomic(out / "report.html", self.report.render().encode())
-        done = len(self.records) - self.failures
-        where = "" if out is None else f"; see {display_name(out / 'report.html' if self.report is not None else out)}"
-        failed = f", {self.failures} failed" if self.failures else ""
-        missing = len(self.paths) - len(self.records)
-        stopped = f", stopped before {missing} more" if missing else ""
-        self.console.print(
-            f"{done} of {len(self.paths)} images done{failed}{stopped} in {seconds:.1f} s{where}",
-            markup=False,
-            soft_wrap=True,
-        )
-
-    def _facts(self) -> list[tuple[str, str]]:
-        models = self.models
-        return [
-            ("Strategy", models.strategy),
-            ("Profile", models.read_profile().name),
-            ("Preset", models.preset or "defaults"),
-            ("Configuration", self.config.fingerprint()),
-            *((("Changed", ", ".join(models.changed())),) if models.changes else ()),
-            ("Made", time.strftime("%Y-%m-%d %H:%M")),
-        ]
+def _line(record: Record) -> str:
+    if "error" in record:
+        return f"{record['image']}: {record['error']}"
+    objects = ", ".join(f"{item['label']} {item['score']:.2f}" for item in record["instances"])
+    found = objects or f"nothing found, {record.get('reason', '')}"
+    return f"{record['image']}: {found} ({record['seconds']:.1f} s)"

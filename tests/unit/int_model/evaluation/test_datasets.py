@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as PilImage
 from pycocotools import mask as coco
 
-from int_model.evaluation.datasets import CocoImages, FolderPairs, NanoScenes, Shard, read_mask
+from int_model.evaluation.datasets import CocoImages, FolderPairs, NanoScenes, Selected, read_mask
 from int_model.evaluation.examples import BrokenExample, Example
 
 LAYOUTS = {
@@ -202,7 +202,7 @@ def test_coco_objects_that_do_not_fit_are_that_image_s_failure(tmp_path: Path) -
         CocoImages.read(tmp_path / "t.json", tmp_path, "polyp", ["cat"])
 
 
-def test_scenes_are_the_same_again_differ_by_seed_and_part_into_shards() -> None:
+def test_scenes_are_the_same_again_differ_by_seed_and_can_be_divided() -> None:
     scenes = NanoScenes(3, seeds=(1, 2))
     first, again = list(scenes), list(scenes)
     assert len(scenes) == len(first) == 6
@@ -210,8 +210,6 @@ def test_scenes_are_the_same_again_differ_by_seed_and_part_into_shards() -> None
     assert digests == [e.digests() for e in again if isinstance(e, Example)]
     assert len(set(digests)) == 6
     assert {e.group for e in first} == {"scenes of seed 1", "scenes of seed 2"}
-    parts = [Shard(scenes, i, 4) for i in range(4)]
+    parts = [Selected(scenes, range(i, len(scenes), 4)) for i in range(4)]
     assert sorted(e.id for part in parts for e in part) == sorted(e.id for e in first)
     assert [len(part) for part in parts] == [2, 2, 1, 1]
-    with pytest.raises(ValueError, match="counted from 0"):
-        Shard(scenes, 4, 4)
