@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -27,21 +28,21 @@ from ml_backend.api.run_pictures import Pictures
 from ml_backend.api.runs import RunsAccess, add_runs
 from ml_backend.context import AppContext
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
+from ml_backend.labelstudio.annotation_events import ANNOTATION_EVENTS
 from ml_backend.labelstudio.wire import RequestError, parse_predict, parse_setup, project_key
 from ml_backend.runs.runtime import RunsRuntime
 from ml_backend.serving.engine import Segments
 from ml_backend.serving.model_loading import ModelIdentity, identify
 from ml_backend.serving.service import Service
 from ml_backend.settings import Settings
+from ml_backend.storage.annotations import Annotations
+from ml_backend.storage.database import StoreError
 
+_log = logging.getLogger(__name__)
 MODEL_CLASS = "IntBackend"
 _EVENTS = frozenset(
     [
-        "ANNOTATION_CREATED",
-        "ANNOTATIONS_CREATED",
-        "ANNOTATION_UPDATED",
-        "ANNOTATION_DELETED",
-        "ANNOTATIONS_DELETED",
+        *ANNOTATION_EVENTS,
         "START_TRAINING",
         "PROJECT_CREATED",
         "PROJECT_UPDATED",
@@ -84,6 +85,7 @@ def create_app(
         runs = RunsRuntime(context)
         context.service.late_tasks = runs.late_tasks
         app.state.service, app.state.runs = context.service, _runs_access(context, runs)
+        app.state.annotations = Annotations(context.store.database)
         try:
             await runs.start()
             await context.service.start()
@@ -176,6 +178,12 @@ def _add_protocol(app: FastAPI, settings: Settings) -> None:
         config = project.get("label_config") if isinstance(project, dict) else None
         if known == "PROJECT_UPDATED" and isinstance(config, str):
             await service.project_updated(project_key(project), config)
+        if known in ANNOTATION_EVENTS:
+            try:
+                await asyncio.to_thread(request.app.state.annotations.record, event)
+            except StoreError as error:
+                _log.warning("%s of project %s is lost: %s", known, project_key(project), error)
+                return error_response(503, "the annotations could not be kept", str(error))
         return JsonResponse({"status": "ok", "result": {}}, 201)
 
     @app.get(

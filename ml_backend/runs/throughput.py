@@ -17,7 +17,7 @@ def add(connection: Connection, database: Database, key: int, tasks: int) -> Non
     """Count tasks that became final now. The run's row must be locked."""
     slot = int(_now(connection) // SLOT)
     values = {"run": key, "slot": slot, "tasks": tasks}
-    connection.execute(database.upsert(ThroughputRow, values, tasks=ThroughputRow.tasks + tasks))
+    connection.execute(database.upsert(ThroughputRow, values, {"tasks": ThroughputRow.tasks + tasks}))
     connection.execute(
         delete(ThroughputRow).where(ThroughputRow.run == key, ThroughputRow.slot < slot - 2 * WINDOW // SLOT)
     )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import URL, Connection, Engine, Executable, Float, Table, create_engine, event, make_url
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Executable, Float, Table, create_engine, event, make_url
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -126,16 +126,27 @@ class Database:
         with self.guard(), self._writing.begin() as connection:
             yield connection
 
-    def upsert(self, row: type[Base], values: Mapping[str, Any], **changes: Any) -> Executable:
+    def upsert(
+        self,
+        row: type[Base],
+        values: Mapping[str, Any],
+        changes: Mapping[str, Any] | None = None,
+        *,
+        where: ColumnElement[bool] | None = None,
+    ) -> Executable:
         """The statement that inserts a row, or changes the one of the same key: also when two do so at once.
 
-        ``changes`` are the new values of a row that is there; all of ``values`` if none are given.
+        Args:
+            row: of which table.
+            values: of the new row, its key included.
+            changes: of a row that is there; all of ``values`` if None.
+            where: a row that is there stays as it is unless this is true of it.
         """
         table = cast("Table", row.__table__)
         make = insert_sqlite if self.is_sqlite else insert_postgresql
         key = [column.name for column in table.primary_key]
         new = changes or {name: value for name, value in values.items() if name not in key}
-        return make(table).values(dict(values)).on_conflict_do_update(index_elements=key, set_=new)
+        return make(table).values(dict(values)).on_conflict_do_update(index_elements=key, set_=new, where=where)
 
     def _migrate(self) -> None:
         try:

@@ -44,6 +44,31 @@ class ResultRow(Base):
     used_at: Mapped[float] = mapped_column(Double, index=True)
 
 
+class AnnotationRow(Base):
+    """An annotation of a person in its newest version; of a deleted one only that it is.
+
+    ``result`` is JSON, or missing where it was too large to keep. ``created_at`` and ``updated_at`` are Label Studio's,
+    ``received_at`` is by the database's clock; all in seconds since 1970.
+    """
+
+    __tablename__ = "annotations"
+    __table_args__ = (Index("ix_annotations_received", "project", "received_at"),)
+
+    project: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    task: Mapped[int | None] = mapped_column(BigInteger)
+    result: Mapped[str | None] = mapped_column(Text)
+    prediction: Mapped[int | None] = mapped_column(BigInteger)
+    model_version: Mapped[str] = mapped_column(String(200), server_default="")
+    lead_time: Mapped[float | None] = mapped_column(Double)
+    completed_by: Mapped[int | None] = mapped_column(BigInteger)
+    skipped: Mapped[bool] = mapped_column(Boolean, default=False)
+    deleted: Mapped[bool] = mapped_column(Boolean, default=False)
+    created_at: Mapped[float | None] = mapped_column(Double)
+    updated_at: Mapped[float | None] = mapped_column(Double)
+    received_at: Mapped[float] = mapped_column(Double)
+
+
 class RunRow(Base):
     """A run. The last six columns count its tasks by state, changed in the transaction that changes the tasks.
 

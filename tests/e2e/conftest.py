@@ -24,12 +24,13 @@ LOGS = ARTIFACTS / "logs"
 
 @dataclass(frozen=True)
 class World:
-    """A client of Label Studio, where it keeps uploads, and the address of a backend that it can reach."""
+    """A client of Label Studio, where it keeps uploads, a backend that it can reach, and that one's data folder."""
 
     server: LabelStudioServer
     client: DemoClient
     media: Path
     backend: str
+    data: Path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -89,16 +90,17 @@ def world(
     login: Login,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
+    data = tmp_path_factory.mktemp("backend")
     child, backend = start_backend(
         port=free_port(),
         profile="nano",
         label_studio_url=label_studio.url,
         token=login.token,
-        folder=tmp_path_factory.mktemp("backend"),
+        folder=data,
         log=LOGS / "backend.log",
     )
     try:
-        yield World(label_studio, login.client, label_studio_folder / "media", backend)
+        yield World(label_studio, login.client, label_studio_folder / "media", backend, data)
     finally:
         child.stop()
     assert group_members(child.process.pid) == []

@@ -1,7 +1,8 @@
-"""Events of a real Label Studio: each is counted, and a changed labeling config is used at once."""
+"""Events of a real Label Studio: each is counted, annotations are kept, a changed labeling config is used at once."""
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import Counter
@@ -13,7 +14,12 @@ import httpx
 import pytest
 
 from ml_backend.demo.samples import load_samples, samples_folder
+from ml_backend.storage.annotations import Annotations
+from ml_backend.storage.database import Database
 from tests.e2e.conftest import World
+from tests.support.annotation_events import annotate, record, recorded_events
+from tests.support.conversation import differences
+from tests.support.http_server import http_server, json_reply
 
 pytestmark = pytest.mark.e2e
 
@@ -127,3 +133,29 @@ def test_start_training_is_answered(world: World) -> None:
     before = events.counted()
     world.client.request("POST", f"/api/ml/{row['id']}/train", body={})
     assert events.after(before, "START_TRAINING")["START_TRAINING"] == 1
+
+
+def test_annotations_are_kept_and_their_events_are_as_recorded(world: World) -> None:
+    project, tasks = connected(world, "kept")
+    with http_server(lambda _: json_reply({})) as listener:
+        hook = {"project": project, "url": f"{listener.url}/webhook", "send_payload": True, "is_active": True}
+        world.client.request("POST", "/api/webhooks/", body={**hook, "send_for_all_actions": True})
+        annotate(world.client, project, sorted(tasks), "kept")
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while len(listener.requests) < len(recorded_events()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        events = [request.json() for request in listener.requests]
+    if os.environ.get("RECORD"):
+        record(events)
+    assert [event["action"] for event in events] == [event["action"] for event in recorded_events()]
+    assert [differences(*pair) for pair in zip(recorded_events(), events, strict=True)] == [[]] * len(events)
+
+    database = Database(f"sqlite:///{world.data / 'backend.sqlite3'}", migrated=False)
+    found = list(Annotations(database).of_project(project))
+    database.close()
+    last = {event["annotation"]["id"]: event["annotation"] for event in events[:4]}
+    (taken,) = events[4]["annotation"]
+    assert [one.id for one in found] == sorted([taken["id"], events[2]["annotation"]["id"]])
+    skipped, made = found
+    assert (skipped.skipped, skipped.lead_time, skipped.result) == (True, last[skipped.id]["lead_time"], [])
+    assert (made.task, made.prediction, made.result) == (taken["task"], taken["parent_prediction"], taken["result"])

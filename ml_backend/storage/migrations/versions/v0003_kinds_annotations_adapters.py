@@ -1,4 +1,4 @@
-"""Runs get a kind, and keep what was asked for beside what it meant; a column that nothing read is dropped."""
+"""Annotations are kept. Runs get a kind, and keep what was asked for beside what it meant."""
 
 import json
 from collections.abc import Callable
@@ -21,10 +21,28 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("kind", sa.String(12), nullable=False, server_default="predict"))
     _index_runs_under_way("project", "kind", "model_version")
     _rewrite_specs(_with_request)
+    op.create_table(
+        "annotations",
+        sa.Column("project", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("task", sa.BigInteger),
+        sa.Column("result", sa.Text),
+        sa.Column("prediction", sa.BigInteger),
+        sa.Column("model_version", sa.String(200), nullable=False, server_default=""),
+        sa.Column("lead_time", sa.Double),
+        sa.Column("completed_by", sa.BigInteger),
+        sa.Column("skipped", sa.Boolean, nullable=False),
+        sa.Column("deleted", sa.Boolean, nullable=False),
+        sa.Column("created_at", sa.Double),
+        sa.Column("updated_at", sa.Double),
+        sa.Column("received_at", sa.Double, nullable=False),
+    )
+    op.create_index("ix_annotations_received", "annotations", ["project", "received_at"])
 
 
 def downgrade() -> None:
-    """Change them back."""
+    """Change them back; the annotations are dropped."""
+    op.drop_table("annotations")
     _rewrite_specs(_without_request)
     _index_runs_under_way("project", "model_version")
     op.drop_column("runs", "kind")
