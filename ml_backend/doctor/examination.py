@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,11 @@ from int_model.models.profile import Profile, ProfileError, read_profile
 from ml_backend.context import label_studio_client
 from ml_backend.doctor import local
 from ml_backend.doctor.connection import CONNECTION, Connected, LookUp, examine_connection
-from ml_backend.doctor.diagnosis import Diagnosis, of_error, ok, problem, warning
+from ml_backend.doctor.diagnosis import Diagnosis, has_problem, of_error, ok, problem, warning
 from ml_backend.doctor.project import apply, examine_clicks, examine_config, examine_predictions
 from ml_backend.doctor.redis import examine_redis
 from ml_backend.doctor.sample import examine_sample
-from ml_backend.doctor.server import Server, examine_server, examine_token, not_configured
+from ml_backend.doctor.server import examine_server, examine_token, not_configured
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.serving.model_loading import identify
 from ml_backend.settings import Settings
@@ -31,11 +32,6 @@ class Environment:
 
     probe: local.Probe
     look_up: LookUp
-
-    @classmethod
-    def real(cls) -> Environment:
-        """This machine."""
-        return cls(local.probe_in_subprocess, look_up)
 
 
 def look_up(host: str) -> Sequence[str]:
@@ -58,7 +54,7 @@ def examine(
         fix: whether the project's toggles may be changed.
         environment: this machine, if None.
     """
-    place = environment or Environment.real()
+    place = environment or Environment(local.probe_in_subprocess, look_up)
     yield from local.examine_settings(settings)
     yield from local.examine_database(settings)
     service, running = local.examine_service(settings)
@@ -73,8 +69,23 @@ def examine(
     with bare, client:
         server = examine_server(bare)
         yield from server.diagnoses
-        if server.answers:
-            yield from _label_studio(client, settings, project_id, server, fix=fix, running=running, place=place)
+        if not server.answers:
+            return
+        token = examine_token(client, settings)
+        yield from token
+        if has_problem(token):
+            return
+        project, diagnosis = _choose(client, project_id)
+        yield diagnosis
+        if project is not None:
+            judge = functools.partial(
+                examine_connection,
+                settings=settings,
+                running=running,
+                guarded=server.guards_addresses,
+                look_up=place.look_up,
+            )
+            yield from _project(client, settings, project, judge, fix=fix)
 
 
 def _models(settings: Settings, probe: local.Probe) -> Iterator[Diagnosis]:
@@ -87,26 +98,6 @@ def _models(settings: Settings, probe: local.Probe) -> Iterator[Diagnosis]:
         return
     yield from local.examine_weights(profile)
     yield local.examine_memory(profile, settings.device, probe)
-
-
-def _label_studio(
-    client: LabelStudioClient,
-    settings: Settings,
-    project_id: int | None,
-    server: Server,
-    *,
-    fix: bool,
-    running: bool,
-    place: Environment,
-) -> Iterator[Diagnosis]:
-    token = examine_token(client, settings)
-    yield from token
-    if any(diagnosis.level == "problem" for diagnosis in token):
-        return
-    chosen, diagnosis = _choose(client, project_id)
-    yield diagnosis
-    if chosen is not None:
-        yield from _project(client, settings, chosen, server, fix=fix, running=running, place=place)
 
 
 def _choose(client: LabelStudioClient, project_id: int | None) -> tuple[Mapping[str, Any] | None, Diagnosis]:
@@ -139,14 +130,12 @@ def _project(
     client: LabelStudioClient,
     settings: Settings,
     project: Mapping[str, Any],
-    server: Server,
+    judge: Callable[[Any, Any], Connected],
     *,
     fix: bool,
-    running: bool,
-    place: Environment,
 ) -> Iterator[Diagnosis]:
     number = int(project["id"])
-    connected = _connection(client, settings, number, server, running=running, place=place)
+    connected = _connection(client, number, judge)
     yield from connected.diagnoses
     diagnoses, config = examine_config(str(project.get("label_config") or ""), connected.extra_params, settings)
     yield from diagnoses
@@ -162,17 +151,13 @@ def _project(
         yield examine_sample(client, number, config, settings)
 
 
-def _connection(
-    client: LabelStudioClient, settings: Settings, number: int, server: Server, *, running: bool, place: Environment
-) -> Connected:
+def _connection(client: LabelStudioClient, project: int, judge: Callable[[Any, Any], Connected]) -> Connected:
     try:
-        rows = client.json("GET", "/api/ml", params={"project": number})
+        rows = client.json("GET", "/api/ml", params={"project": project})
     except LabelStudioError as error:
         return Connected((of_error(CONNECTION, error, "check that the token's user may see the project's settings"),))
     try:
-        webhooks = client.json("GET", "/api/webhooks/", params={"project": number})
+        webhooks = client.json("GET", "/api/webhooks/", params={"project": project})
     except LabelStudioError:
         webhooks = None  # some roles may not see them; nothing to say then
-    return examine_connection(
-        rows, webhooks, settings, running=running, guarded=server.guards_addresses, look_up=place.look_up
-    )
+    return judge(rows, webhooks)
