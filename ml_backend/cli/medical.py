@@ -57,7 +57,7 @@ def medical_restore(
         str, typer.Option("--format", help="native (DICOM-SEG, NIfTI, TIFF) or png (label maps).")
     ] = "native",
     predictions: Annotated[
-        bool, typer.Option("--predictions", help="Where nobody annotated, take the newest prediction.")
+        bool, typer.Option("--predictions", help="Where there is no annotation, take the newest prediction.")
     ] = False,
     all_annotations: AllAnnotations = False,
     debug: Debug = False,

@@ -24,7 +24,7 @@ class DemoError(RuntimeError):
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on right now."""
+    """A TCP port of the loopback interface that is free right now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -80,7 +80,7 @@ class Child:
     ) -> Child:
         """Start ``command``; its stdout and stderr go to ``log`` (overwritten).
 
-        ``adopt`` gets the child before any signal can interrupt us, so that somebody knows whom to stop.
+        ``adopt`` gets the child before any signal can interrupt us, so that it is known and can be stopped.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as sink, _signals_held():

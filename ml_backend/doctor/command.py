@@ -57,5 +57,5 @@ def summary(diagnoses: Iterable[Diagnosis]) -> str:
     problems = sum(diagnosis.level is Level.PROBLEM for diagnosis in listed)
     warnings = sum(diagnosis.level is Level.WARNING for diagnosis in listed)
     if not problems and not warnings:
-        return "all is well"
+        return "no problems, no warnings"
     return f"{problems} problem{'' if problems == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}"

@@ -42,7 +42,7 @@ class Diagnosis:
 
 
 def ok(check: str, text: str) -> Diagnosis:
-    """A diagnosis that all is well."""
+    """A check that found nothing wrong."""
     return Diagnosis(check, Level.OK, text)
 
 

@@ -79,7 +79,7 @@ def examine_predictions(project: Mapping[str, Any], title: str, version: str) ->
 
 
 def examine_clicks(config: str, *, interactive: bool) -> Diagnosis | None:
-    """Whether the config's smart tools have somebody to ask; None where it has none. The config must parse."""
+    """Whether clicks with the config's smart tools are sent to us; None where it has none. The config must parse."""
     tools = [e.tag for e in fromstring(config, forbid_dtd=True).iter() if str(e.get("smart", "")).lower() == "true"]
     if not tools:
         return None

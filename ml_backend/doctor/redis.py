@@ -1,4 +1,4 @@
-"""Redis, where batch runs are left to workers: reachable, not Label Studio's, and somebody there to do the work."""
+"""Redis, where batch runs are left to workers: whether it answers, is not Label Studio's own, and has workers."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _REFRESH = "/api/token/refresh/"
 
 
 class LabelStudioError(RuntimeError):
-    """Label Studio refused or could not be reached; the message names the cure.
+    """Label Studio refused or could not be reached; the message names the remedy.
 
     Attributes:
         status: HTTP status; 0 without an answer, or with one that is not JSON.

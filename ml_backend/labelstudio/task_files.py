@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
@@ -113,36 +113,27 @@ class LabelStudioWriter:
         ]
         self._options = {control.name: OutputOptions() for control in self._config.controls}
         self._address, self._version = address, version
-        self._file: IO[str] | None = None
-        self._files = self._tasks = self._bytes = 0
+        self._pending: list[str] = []
+        self._files = self._bytes = 0
 
     def add(self, item: Item) -> None:
         """Write one image's task."""
         text = json.dumps(self._task(item), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-        full = self._tasks == TASKS_PER_FILE or self._bytes + len(text) > BYTES_PER_FILE
-        if self._file is None or full:
-            self._next_file()
-        if self._file is not None:
-            self._file.write(f"{',' if self._tasks else ''}\n{text}")
-        self._tasks += 1
+        if self._pending and (len(self._pending) == TASKS_PER_FILE or self._bytes + len(text) > BYTES_PER_FILE):
+            self._write_file()
+        self._pending.append(f"\n{text}")
         self._bytes += len(text)
 
     def close(self) -> None:
         """Finish the last file."""
-        if self._file is None:
-            self._next_file()
-        if self._file is not None:
-            self._file.write("\n]\n")
-            self._file.close()
+        if self._pending or not self._files:
+            self._write_file()
 
-    def _next_file(self) -> None:
-        if self._file is not None:
-            self._file.write("\n]\n")
-            self._file.close()
+    def _write_file(self) -> None:
         self._files += 1
-        self._tasks = self._bytes = 0
-        self._file = (self._folder / f"tasks-{self._files:04d}.json").open("w", encoding="ascii")
-        self._file.write("[")
+        text = f"[{','.join(self._pending)}\n]\n"
+        (self._folder / f"tasks-{self._files:04d}.json").write_text(text, encoding="ascii")
+        self._pending, self._bytes = [], 0
 
     def _task(self, item: Item) -> dict[str, Any]:
         entry = item.entry

@@ -50,7 +50,7 @@ class Source:
     index: int | None = None
 
     def __post_init__(self) -> None:
-        # Ids and sums become names of files, and a mapping is a file that somebody hands over.
+        # Ids and sums become names of files, and a mapping may come from elsewhere.
         if not _ID.fullmatch(self.id) or not _SHA256.fullmatch(self.sha256) or self.kind not in get_args(Kind):
             raise ValueError("a mapping's pictures have an id of letters, digits, hyphens, a SHA-256, a known kind")
         if min(self.height, self.width) < 1 or self.axis not in (None, 0, 1, 2):

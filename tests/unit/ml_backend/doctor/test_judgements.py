@@ -111,7 +111,7 @@ def test_lines_and_summary() -> None:
     assert lines(found[0]) == ["ok       a                Fine."]
     assert lines(found[2]) == ["PROBLEM  c                No.", "                          remedy: do"]
     assert summary(found) == "1 problem, 1 warning"
-    assert summary(found[:1]) == "all is well"
+    assert summary(found[:1]) == "no problems, no warnings"
     assert report(found)["ok"] is False
     assert report(found[:2])["ok"] is True
     assert report(found)["findings"][1] == {"check": "b", "level": "warning", "text": "Hm.", "cure": "look"}
