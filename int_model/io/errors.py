@@ -8,6 +8,12 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
 """The largest file that is read."""
 
+HALF_VOLUME = "this is the header of a NIfTI pair (.hdr and .img); convert both to one .nii file"
+
 
 class ImageError(ValueError):
     """The bytes are not an image that can be used; the message says why and names the remedy."""
+
+
+class TooLargeError(ImageError):
+    """The image has more pixels than are read; the message tells both figures."""

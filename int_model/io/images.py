@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,36 @@ from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as PilImage
 
 from int_model.core.types import Image
-from int_model.io.errors import MAX_BYTES, MAX_PIXELS, ImageError
+from int_model.io import tiff
+from int_model.io.errors import HALF_VOLUME, MAX_BYTES, MAX_PIXELS, ImageError, TooLargeError
+from int_model.io.quiet import quieten
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+quieten()
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "DIB")
 """Pillow's names of the raster formats that are accepted. Formats that run programs (SVG, PostScript) never are."""
 
-
-_DEPTHS = (8, 10, 12, 14, 16)
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+_USUAL = frozenset({"raw", "tiff_lzw", "jpeg", "tiff_adobe_deflate", "tiff_deflate", "packbits"})
+_HEADS = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG", "PNG"),
+    (b"RIFF", "WEBP"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "TIFF"),
+    (b"MM\x00+", "TIFF"),
+)
+_BARE_DICOM = "this looks like DICOM without its first 132 bytes (preamble and mark); export it as a DICOM file"
+_VOLUME = "this is a NIfTI volume; 'int-backend medical prepare' makes pictures of it"
+_RELATIVES = (
+    (b"\x08\x00\x00\x00", _BARE_DICOM),
+    (b"\x08\x00\x05\x00", _BARE_DICOM),
+    (b"\x08\x00\x08\x00", _BARE_DICOM),
+    (b"\x08\x00\x16\x00", _BARE_DICOM),
+    (b"\x02\x00\x00\x00", _BARE_DICOM),
+)
 _NOT_IMAGES = (
     (b"<svg", "SVG"),
     (b"<!doctype html", "HTML"),
@@ -40,22 +63,24 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     The format is found from the content, never from a name. The size is checked before any pixel is decoded. The
     EXIF orientation is applied as browsers do; of several frames the first is taken; transparency is laid on white;
     CMYK, palettes and one-bit images are converted. Grey values of more than 8 bits are scaled by the smallest of
-    10, 12, 14 or 16 bits that holds the brightest of them (a 12-bit scan in a 16-bit file stays visible); signed
-    and floating-point grey is stretched from its minimum to its maximum, except floats within ``[0, 1]``.
+    8, 10, 12, 14 or 16 bits that holds the brightest of them (a 12-bit scan in a 16-bit file stays visible), colours
+    of 16 bits in TIFF too; signed and floating-point grey is stretched from its minimum to its maximum, except floats
+    within ``[0, 1]``.
 
     Args:
         data: the whole file.
         max_pixels: the largest ``width * height`` that is decoded.
 
     Raises:
-        ImageError: empty, of another format, truncated, damaged, or larger than ``max_pixels``.
+        TooLargeError: more pixels than ``max_pixels``.
+        ImageError: empty, of another format or a kind that is not read, truncated or damaged.
     """
     if not data:
         raise ImageError("the file is empty; upload the image again")
     try:
         picture = PilImage.open(io.BytesIO(data), formats=_formats())
     except PilImage.DecompressionBombError:
-        raise ImageError(_too_large(None, max_pixels)) from None
+        raise TooLargeError(_too_large(None, max_pixels)) from None
     except UnidentifiedImageError:
         raise ImageError(_unknown(data)) from None
     except _BROKEN as error:
@@ -65,16 +90,19 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
         if width < 1 or height < 1:
             raise ImageError("the image has no pixels; upload it again")
         if width * height > max_pixels:
-            raise ImageError(_too_large((width, height), max_pixels))
+            raise TooLargeError(_too_large((width, height), max_pixels))
         try:
-            picture.load()
-            pixels = _to_rgb(picture)
+            if picture.format == "TIFF":
+                pixels = _to_rgb(tiff.load_colours(picture, PilImage.open(io.BytesIO(data), formats=["TIFF"])))
+            else:
+                picture.load()
+                pixels = _to_rgb(picture)
         except PilImage.DecompressionBombError:
-            raise ImageError(_too_large(None, max_pixels)) from None
+            raise TooLargeError(_too_large(None, max_pixels)) from None
         except MemoryError:
-            raise ImageError(_too_large((width, height), max_pixels)) from None
+            raise TooLargeError(_too_large((width, height), max_pixels)) from None
         except _BROKEN as error:
-            raise ImageError(_damaged(error)) from error
+            raise ImageError(_damaged(error, picture)) from error
         return np.ascontiguousarray(_upright(pixels, _orientation(picture)))
 
 
@@ -130,6 +158,14 @@ def _formats() -> list[str]:
 
 
 def _unknown(data: bytes) -> str:
+    kind = next((name for magic, name in _HEADS if data.startswith(magic)), None)
+    if kind is not None:
+        return f"this {kind} file is damaged, or of a kind that is not read here; save it as PNG"
+    advice = next((told for magic, told in _RELATIVES if data.startswith(magic)), None)
+    if advice is not None:
+        return advice
+    if data[344:348] in (b"n+1\x00", b"ni1\x00"):
+        return HALF_VOLUME if data[344:347] == b"ni1" else _VOLUME
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     looks = next((name for magic, name in _NOT_IMAGES if head.startswith(magic)), None)
     if looks is None and head and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in head):
@@ -138,13 +174,19 @@ def _unknown(data: bytes) -> str:
     return f"this is not an image in a supported format{guess}; use one of {', '.join(FORMATS)}"
 
 
-def _damaged(error: BaseException) -> str:
-    return f"the image is truncated or damaged ({error or type(error).__name__}); upload it again"
+def _damaged(error: BaseException, picture: PilImage.Image | None = None) -> str:
+    reason = str(error) or type(error).__name__
+    if re.search(r"un-?supported|not supported|not available|unknown|unrecognized", reason, re.IGNORECASE):
+        return f"the image is of a kind that is not read here ({reason}); save it as PNG"
+    if picture is not None and picture.format == "TIFF" and tiff.compression_of(picture) not in _USUAL:
+        packed = tiff.compression_of(picture)
+        return f"the TIFF image is damaged, or its compression ({packed}) is not read here; save it as PNG"
+    return f"the image is truncated or damaged ({reason}); upload it again"
 
 
 def _too_large(size: tuple[int, int] | None, max_pixels: int) -> str:
     what = f"{size[0]} x {size[1]} pixels" if size else "far too many pixels"
-    return f"the image has {what}, the limit is {max_pixels} in all; make it smaller or raise the limit"
+    return f"the image has {what}, the limit is {max_pixels} in all; make it smaller"
 
 
 def _orientation(picture: PilImage.Image) -> int:
@@ -178,6 +220,8 @@ def _upright(pixels: Image, orientation: int) -> Image:
 def _to_rgb(picture: PilImage.Image) -> Image:
     if picture.mode.startswith("I") or picture.mode == "F":
         grey = _grey_to_8_bits(np.asarray(picture))
+        if tiff.white_is_zero(picture):
+            grey = 255 - grey
         return np.repeat(grey[..., None], 3, axis=2)
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
@@ -195,7 +239,7 @@ def _grey_to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
         finite = values.astype(np.float64)
         low, high = finite.min(), finite.max()
         if low >= 0 and high <= 65535:
-            low, high = 0.0, float(next(2**bits - 1 for bits in _DEPTHS if high < 2**bits))
+            low, high = 0.0, tiff.full_scale(high)
     span = high - low
     if span <= 0.0:
         return np.zeros(values.shape, dtype=np.uint8)

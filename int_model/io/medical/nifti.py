@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.types import Image
-from int_model.io.errors import ImageError
+from int_model.io.errors import HALF_VOLUME, ImageError
 from int_model.io.medical.windows import Window, grey_image, spread, to_8_bits
 
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)  # its messages quote the header
@@ -67,6 +67,8 @@ def read_volume(data: bytes, *, window: Window | None = None) -> Volume:
     nibabel = _nibabel()
     if data[:2] == b"\x1f\x8b":
         data = _unzipped(data)
+    if data[344:348] == b"ni1\x00":
+        raise ImageError(HALF_VOLUME)
     try:
         kind = nibabel.Nifti2Image if data[4:8] == b"n+2\x00" else nibabel.Nifti1Image
         image = kind.from_bytes(data)
