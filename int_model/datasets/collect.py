@@ -27,12 +27,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One image that was worked on now: the error in one sentence, or ""; objects found over all prompts."""
+    """One image that was worked on now: the error and a note in one sentence each, or ""; objects found."""
 
     path: Path
     error: str
     objects: int
     seconds: float
+    note: str = ""
 
 
 def make_plan(store: DatasetStore, paths: Sequence[Path], labels: Sequence[LabelPlan], *, retry_failed: bool) -> Plan:
@@ -109,4 +110,4 @@ def collect(
             done = [result for result in results if isinstance(result, StoredResult)]
             errors = [source.error, *(result.explain() for result in results if isinstance(result, Failure))]
             objects, seconds = sum(len(result.objects) for result in done), sum(result.seconds for result in done)
-            yield Finished(source.path, next(filter(None, errors), ""), objects, seconds)
+            yield Finished(source.path, next(filter(None, errors), ""), objects, seconds, source.note)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from int_model.core.types import Image
 from int_model.io.errors import ImageError
-from int_model.io.images import decode_file, read_bytes
+from int_model.io.images import decode_file, note_on_pages, read_bytes
 from int_model.io.outputs import display_name
 
 _RASTER = ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .avif"
@@ -74,7 +74,7 @@ class FileState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A file that was read: ``image``, or ``error`` in one sentence.
+    """A file that was read: ``image``, or ``error`` in one sentence; ``note`` says what of it was left out, or is "".
 
     ``digest`` is the SHA-256 of its bytes ("" if they could not be read), ``state`` what it was when it was read.
     """
@@ -84,6 +84,7 @@ class Source:
     digest: str = ""
     state: FileState = FileState()
     error: str = ""
+    note: str = ""
 
 
 def read_source(path: Path) -> Source:
@@ -92,6 +93,6 @@ def read_source(path: Path) -> Source:
     try:
         data = read_bytes(path)
         digest = hashlib.sha256(data).hexdigest()
-        return Source(path, decode_file(data), digest, state)
+        return Source(path, decode_file(data), digest, state, note=note_on_pages(data))
     except ImageError as error:
         return Source(path, None, digest, state, str(error))

@@ -25,16 +25,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "DIB")
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 _USUAL = frozenset({"raw", "tiff_lzw", "jpeg", "tiff_adobe_deflate", "tiff_deflate", "packbits"})
+_TIFF_HEADS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _HEADS = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG", "PNG"),
     (b"RIFF", "WEBP"),
     (b"GIF8", "GIF"),
     (b"BM", "BMP"),
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),
-    (b"MM\x00+", "TIFF"),
+    *((head, "TIFF") for head in _TIFF_HEADS),
 )
 _BARE_DICOM = "this looks like DICOM without its first 132 bytes (preamble and mark); export it as a DICOM file"
 _VOLUME = "this is a NIfTI volume; 'int-backend medical prepare' makes pictures of it"
@@ -116,6 +114,18 @@ def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
 
         return decode_dicom(data, max_pixels=max_pixels)
     return decode_image(data, max_pixels=max_pixels)
+
+
+def note_on_pages(data: bytes) -> str:
+    """One sentence where an image that can be read has more pages than the one that is taken, else ""."""
+    if not data.startswith(_TIFF_HEADS):  # the frames of GIF and WEBP are a film, whose beginning is expected
+        return ""
+    try:
+        with PilImage.open(io.BytesIO(data), formats=["TIFF"]) as picture:
+            picture.seek(1)
+    except (*_BROKEN, PilImage.DecompressionBombError):
+        return ""
+    return "the file has several pages, of which only the first is used; save the others as files of their own"
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:

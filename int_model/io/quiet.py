@@ -6,7 +6,7 @@ import ctypes
 import logging
 import warnings
 
-from PIL import Image as PilImage
+from PIL import _imaging
 
 
 def quieten() -> None:
@@ -14,7 +14,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
     try:
-        library = ctypes.CDLL(PilImage.core.__file__)  # symbols are looked for in what it is linked to, too
+        library = ctypes.CDLL(_imaging.__file__)  # symbols are looked for in what it is linked to, too
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             handler = getattr(library, name)
             handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p

@@ -82,4 +82,5 @@ def _change_raw_modes(picture: Any, changes: Mapping[str, str]) -> bool:
 
 
 def _to_8_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    return np.rint(values * (255.0 / full_scale(values.max(initial=0)))).astype(np.uint8)
+    spread: NDArray[np.uint8] = np.rint(values * (255.0 / full_scale(values.max(initial=0)))).astype(np.uint8)
+    return spread

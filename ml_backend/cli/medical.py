@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def prepare(
         if out.resolve() in path.resolve().parents:
             continue
         try:
-            for source, image in read_pictures(path, options):
+            for source, image in read_pictures(path, options, note=functools.partial(_note, tell, path.name)):
                 if source.id not in sources:
                     PilImage.fromarray(image).save(images / f"{source.id}.png", optimize=True)
                     sources[source.id] = source
@@ -113,6 +114,10 @@ def prepare(
     write_atomic(out / "tasks.json", json.dumps(tasks, indent=1).encode() + b"\n")
     write_atomic(out / "mapping.json", mapping_to_json(list(sources.values())).encode())
     return len(sources), failed
+
+
+def _note(tell: Callable[[str], None], name: str, told: str) -> None:
+    tell(f"{name}: {told}")
 
 
 def masks_of_export(

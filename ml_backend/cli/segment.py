@@ -110,6 +110,8 @@ class _Outputs:
         """Write what became of one file."""
         title = display_name(source.path)
         record: Record = {"image": title, "prompt": self.task.text, "instances": [], "seconds": 0.0, "calls": {}}
+        if source.note:
+            record["note"] = source.note
         if isinstance(outcome, Failure) or source.image is None:
             record["error"] = outcome.explain() if isinstance(outcome, Failure) else source.error
         else:
@@ -163,4 +165,5 @@ def _line(record: Record) -> str:
         return f"{record['image']}: {record['error']}"
     objects = ", ".join(f"{item['label']} {item['score']:.2f}" for item in record["instances"])
     found = objects or f"nothing found, {record.get('reason', '')}"
-    return f"{record['image']}: {found} ({record['seconds']:.1f} s)"
+    note = f"; {record['note']}" if "note" in record else ""
+    return f"{record['image']}: {found} ({record['seconds']:.1f} s){note}"

@@ -6,14 +6,14 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from int_model.core.types import Image
 from int_model.io.errors import MAX_BYTES, MAX_PIXELS, ImageError
-from int_model.io.images import decode_image, read_bytes
+from int_model.io.images import decode_image, note_on_pages, read_bytes
 from int_model.io.medical.dicom import decode_dicom, has_burned_in_text, looks_like_dicom, read_dataset
 from int_model.io.medical.nifti import looks_like_nifti, read_volume
 from int_model.io.medical.tiff import decode_tiff, looks_like_tiff
@@ -88,9 +88,16 @@ def kind_of(head: bytes, name: str) -> Kind:
 
 
 def read_pictures(
-    path: Path, options: ReadOptions, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+    path: Path,
+    options: ReadOptions,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[Source, Image]]:
     """The pictures in one file: one, or the slices of a volume. Slices of one value throughout are left out.
+
+    ``note`` gets a sentence if a file that can be used holds more than what is taken.
 
     Raises:
         ImageError: the file cannot be used; the message holds neither its name nor anything that it says.
@@ -112,6 +119,8 @@ def read_pictures(
         image = decode_tiff(data, window=options.window, max_pixels=max_pixels)
     else:
         image = decode_image(data, max_pixels=max_pixels)
+    if told := note_on_pages(data):
+        note(told)
     yield Source(digest[:16], digest, kind, image.shape[0], image.shape[1]), image
 
 

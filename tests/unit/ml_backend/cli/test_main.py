@@ -159,6 +159,20 @@ def test_broken_files_give_one_line_each_and_the_rest_is_done(run: Run, tmp_path
 NEEDS = {"sam3": ["--model", "concepts.id=facebook/sam3"]}
 
 
+def test_of_several_pages_the_first_is_used_and_that_is_said(run: Run, tmp_path: Path) -> None:
+    pages = [PilImage.new("L", (64, 48), value) for value in (10, 200, 90)]
+    pages[0].save(tmp_path / "book.tif", save_all=True, append_images=pages[1:])
+    pages[1].save(tmp_path / "one.tif")
+    done = run("segment", str(tmp_path), "--task", "red thing", "--json")
+    book, one = json.loads(done.stdout)
+    assert "several pages, of which only the first is used" in book["note"], "nothing used to say so"
+    assert "note" not in one
+    assert done.stderr.count("several pages") == 1
+    for command in (["medical", "prepare", str(tmp_path)], ["bootstrap", str(tmp_path), "--task", "red thing"]):
+        told = run(*command, "--out", str(tmp_path / command[0])).stderr
+        assert told.count("several pages") == 1, told
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_can_be_asked_for(run: Run, tmp_path: Path, strategy: str) -> None:
     save_scene(tmp_path / "a.png", ("frog", 40, 40, 14))
