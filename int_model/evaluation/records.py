@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from int_model.core.types import Floats
+from int_model.io.outputs import to_json
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 """IoU thresholds of instance metrics: .50, .55, ... .95."""
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _hits(text: str) -> tuple[bool, ...]:
+    return tuple(bool(int(character)) for character in text)
+
+
+def _curve(text: str) -> Floats:
+    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)
+
+
+Figure = Annotated[float | None, PlainSerializer(_finite)]
+Hits = Annotated[
+    tuple[bool, ...],
+    PlainValidator(_hits),
+    PlainSerializer(lambda row: "".join("1" if hit else "0" for hit in row)),
+]
+Curve = Annotated[
+    Floats,
+    PlainValidator(_curve),
+    PlainSerializer(lambda curve: base64.b64encode(np.asarray(curve, dtype="<f8").tobytes()).decode("ascii")),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +49,7 @@ class Detections:
     """One image's predicted objects, best first: ``scores [D]``, ``matched [10][D]`` per threshold, ``truths`` many."""
 
     scores: tuple[float, ...]
-    matched: tuple[tuple[bool, ...], ...]
+    matched: tuple[Hits, ...]
     truths: int
 
     def __post_init__(self) -> None:
@@ -53,13 +81,13 @@ class Record:
     seed: int
     key: str = ""
     error: str = ""
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    metrics: Mapping[str, Figure] = field(default_factory=dict)
     detections: Detections | None = None
     calls: Mapping[str, int] = field(default_factory=dict)
     name: str | None = None
     score: float = 0.0
     reason: str = ""
-    curves: Mapping[str, Floats] = field(default_factory=dict, compare=False)
+    curves: Mapping[str, Curve] = field(default_factory=dict, compare=False)
     picture: str = ""
     page: str = ""
 
@@ -73,72 +101,14 @@ class Record:
         return replace(self, example=example, task=task, group=group, variant=variant)
 
 
-def record_to_dict(record: Record, *, curves: bool) -> dict[str, Any]:
-    """Plain data for JSON; figures that are not finite become None."""
-    out: dict[str, Any] = {
-        "example": record.example,
-        "task": record.task,
-        "group": record.group,
-        "variant": record.variant,
-        "seed": record.seed,
-        "key": record.key,
-        "error": record.error,
-        "metrics": {name: _finite(value) for name, value in record.metrics.items()},
-        "detections": None if record.detections is None else _detections(record.detections),
-        "calls": dict(record.calls),
-        "name": record.name,
-        "score": _finite(record.score),
-        "reason": record.reason,
-        "picture": record.picture,
-        "page": record.page,
-    }
-    if curves:
-        out["curves"] = {name: _packed(curve) for name, curve in record.curves.items()}
-    return out
+_RECORD = TypeAdapter(Record)
 
 
-def record_from_dict(data: Mapping[str, Any]) -> Record:
-    """The inverse of ``record_to_dict``. Raises ``ValueError`` if the data are not such a record."""
-    try:
-        found = data["detections"]
-        detections = None
-        if found is not None:
-            rows = tuple(tuple(bool(int(c)) for c in row) for row in found["matched"])
-            detections = Detections(tuple(float(s) for s in found["scores"]), rows, int(found["truths"]))
-        return Record(
-            example=str(data["example"]),
-            task=str(data["task"]),
-            group=str(data["group"]),
-            variant=str(data["variant"]),
-            seed=int(data["seed"]),
-            key=str(data["key"]),
-            error=str(data["error"]),
-            metrics={str(k): None if v is None else float(v) for k, v in data["metrics"].items()},
-            detections=detections,
-            calls={str(k): int(v) for k, v in data["calls"].items()},
-            name=data["name"],
-            score=float(data["score"]),
-            reason=str(data["reason"]),
-            curves={str(k): _unpacked(v) for k, v in data.get("curves", {}).items()},
-            picture=str(data["picture"]),
-            page=str(data["page"]),
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"this is not a result of an evaluation ({type(error).__name__}: {error})") from error
+def pack_record(record: Record) -> bytes:
+    """As JSON, with the curves."""
+    return to_json(_RECORD.dump_python(record, mode="json"))
 
 
-def _detections(found: Detections) -> dict[str, Any]:
-    rows = ["".join("1" if hit else "0" for hit in row) for row in found.matched]
-    return {"scores": list(found.scores), "matched": rows, "truths": found.truths}
-
-
-def _finite(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _packed(curve: Floats) -> str:
-    return base64.b64encode(np.asarray(curve, dtype="<f8").tobytes()).decode("ascii")
-
-
-def _unpacked(text: str) -> Floats:
-    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)
+def unpack_record(payload: bytes) -> Record:
+    """The inverse of `pack_record`. Raises ``ValueError`` if the bytes are not such a record."""
+    return _RECORD.validate_python(json.loads(payload))

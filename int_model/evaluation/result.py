@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from int_model.evaluation.metrics import METRICS
-from int_model.evaluation.records import Record, record_from_dict, record_to_dict
+from int_model.evaluation.records import Record
 from int_model.evaluation.statistics import Interval, Sample, draw, interval, sample
 from int_model.io.outputs import to_json, write_atomic
 
@@ -175,17 +176,17 @@ def _slices(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
     return found
 
 
+_EVALUATION = TypeAdapter(Evaluation)
+
+
 def save_evaluation(evaluation: Evaluation, path: Path) -> None:
     """Write an evaluation as JSON (documented in docs/evaluation.md); numbers that are not defined are null."""
-    data = {
-        "format": FORMAT,
-        "setting": asdict(evaluation.setting),
-        "metrics": {name: {k: v for k, v in asdict(m).items() if k != "name"} for name, m in METRICS.items()},
-        "variants": [asdict(variant) for variant in evaluation.variants],
-        "summaries": [asdict(summary) for summary in evaluation.summaries],
-        "differences": [{**asdict(d), "verdict": d.verdict} for d in evaluation.differences],
-        "records": [record_to_dict(record, curves=False) for record in evaluation.records],
-    }
+    told = _EVALUATION.dump_python(evaluation, mode="json", exclude={"records": {"__all__": {"curves"}}})
+    for row, difference in zip(told["differences"], evaluation.differences, strict=True):
+        row["verdict"] = difference.verdict
+    metrics = {name: {k: v for k, v in asdict(m).items() if k != "name"} for name, m in METRICS.items()}
+    order = ("variants", "summaries", "differences", "records")
+    data = {"format": FORMAT, "setting": told["setting"], "metrics": metrics, **{part: told[part] for part in order}}
     write_atomic(path, to_json(data))
 
 
@@ -196,29 +197,14 @@ def load_evaluation(path: Path) -> Evaluation:
     """
     try:
         data = json.loads(path.read_bytes())
-        setting, made_for = data["setting"], data["format"]
+        made_for = data["format"]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"'{path}' is not an evaluation ({error})") from error
     if made_for != FORMAT:
         raise ValueError(f"'{path}' has the format '{made_for}', this program reads '{FORMAT}'; evaluate again")
     try:
-        return Evaluation(
-            setting=Setting(**{**setting, "seeds": tuple(setting["seeds"])}),
-            variants=tuple(VariantInfo(**variant) for variant in data["variants"]),
-            records=tuple(record_from_dict(record) for record in data["records"]),
-            summaries=tuple(
-                Summary(**{**row, "figures": {k: _interval(v) for k, v in row["figures"].items()}})
-                for row in data["summaries"]
-            ),
-            differences=tuple(
-                Difference(d["slice"], d["variant"], d["baseline"], d["metric"], _interval(d["interval"]))
-                for d in data["differences"]
-            ),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{path}' is not an evaluation that this program can read ({error})") from error
-
-
-def _interval(data: Mapping[str, Any]) -> Interval:
-    numbers = {key: math.nan if data[key] is None else float(data[key]) for key in ("value", "low", "high")}
-    return Interval(**numbers, images=int(data["images"]))
+        return _EVALUATION.validate_python(data)
+    except ValidationError as error:
+        why = error.errors()[0]
+        place = ".".join(map(str, why["loc"]))
+        raise ValueError(f"'{path}' is not an evaluation that this program can read ({place}: {why['msg']})") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
@@ -14,11 +13,11 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.evaluation.examples import BrokenExample, Example, Variant
 from int_model.evaluation.memory import PeakMemory, peak_memory
 from int_model.evaluation.protocol import Protocol, Score, chosen_protocol, score
-from int_model.evaluation.records import Record, record_from_dict, record_to_dict
+from int_model.evaluation.records import Record, pack_record, unpack_record
 from int_model.evaluation.result import Evaluation, Setting, VariantInfo, conclude
 from int_model.evaluation.sharing import SharedCalls
 from int_model.io.drawing import comparison
-from int_model.io.outputs import display_name, to_json, write_atomic
+from int_model.io.outputs import display_name, write_atomic
 from int_model.models.suite import ModelSuite
 from int_model.report import ReportBuilder
 from int_model.runner.isolation import Failure
@@ -276,11 +275,11 @@ class _VariantPass(Pass[Example, Record]):
         return self._illustrated(item, outcome, self._measured(base, outcome, figures))
 
     def entry(self, result: Record) -> Entry | None:
-        return Entry(to_json(record_to_dict(result, curves=True))) if result.done else None
+        return Entry(pack_record(result)) if result.done else None
 
     def recall(self, entry: Entry) -> Record | None:
         try:
-            return record_from_dict(json.loads(entry.payload))
+            return unpack_record(entry.payload)
         except ValueError:
             return None
 
@@ -305,7 +304,7 @@ class _VariantPass(Pass[Example, Record]):
             detections=figures.detections,
             calls=calls,
             name=found.name,
-            score=found.score,
+            score=float(found.score),
             reason=found.reason,
             curves=figures.curves,
         )

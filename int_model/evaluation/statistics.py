@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from int_model.core.types import Floats
 from int_model.evaluation.instances import average_precision, pooled_f1
@@ -13,6 +16,7 @@ from int_model.evaluation.metrics import Metric
 from int_model.evaluation.records import Record
 
 LEVEL = 0.95
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 _CHUNK = 256  # resamplings at once: bounds the memory of large data sets
 
 
@@ -20,9 +24,9 @@ _CHUNK = 256  # resamplings at once: bounds the memory of large data sets
 class Interval:
     """A figure with its 95 % percentile bootstrap interval, over ``images`` images. NaN where it is not defined."""
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
     images: int
 
     @property

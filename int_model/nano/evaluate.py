@@ -26,7 +26,7 @@ from rich.table import Table
 from int_model.core.config import DetectorConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.evaluation import Evaluation, Interval, NanoScenes, Record, Selected, Variant, evaluate
-from int_model.evaluation.records import record_to_dict
+from int_model.evaluation.records import pack_record
 from int_model.evaluation.regions import overlap
 from int_model.evaluation.result import conclude
 from int_model.evaluation.statistics import mean_interval
@@ -241,8 +241,8 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"INT's model calls per image: {calls}")
     console.print(f"{options.count} scenes in {time.monotonic() - started:.0f} s")
     if options.json:
-        records = [record_to_dict(record, curves=False) for record in evaluation.records]
-        options.json.write_text(json.dumps({"kit": kit, "records": records}))
+        records = ", ".join(pack_record(replace(record, curves={})).decode() for record in evaluation.records)
+        options.json.write_text(f'{{"kit": {json.dumps(kit)}, "records": [{records}]}}')
     return 0
 
 

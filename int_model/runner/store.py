@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -108,17 +108,17 @@ class ResultStore:
         with self._transaction():
             self._db.executemany(
                 "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
-                [(*astuple(key), entry.payload, entry.error) for key, entry in entries.items()],
+                [(*_columns(key), entry.payload, _text(entry.error)) for key, entry in entries.items()],
             )
 
     def get(self, key: ResultKey) -> Entry | None:
         """What is kept under a key, or None."""
-        row = self._row(f"SELECT payload, error {_OF_KEY}", astuple(key))
+        row = self._row(f"SELECT payload, error {_OF_KEY}", _columns(key))
         return None if row is None else Entry(bytes(row[0]), row[1])
 
     def failed(self, key: ResultKey) -> bool | None:
         """Whether an error is kept under a key; None if nothing is. The result is not read."""
-        row = self._row(f"SELECT error != '' {_OF_KEY}", astuple(key))
+        row = self._row(f"SELECT error != '' {_OF_KEY}", _columns(key))
         return None if row is None else bool(row[0])
 
     def note(self, name: str) -> Any:
@@ -173,3 +173,12 @@ class ResultStore:
     @property
     def _place(self) -> str:
         return display_name(self._file or "")
+
+
+def _columns(key: ResultKey) -> tuple[str, str, str]:
+    return key.image, _text(key.prompt), key.identity
+
+
+def _text(text: str) -> str:
+    """What SQLite takes: arguments of a command line may hold lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()

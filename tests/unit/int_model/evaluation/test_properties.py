@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from int_model.evaluation.instances import average_precision, match, pooled_f1
-from int_model.evaluation.records import THRESHOLDS, record_from_dict, record_to_dict
+from int_model.evaluation.records import THRESHOLDS, pack_record, unpack_record
 from int_model.evaluation.records import Record as Kept
 from int_model.evaluation.regions import boundary_f, overlap
 from int_model.evaluation.saliency import correction_efforts, saliency
@@ -72,13 +72,14 @@ def test_matching_is_one_to_one_and_stricter_thresholds_match_less(
         value = average_precision([result], once, threshold)[0]
         assert math.isnan(value) if result.truths == 0 else 0 <= value <= 1
     kept = Kept("e", "polyp", "", "v", 0, detections=result)
-    assert record_from_dict(record_to_dict(kept, curves=True)) == kept
+    assert unpack_record(pack_record(kept)) == kept
 
 
 @given(st.dictionaries(st.text(max_size=5), st.none() | st.floats(allow_nan=False)), st.text(), st.text())
 def test_records_survive_json_whatever_their_texts(metrics: dict[str, float | None], name: str, error: str) -> None:
-    kept = Kept(name, "polyp", "g", "v", 3, error=error, metrics=metrics, name=name, curves={"c": np.linspace(0, 1, 7)})
-    back = record_from_dict(record_to_dict(kept, curves=True))
+    curves = {"c": np.linspace(0, 1, 7)}
+    kept = Kept(f"{name}\udcff", "polyp", "g", "v", 3, error=error, metrics=metrics, name=name, curves=curves)
+    back = unpack_record(pack_record(kept))
     finite = {k: v if v is not None and math.isfinite(v) else None for k, v in metrics.items()}
-    assert (back.metrics, back.name, back.error) == (finite, name, error)
+    assert (back.example, back.metrics, back.name, back.error) == (f"{name}\udcff", finite, name, error)
     np.testing.assert_array_equal(back.curves["c"], kept.curves["c"])

@@ -25,6 +25,9 @@ def test_results_and_notes_are_kept(tmp_path: Path, file: str | None) -> None:
         assert store.get(KEY) == Entry(b"two")
         assert store.failed(KEY) is False
         assert store.failed(ResultKey("digest", "a frog", "other")) is True
+        odd = ResultKey("digest", "\udcff", "identity")
+        store.put({odd: Entry(error="no \udcfe")})
+        assert store.failed(odd)
         store.keep_note("settings", {"a": 1})
         assert store.note("settings") == {"a": 1}
         assert store.note("nothing") is None
