@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ml_backend.context import AppContext
 from ml_backend.demo.client import TIMEOUT, DemoClient, sign_in
-from ml_backend.demo.processes import Child, free_port
+from ml_backend.demo.processes import free_port
 from ml_backend.demo.server import LabelStudioServer, ensure_environment
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunRequest, RunState, TaskState
@@ -29,7 +29,7 @@ from ml_backend.settings import Settings
 from tests.support.label_studio import TOKEN, LabelStudio, label_studio
 from tests.support.postgres import find_binaries, postgres_server
 from tests.support.redis_server import redis_server
-from tests.support.stub_worker import CONFIG, IDENTITY, png
+from tests.support.stub_worker import CONFIG, IDENTITY, png, worker
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -112,18 +112,9 @@ def measure(
             "INT_RUN_BATCH": str(batch),
             "INT_LOG_LEVEL": "WARNING",
             "DATABASE_URL": database,
-            "STUB_SECONDS": str(seconds),
-            "OMP_NUM_THREADS": "1",
         }
         for number in range(workers):
-            child = Child.start(
-                f"worker {number}",
-                [sys.executable, "-m", "tests.support.stub_worker"],
-                log=folder / f"worker-{number}.log",
-                env=os.environ | environment,
-                cwd=ROOT,
-            )
-            stack.callback(child.stop)
+            stack.enter_context(worker(f"worker-{number}", folder, environment, seconds))
         queue = RedisQueue(redis.url)
         stack.callback(queue.close)
         while queue.workers() < workers:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from ml_backend.context import AppContext
 from ml_backend.demo.client import DemoClient
-from ml_backend.demo.processes import Child
 from ml_backend.demo.server import LabelStudioServer
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
 from tests.e2e.conftest import LOGS, Login
 from tests.support.redis_server import redis_server
-from tests.support.stub_worker import CONFIG, IDENTITY, png
+from tests.support.stub_worker import CONFIG, IDENTITY, tasks, worker
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -33,27 +29,10 @@ SECONDS = 0.15
 """Per image; one worker alone would take 22 s."""
 
 
-@contextmanager
-def worker(number: int, folder: Path, environment: dict[str, str]) -> Iterator[Child]:
-    child = Child.start(
-        f"worker {number}",
-        [sys.executable, "-m", "tests.support.stub_worker"],
-        log=LOGS / f"worker-{number}.log",
-        env=os.environ | environment | {"STUB_SECONDS": str(SECONDS), "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).resolve().parents[2],
-    )
-    try:
-        yield child
-    finally:
-        child.stop()
-
-
 def imported(client: DemoClient, count: int) -> int:
     """A project with so many tasks, whose pictures are in the tasks themselves; every tenth shows nothing."""
     project = client.create_project("Workers", CONFIG)
-    pictures = [png(number, dark=number % 10 == 9) for number in range(count)]
-    tasks = [{"image": f"data:image/png;base64,{base64.b64encode(picture).decode()}"} for picture in pictures]
-    client.json("POST", f"/api/projects/{project}/import", body=tasks)
+    client.json("POST", f"/api/projects/{project}/import", body=tasks(count))
     return project
 
 
@@ -82,7 +61,9 @@ def test_a_killed_worker_and_a_restart_of_redis_lose_nothing_and_double_nothing(
         )
         queue = RedisQueue(redis.url)
         stack.callback(queue.close)
-        children = [stack.enter_context(worker(number, tmp_path, environment)) for number in range(WORKERS)]
+        children = [
+            stack.enter_context(worker(f"worker-{number}", LOGS, environment, SECONDS)) for number in range(WORKERS)
+        ]
         until(lambda: queue.workers() == WORKERS, "the workers are there")
 
         runs = context.runs(queue)

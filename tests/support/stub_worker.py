@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image as PilImage
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Instance, Segmentation, Trace
+from ml_backend.demo.processes import Child
 from ml_backend.serving.model_loading import ModelIdentity
 
 IDENTITY = ModelIdentity("stub", "int", "5" * 64)
@@ -51,6 +55,36 @@ def png(number: int, *, dark: bool = False) -> bytes:
     out = io.BytesIO()
     PilImage.fromarray(image).save(out, "PNG")
     return out.getvalue()
+
+
+def tasks(count: int) -> list[dict[str, str]]:
+    """Data of so many tasks, the pictures in them; every tenth shows nothing."""
+    pictures = [png(number, dark=number % 10 == 9) for number in range(count)]
+    return [{"image": f"data:image/png;base64,{base64.b64encode(picture).decode()}"} for picture in pictures]
+
+
+@contextmanager
+def worker(
+    name: str, logs: Path, environment: Mapping[str, str], seconds: float, clock: float = 0.0
+) -> Iterator[Child]:
+    """A process of this module; an image takes ``seconds``, its clock is wrong by ``clock`` seconds."""
+    child = Child.start(
+        name,
+        [sys.executable, "-m", "tests.support.stub_worker"],
+        log=logs / f"{name}.log",
+        env={
+            **os.environ,
+            **environment,
+            "STUB_SECONDS": str(seconds),
+            "STUB_CLOCK": str(clock),
+            "OMP_NUM_THREADS": "1",
+        },
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    try:
+        yield child
+    finally:
+        child.stop()
 
 
 def _shift_clock(seconds: float) -> None:

@@ -23,12 +23,6 @@ def stub() -> Iterator[LabelStudio]:
         yield running
 
 
-@pytest.fixture
-def mounted() -> Iterator[LabelStudio]:
-    with label_studio(LabelStudio(prefix="/label-studio", files={"/data/upload/1/a.png": FILE})) as running:
-        yield running
-
-
 # --- addresses that must not be reached -------------------------------------------------------------------------------
 
 PRIVATE = [

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ml_backend.context import AppContext
-from ml_backend.demo.processes import Child
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
@@ -24,27 +21,12 @@ from tests.support.harness import backend
 from tests.support.label_studio import TOKEN, LabelStudio, label_studio
 from tests.support.postgres import ABSENT, find_binaries, postgres_server
 from tests.support.redis_server import redis_server
-from tests.support.stub_worker import CONFIG, IDENTITY, Sleeper, png
+from tests.support.stub_worker import CONFIG, IDENTITY, Sleeper, tasks, worker
 from tests.support.waiting import required, until
 
 ROOT = Path(__file__).resolve().parents[3]
 TASKS, BATCH, SECONDS = 120, 6, 0.1
 CLOCKS = (0.0, 600.0, -600.0)
-
-
-@contextmanager
-def worker(folder: Path, environment: dict[str, str], clock: float) -> Iterator[Child]:
-    child = Child.start(
-        "a worker",
-        [sys.executable, "-m", "tests.support.stub_worker"],
-        log=folder / f"worker{clock:+.0f}.log",
-        env=os.environ | environment | {"STUB_SECONDS": str(SECONDS), "STUB_CLOCK": str(clock)},
-        cwd=ROOT,
-    )
-    try:
-        yield child
-    finally:
-        child.stop()
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +37,8 @@ def database() -> Iterator[str]:
 
 def project(count: int) -> LabelStudio:
     """Tasks from 1 on; every tenth shows nothing."""
-    made = [base64.b64encode(png(number, dark=number % 10 == 9)).decode() for number in range(count)]
-    tasks = {n: {"data": {"image": f"data:image/png;base64,{one}"}} for n, one in enumerate(made, 1)}
-    server = LabelStudio(valid={f"Token {TOKEN}"}, tasks=tasks)
+    found = {number: {"data": data} for number, data in enumerate(tasks(count), 1)}
+    server = LabelStudio(valid={f"Token {TOKEN}"}, tasks=found)
     server.project["label_config"] = CONFIG
     return server
 
@@ -87,7 +68,10 @@ def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_
         queue = RedisQueue(redis.url)
         stack.callback(queue.close)
         stack.callback(context.store.close)
-        children = [stack.enter_context(worker(tmp_path, environment, clock)) for clock in CLOCKS]
+        children = [
+            stack.enter_context(worker(f"worker{clock:+.0f}", tmp_path, environment, SECONDS, clock))
+            for clock in CLOCKS
+        ]
         until(lambda: queue.workers() == len(CLOCKS), "the workers are there")
         runs = context.runs(queue)
         run = runs.start(RunRequest(project=1)).run
@@ -131,7 +115,7 @@ def test_a_backend_without_redis_and_a_worker_with_it_share_a_run_and_sigterm_gi
             "INT_DATA_DIR": str(tmp_path / "data"),
             "INT_RUN_BATCH": str(BATCH),
         }
-        child = stack.enter_context(worker(tmp_path, environment, 0.0))
+        child = stack.enter_context(worker("worker", tmp_path, environment, SECONDS))
         queue = RedisQueue(redis.url)
         stack.callback(queue.close)
         until(lambda: queue.workers() == 1, "the worker is there")
