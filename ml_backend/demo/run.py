@@ -31,6 +31,7 @@ from ml_backend.demo.projects import ProjectPlan, plan_projects
 from ml_backend.demo.samples import Sample, by_task, load_samples, samples_folder
 from ml_backend.demo.server import LabelStudioServer, ensure_environment
 from ml_backend.labelstudio.client import LabelStudioError
+from ml_backend.labelstudio.connections import prelabel_obstacles
 
 EMAIL = "demo@example.com"
 _RETRIEVE_PAUSE_SECONDS = 2.0
@@ -181,6 +182,8 @@ class Demo:
         row = client.connect(project, backend, extra_params=plan.extra_params)
         if row["state"] != "CO":
             raise DemoError(f"Label Studio could not connect the backend: {row.get('error_message')}")
+        for obstacle in prelabel_obstacles(client.project(project), str(row["model_version"]), str(row["title"])):
+            raise DemoError(f"{obstacle.text}: {obstacle.remedy}")
         self._tell(f'project {project} "{plan.title}": {len(tasks)} images, {plan.kind}, backend connected')
         return project, tasks
 

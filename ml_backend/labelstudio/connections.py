@@ -1,6 +1,6 @@
 """Which of a project's ML backends is this one, and which settings of a project hide predictions from annotators.
 
-Runs, the doctor and its ``--fix`` all decide by these rules. Facts of Label Studio 1.23.
+Runs, the doctor with its ``--fix`` and the demo decide by these rules. Facts of Label Studio 1.23.
 """
 
 from __future__ import annotations
