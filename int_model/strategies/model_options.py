@@ -72,15 +72,14 @@ class ModelOptions:
         self._check(names)
         return {name: self._config(name) for name in names}
 
-    def fingerprint(self, strategy: str = "") -> str:
-        """64 hex digits that change with any checkpoint or option that changes the results of the strategy.
+    def fingerprints(self) -> dict[str, str]:
+        """Of every strategy over these models: 64 hex digits that change with any checkpoint or option that it reads.
 
-        Another strategy over the same models than the chosen one is identified by the options that it takes.
         Loads nothing; raises as ``config``.
         """
-        name = strategy or self.strategy
-        parts = [name, self.config(name).fingerprint(), profile_fingerprint(self.read_profile())]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        models = profile_fingerprint(self.read_profile())
+        described = {name: json.dumps([name, self.config(name).fingerprint(), models]) for name in STRATEGIES}
+        return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in described.items()}
 
     def changed(self) -> tuple[str, ...]:
         """The changes as ``KEY=VALUE``, for people."""

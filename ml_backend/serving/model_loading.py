@@ -19,7 +19,7 @@ from int_model.models.memory import accelerator_memory, release_memory
 from int_model.models.suite import ModelSuite
 from int_model.strategies.base import Strategy
 from int_model.strategies.model_options import ModelOptions
-from int_model.strategies.registry import STRATEGIES, make_strategy
+from int_model.strategies.registry import make_strategy
 from ml_backend.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -62,8 +62,8 @@ def identify(settings: Settings) -> ModelIdentity:
     """
     options = settings.models
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(options.read_profile().name).stem).strip("-") or "profile"
-    others = {other: options.fingerprint(other) for other in STRATEGIES if other != options.strategy}
-    return ModelIdentity(name, options.strategy, options.fingerprint(), others)
+    fingerprints = options.fingerprints()
+    return ModelIdentity(name, options.strategy, fingerprints.pop(options.strategy), fingerprints)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

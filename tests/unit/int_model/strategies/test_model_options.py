@@ -95,9 +95,9 @@ def test_side_by_side_an_option_is_one_of_some_strategy() -> None:
 
 def test_an_option_changes_the_fingerprints_of_the_strategies_that_have_it() -> None:
     def changed(**options: Any) -> set[str]:
-        return {name for name in STRATEGIES if ModelOptions(**options).fingerprint(name) != plain[name]}
+        return {name for name, own in ModelOptions(**options).fingerprints().items() if own != plain[name]}
 
-    plain = {name: ModelOptions().fingerprint(name) for name in STRATEGIES}
+    plain = ModelOptions().fingerprints()
     assert len(set(plain.values())) == len(plain)
     assert changed(device="cuda", preset="paper", overrides={"vlm.max_batch": 1}) == set()
     assert changed(changes={"iterations.count": 2}) == {"int"}
