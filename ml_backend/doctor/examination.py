@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from int_model.models.profile import Profile, ProfileError, read_profile
+from int_model.models.profile import Profile
 from ml_backend.context import label_studio_client
 from ml_backend.doctor import local
 from ml_backend.doctor.connection import CONNECTION, Connected, LookUp, examine_connection
@@ -90,10 +90,10 @@ def examine(
 
 def _models(settings: Settings, probe: local.Probe) -> Iterator[Diagnosis]:
     try:
-        profile: Profile = read_profile(settings.profile, settings.profile_overrides or None)
+        profile: Profile = settings.models.read_profile()
         identify(settings)
-    except (ProfileError, ValueError) as error:
-        remedy = "correct INT_PROFILE, INT_PROFILE_OVERRIDES, INT_STRATEGY or INT_CONFIG"
+    except ValueError as error:
+        remedy = "correct INT_PROFILE, INT_PROFILE_OVERRIDES, INT_STRATEGY, INT_PRESET or INT_CONFIG"
         yield of_error(PROFILE, error, remedy, before="The models cannot be chosen: ")
         return
     yield from local.examine_weights(profile)
