@@ -231,9 +231,9 @@ class _Discs:
 
 def at_scale(count: int, console: Console) -> None:
     """Many small images through store, groups and all writers; seconds and peak memory of each step."""
-    from ml_backend.cli import bootstrap_formats
+    from int_model.strategies.model_options import ModelOptions
     from ml_backend.cli.bootstrap import export, prepare_output
-    from ml_backend.cli.bootstrap_formats import Statistics
+    from ml_backend.cli.bootstrap_formats import Formats
     from ml_backend.cli.bootstrap_options import FORMATS
     from ml_backend.cli.commands.bootstrap import BootstrapOptions
 
@@ -259,14 +259,9 @@ def at_scale(count: int, console: Console) -> None:
             step.done("asking what is left to do")
             contents = survey(store, folder, paths, labels, Selection(shares={"val": 0.2}))
             step.done(f"groups of near-duplicates ({len({e.group for e in contents.entries})}) and splits")
-            statistics = Statistics(contents)
-            made = {"date": "2000-01-01", "program": "benchmark"}
-            export(
-                out,
-                contents.items(store),
-                lambda place: bootstrap_formats.writers(place, options, FORMATS, contents, statistics, made, "v"),
-                lambda place: bootstrap_formats.finish(place, options, FORMATS, statistics, made),
-            )
+            made_by = dict.fromkeys(("profile", "models", "strategy", "configuration"), "benchmark")
+            formats = Formats(options, ModelOptions(), made_by, FORMATS, contents)
+            export(out, contents.items(store), formats.writers, formats.finish)
             step.done("all formats and the contact sheet")
 
 

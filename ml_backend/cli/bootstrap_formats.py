@@ -1,9 +1,11 @@
-"""Which writers a bootstrap run needs, and what the data card says of their files."""
+"""The writers of a bootstrap run, and what the data card says of their files."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,106 +17,136 @@ from int_model.datasets.lists import ImagesWriter, ListWriter
 from int_model.datasets.png import PngWriter
 from int_model.datasets.review import ReviewWriter
 from int_model.datasets.yolo import YoloWriter
+from int_model.models.identity import is_bundled
 from int_model.models.profile import Profile, Weights
+from int_model.strategies.model_options import ModelOptions
 from ml_backend.cli.commands.bootstrap import BootstrapOptions
 from ml_backend.labelstudio.task_files import LabelStudioWriter, local_address, url_address
+from ml_backend.serving.versions import package_version
 
 
-def check(options: BootstrapOptions, formats: Sequence[str]) -> None:
-    """Raise ``ValueError`` for options that do not go together, before anything is done."""
-    if "yolo" in formats and options.images_mode == "none":
-        raise ValueError("YOLO finds labels beside images/; use --images link or copy, or leave yolo out of --formats")
-    if options.url_prefix is not None and options.local_root is not None:
-        raise ValueError("give --ls-url-prefix or --ls-local-root, not both")
-    if options.url_prefix is not None:
-        url_address(options.url_prefix)
+class Formats:
+    """What is written of a data set.
 
+    Args:
+        options: of the command.
+        models: what made the masks.
+        made_by: names and fingerprints of the same: ``profile``, ``models``, ``strategy``, ``configuration``.
+        formats: their names.
+        contents: the images.
+    """
 
-def title(options: BootstrapOptions) -> str:
-    """The data set's title: what was asked for, else the name of its folder."""
-    return options.title.strip() or options.out.resolve().name
+    def __init__(
+        self,
+        options: BootstrapOptions,
+        models: ModelOptions,
+        made_by: Mapping[str, str],
+        formats: Sequence[str],
+        contents: Contents,
+    ) -> None:
+        self._options, self._formats, self._contents = options, formats, contents
+        self.statistics = Statistics(contents)
+        self._title = options.title.strip() or options.out.resolve().name
+        keys = json.dumps([[label.label, label.prompt, label.identity] for label in contents.labels])
+        digest = hashlib.sha256(keys.encode()).hexdigest()[:8]
+        self._version = f"int-{made_by['profile']}-{made_by['strategy']}-{digest}"
+        self._made = _made(options, models, made_by, contents)
+        self._files: list[str] = []
 
+    def writers(self, folder: Path) -> list[Writer]:
+        """The writers, open below ``folder``."""
+        found = [(self.statistics, ""), *self._tables(folder), *self._annotations(folder)]
+        if self._options.review:
+            found.append((self._review(folder), "`review/index.html`: a contact sheet, most doubtful first"))
+        self._files = [text for _, text in found if text]
+        return [writer for writer, _ in found]
 
-def writers(
-    folder: Path,
-    options: BootstrapOptions,
-    formats: Sequence[str],
-    contents: Contents,
-    statistics: Statistics,
-    made: Mapping[str, Any],
-    version: str,
-) -> list[Writer]:
-    """The writers of a run, open below ``folder``."""
-    labels, splits = contents.labels, contents.splits
-    found: list[Writer] = [statistics, ListWriter(folder, contents.failures)]
-    in_place = options.images_mode == "none"
-    if options.images_mode != "none":
-        found.append(ImagesWriter(folder, splits, options.images_mode))
-    if "coco" in formats:
-        info = {
-            "description": f"{title(options)}. {UNREVIEWED}",
-            "version": version,
-            "year": int(str(made["date"])[:4]),
-            "contributor": made["program"],
-            "date_created": made["date"],
-            "url": "",
-        }
-        found.append(
-            CocoWriter(
-                folder, labels, splits, info, licence=options.licence, shape=options.coco_shape, in_place=in_place
+    def finish(self, folder: Path) -> None:
+        """Write the data card."""
+        write_card(folder, self._title, self._made, self.statistics.summary(), self._files)
+
+    def _tables(self, folder: Path) -> Iterator[tuple[Writer, str]]:
+        mode = self._options.images_mode
+        splits = "`splits.csv`: every image, its split, its near-duplicate group and its lowest score"
+        others = "`abstained.csv`: labels that were looked for and not found; `failed.csv`: images that failed"
+        yield ListWriter(folder, self._contents.failures), f"{splits}; {others}"
+        if mode != "none":
+            kind = "links to the originals" if mode == "link" else "copies of the originals"
+            yield ImagesWriter(folder, self._contents.splits, mode), f"`images/<split>/`: {kind}"
+
+    def _annotations(self, folder: Path) -> Iterator[tuple[Writer, str]]:
+        options, labels, splits = self._options, self._contents.labels, self._contents.splits
+        if "coco" in self._formats:
+            coco = CocoWriter(
+                folder,
+                labels,
+                splits,
+                {
+                    "description": f"{self._title}. {UNREVIEWED}",
+                    "version": self._version,
+                    "year": int(self._made["date"][:4]),
+                    "contributor": self._made["program"],
+                    "date_created": self._made["date"],
+                    "url": "",
+                },
+                licence=options.licence,
+                shape=options.coco_shape,
+                in_place=options.images_mode == "none",
             )
-        )
-    if "yolo" in formats:
-        found.append(YoloWriter(folder, labels, splits))
-    if "png" in formats:
-        found.append(PngWriter(folder, labels, splits))
-    if "label-studio" in formats:
-        # Label Studio refuses its document root itself as a storage, so the folder above is the default.
-        address = (
-            url_address(options.url_prefix)
-            if options.url_prefix is not None
-            else local_address(options.local_root or contents.root.parent)
-        )
-        found.append(LabelStudioWriter(folder, labels, geometry=options.geometry, address=address, version=version))
-    if options.review:
+            yield coco, "`annotations/instances_<split>.json`: COCO instances, with scores"
+        if "yolo" in self._formats:
+            yield YoloWriter(folder, labels, splits), "`data.yaml`, `labels/<split>/`: YOLO segmentation"
+        if "png" in self._formats:
+            classes = "`masks/semantic/<split>/` (value = class, `masks/classes.json`)"
+            objects = "`masks/instances/<split>/` (value = object, `masks/instances.csv`)"
+            yield PngWriter(folder, labels, splits), f"{classes} and {objects}"
+        if "label-studio" in self._formats:
+            # Label Studio refuses its document root itself as a storage, so the folder above is the default.
+            root = options.local_root or self._contents.root.parent
+            address = local_address(root) if options.url_prefix is None else url_address(options.url_prefix)
+            tasks = LabelStudioWriter(folder, labels, geometry=options.geometry, address=address, version=self._version)
+            yield tasks, "`label-studio/`: a labeling config, and tasks with predictions for *Import*"
+
+    def _review(self, folder: Path) -> ReviewWriter:
+        contents = self._contents
         facts = [
-            ("Strategy", str(made["strategy"])),
-            ("Profile", str(made["profile"])),
-            *((f"Prompt of {plan.label}", plan.prompt) for plan in labels),
+            ("Strategy", self._made["strategy"]),
+            ("Profile", self._made["profile"]),
+            *((f"Prompt of {plan.label}", plan.prompt) for plan in contents.labels),
             ("Images", str(len(contents.entries))),
-            ("Made", str(made["date"])[:16].replace("T", " ")),
+            ("Made", self._made["date"][:16].replace("T", " ")),
         ]
-        identity = hashlib.sha256(f"{contents.root}\0{version}".encode("utf-8", "replace")).hexdigest()[:16]
-        images = None if in_place else "../images"
-        found.append(ReviewWriter(folder, contents, title(options), facts, identity=identity, images=images))
-    return found
+        identity = hashlib.sha256(f"{contents.root}\0{self._version}".encode("utf-8", "replace")).hexdigest()[:16]
+        images = None if self._options.images_mode == "none" else "../images"
+        return ReviewWriter(folder, contents, self._title, facts, identity=identity, images=images)
 
 
-def finish(
-    folder: Path, options: BootstrapOptions, formats: Sequence[str], statistics: Statistics, made: Mapping[str, Any]
-) -> None:
-    """Write the data card."""
-    files = [
-        "`splits.csv`: every image, its split, its near-duplicate group and its lowest score",
-        "`abstained.csv`: labels that were looked for and not found; `failed.csv`: images that failed",
-    ]
-    if options.images_mode != "none":
-        kind = "links to the originals" if options.images_mode == "link" else "copies of the originals"
-        files.append(f"`images/<split>/`: {kind}")
-    if "coco" in formats:
-        files.append("`annotations/instances_<split>.json`: COCO instances, with scores")
-    if "yolo" in formats:
-        files.append("`data.yaml`, `labels/<split>/`: YOLO segmentation")
-    if "png" in formats:
-        files.append(
-            "`masks/semantic/<split>/` (value = class, `masks/classes.json`) and `masks/instances/<split>/` "
-            "(value = object, `masks/instances.csv`)"
-        )
-    if "label-studio" in formats:
-        files.append("`label-studio/`: a labeling config, and tasks with predictions for *Import*")
-    if options.review:
-        files.append("`review/index.html`: a contact sheet, most doubtful first")
-    write_card(folder, title(options), made, statistics.summary(), files)
+def _made(
+    options: BootstrapOptions, models: ModelOptions, made_by: Mapping[str, str], contents: Contents
+) -> dict[str, Any]:
+    """What the data card says about how the data set was made."""
+    profile, selection = models.read_profile(), contents.selection
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "program": f"int-backend {package_version()}",
+        "strategy": made_by["strategy"],
+        "profile": made_by["profile"],
+        "models": weights(profile),
+        "models_fingerprint": made_by["models"],
+        "licences_of_the_weights": dict(profile.meta.licences),
+        "preset": models.preset or "defaults",
+        "changed_options": [*models.changed(), *models.overridden()],
+        "configuration_fingerprint": made_by["configuration"],
+        "min_score": selection.min_score,
+        "images_without_objects": "kept" if selection.negatives else "left out",
+        "split": {
+            "shares": dict(selection.shares or {}),
+            "seed": selection.seed,
+            "near_duplicate_distance_bits": selection.max_distance,
+            "folders_kept_together": selection.keep_folders,
+        },
+        "licence_of_the_images": options.licence or "not stated",
+    }
 
 
 def weights(profile: Profile) -> dict[str, str]:
@@ -122,7 +154,10 @@ def weights(profile: Profile) -> dict[str, str]:
     told = {}
     for role in profile.roles:
         settings = getattr(profile, role)
-        told[role] = f"{settings.id}@{settings.revision}" if isinstance(settings, Weights) else str(settings.kind)
-        if isinstance(settings, Weights) and settings.id.startswith("bundled:"):
+        if not isinstance(settings, Weights):
+            told[role] = str(settings.kind)
+        elif is_bundled(settings.id):
             told[role] = settings.id
+        else:
+            told[role] = f"{settings.id}@{settings.revision}"
     return told

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.datasets.contents import Selection
 from int_model.io.outputs import display_name
 from ml_backend.cli.commands.bootstrap import BootstrapOptions
+from ml_backend.labelstudio.task_files import url_address
 
-Format = Literal["coco", "yolo", "png", "label-studio"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+FORMATS = ("coco", "yolo", "png", "label-studio")
 
 
 def parse_tasks(tasks: Sequence[str]) -> list[tuple[str, TaskPrompt]]:
@@ -34,7 +33,7 @@ def parse_tasks(tasks: Sequence[str]) -> list[tuple[str, TaskPrompt]]:
     return found
 
 
-def parse_formats(texts: Sequence[str]) -> tuple[Format, ...]:
+def parse_formats(texts: Sequence[str]) -> tuple[str, ...]:
     """Names of formats, several in one text if separated by commas; no text means all.
 
     Raises ``ValueError`` for an unknown name.
@@ -47,6 +46,18 @@ def parse_formats(texts: Sequence[str]) -> tuple[Format, ...]:
         what = f"there is no format '{unknown[0]}'" if unknown else "--formats is empty"
         raise ValueError(f"{what}; choose of: {', '.join(FORMATS)}")
     return tuple(name for name in FORMATS if name in names)
+
+
+def check_formats(options: BootstrapOptions) -> tuple[str, ...]:
+    """The formats that are asked for. Raises ``ValueError`` for unknown ones, and options that do not go together."""
+    formats = parse_formats(options.formats)
+    if "yolo" in formats and options.images_mode == "none":
+        raise ValueError("YOLO finds labels beside images/; use --images link or copy, or leave yolo out of --formats")
+    if options.url_prefix is not None and options.local_root is not None:
+        raise ValueError("give --ls-url-prefix or --ls-local-root, not both")
+    if options.url_prefix is not None:
+        url_address(options.url_prefix)
+    return formats
 
 
 def selection_of(options: BootstrapOptions) -> Selection:
