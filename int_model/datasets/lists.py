@@ -1,4 +1,4 @@
-"""Tables of a data set for spreadsheets (splits, abstentions, failures), and links or copies of its images."""
+"""Tables of a data set for spreadsheets (splits, abstentions, failures), and its images as hard links or copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 from int_model.datasets.contents import Failure, Item
-from int_model.io.outputs import display_name
 
 ImagesMode = Literal["link", "copy", "none"]
 
@@ -71,7 +70,11 @@ class ListWriter:
 
 
 class ImagesWriter:
-    """Puts the images below ``images/<split>/``: ``link`` makes symbolic links to the originals, ``copy`` copies."""
+    """Puts the images below ``images/<split>/``: ``link`` makes hard links, ``copy`` copies.
+
+    Symbolic links would lead out of the folder, which loaders of data sets refuse. Where no hard link can be made, on
+    another file system for instance, ``link`` copies.
+    """
 
     def __init__(self, folder: Path, splits: Sequence[str], mode: Literal["link", "copy"]) -> None:
         self._folder, self._mode = folder / "images", mode
@@ -79,16 +82,16 @@ class ImagesWriter:
             (self._folder / split).mkdir(parents=True, exist_ok=True)
 
     def add(self, item: Item) -> None:
-        """Put one image there. Raises ``ValueError`` where links cannot be made."""
-        place = self._folder / item.entry.split / item.entry.file_name
-        if self._mode == "copy":
-            shutil.copyfile(item.entry.path, place)
-            return
-        try:
-            place.symlink_to(item.entry.path)
-        except OSError as error:
-            reason = error.strerror or os.strerror(error.errno or 0)
-            raise ValueError(f"no link '{display_name(place)}' can be made ({reason}); use --images copy") from error
+        """Put one image there. Raises ``OSError`` if the image is gone, or the disk full."""
+        source, place = os.path.realpath(item.entry.path), self._folder / item.entry.split / item.entry.file_name
+        if self._mode == "link":
+            try:
+                os.link(source, place)
+            except OSError:
+                pass  # another file system, or one without such links
+            else:
+                return
+        shutil.copyfile(source, place)
 
     def close(self) -> None:
         """Nothing waits."""

@@ -71,7 +71,7 @@ class Formats:
         others = "`abstained.csv`: labels that were looked for and not found; `failed.csv`: images that failed"
         yield ListWriter(folder, self._contents.failures), f"{splits}; {others}"
         if mode != "none":
-            kind = "links to the originals" if mode == "link" else "copies of the originals"
+            kind = "the originals (hard links)" if mode == "link" else "copies of the originals"
             yield ImagesWriter(folder, self._contents.splits, mode), f"`images/<split>/`: {kind}"
 
     def _annotations(self, folder: Path) -> Iterator[tuple[Writer, str]]:

@@ -32,7 +32,10 @@ class BootstrapOptions(CommandOptions):
     ] = ()
     images_mode: Annotated[
         Literal["link", "copy", "none"],
-        typer.Option("--images", help="Put the images into the data set as links or copies, or not."),
+        typer.Option(
+            "--images",
+            help="Put the images into the data set as hard links (copies on another disk), as copies, or not.",
+        ),
     ] = "link"
     coco_shape: Annotated[
         Literal["rle", "polygon"],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -219,6 +221,42 @@ def test_copies_are_files_of_their_own(tmp_path: Path) -> None:
     place = tmp_path / "c" / "images" / "train" / item.entry.file_name
     assert not place.is_symlink()
     assert place.read_bytes() == item.entry.path.read_bytes()
+
+
+def test_every_image_of_the_coco_file_lies_inside_the_folder_as_loaders_ask(tmp_path: Path) -> None:
+    with filled(tmp_path, VALUES, Selection(shares={"val": 0.3})) as (store, contents):
+        real = tmp_path / "elsewhere.png"
+        found = everything(store, contents)
+        found[0].entry.path.rename(real)
+        found[0].entry.path.symlink_to(real)
+        write_coco(tmp_path / "out", contents, found)
+        images = ImagesWriter(tmp_path / "out", contents.splits, "link")
+        for item in found:
+            images.add(item)
+    folder = (tmp_path / "out" / "images").resolve()
+    for split in contents.splits:
+        listed = COCO(tmp_path / "out" / "annotations" / f"instances_{split}.json").dataset["images"]
+        assert listed
+        for entry in listed:
+            place = (folder / entry["file_name"]).resolve()
+            assert place.is_relative_to(folder), "symbolic links led outside the images directory"
+            with PilImage.open(place) as picture:
+                assert picture.size == (entry["width"], entry["height"])
+    assert found[1].entry.path.samefile(folder / found[1].entry.split / found[1].entry.file_name)
+
+
+def test_images_are_copied_where_no_hard_link_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    with filled(tmp_path, (10,)) as (store, contents):
+        (item,) = items(store, contents)
+    monkeypatch.setattr(os, "link", refuse)
+    images = ImagesWriter(tmp_path / "out", ["train"], "link")
+    images.add(item)
+    place = tmp_path / "out/images/train" / item.entry.file_name
+    assert place.read_bytes() == item.entry.path.read_bytes()
+    assert not place.samefile(item.entry.path)
 
 
 @pytest.mark.parametrize(
