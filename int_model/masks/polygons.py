@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from int_model.core.types import Floats, Mask
 from int_model.masks.components import Component, components
-from int_model.masks.rings import bridge, outlines, rasterise, signed_area, simplify
+from int_model.masks.rings import bridge, edge_middles, outlines, rasterise, signed_area, simplify
 
 Holes = Literal["bridge", "drop", "brush"]
 Snap = Callable[[Floats], Floats]
@@ -107,12 +107,16 @@ class _Drawing:
     snap: Snap
 
     def within_budget(self, options: PolygonOptions) -> Floats:
-        """The coarsest simplification that keeps ``min_iou``."""
+        """The coarsest simplification that keeps ``min_iou``: of the pixels' corners, or of the middles of their edges.
+
+        Corners describe what is straight, as a box; middles what is curved, without steps. Fewer points tell which.
+        """
         epsilon = options.epsilon
         while epsilon > 0.0:
-            ring = self._place(bridge(simplify(self.exact, epsilon)))
-            if self._iou(ring) >= options.min_iou:
-                return ring
+            rings = [self._place(bridge(simplify(rings, epsilon))) for rings in (self.exact, self._smooth)]
+            fitting = [ring for ring in rings if self._iou(ring) >= options.min_iou]
+            if fitting:
+                return min(fitting, key=len)
             epsilon = epsilon / 2.0 if epsilon > 0.3 else 0.0
         return self._place(bridge(self.exact))
 
@@ -123,7 +127,7 @@ class _Drawing:
     def _coarse(self, max_points: int, epsilon: float) -> Iterator[Floats]:
         outer = self.exact[0]
         reach = float(np.ptp(outer, axis=0).max())
-        for rings in (self.exact, self.exact[:1]):
+        for rings in (self.exact, self._smooth, self.exact[:1], self._smooth[:1]):
             tolerance = max(epsilon, 0.5)
             while tolerance <= reach:
                 joined = bridge(simplify(rings, tolerance, keep=0.0))
@@ -137,6 +141,10 @@ class _Drawing:
             yield box
         else:
             yield from (np.delete(box, i, axis=0) for i in range(4))
+
+    @property
+    def _smooth(self) -> list[Floats]:
+        return [edge_middles(ring) for ring in self.exact]
 
     def _place(self, ring: Floats) -> Floats:
         return self.snap(ring + self.corner)

@@ -77,15 +77,25 @@ def _corners(points: NDArray[np.int32]) -> Floats:
     return corners
 
 
+def edge_middles(ring: Floats) -> Floats:
+    """A rectilinear ring through the middles of its pixels' edges: a staircase becomes a straight line."""
+    steps = np.roll(ring, -1, axis=0) - ring
+    lengths = np.abs(steps).sum(axis=1).astype(np.int64)
+    edge = np.repeat(np.arange(len(ring)), lengths)
+    nth = np.arange(edge.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    middles: Floats = ring[edge] + (nth[:, None] + 0.5) * np.sign(steps)[edge]
+    return middles
+
+
 def simplify(rings: Sequence[Floats], epsilon: float, keep: float = 0.5) -> list[Floats]:
-    """Douglas-Peucker on each ring, the outer one first.
+    """Douglas-Peucker on each ring of whole or half coordinates, the outer one first.
 
     A ring that would be left with less than the share ``keep`` of its area stays as it is, so no hole disappears; at 0
     holes that shrink to a line go.
     """
     out = []
     for index, ring in enumerate(rings):
-        points = cv2.approxPolyDP(ring.astype(np.int32)[:, None, :], epsilon, closed=True)[:, 0, :].astype(np.float64)
+        points = cv2.approxPolyDP((2.0 * ring).astype(np.int32)[:, None, :], 2.0 * epsilon, closed=True)[:, 0, :] / 2.0
         left = signed_area(points) / signed_area(ring)
         if left > 0.0 and left >= keep:
             out.append(points)

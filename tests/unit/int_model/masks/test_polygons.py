@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from int_model.core.types import Box
+from int_model.masks.components import components
 from int_model.masks.polygons import PolygonOptions, join_rings, mask_to_parts
-from int_model.masks.rings import outlines, rasterise, signed_area
+from int_model.masks.rings import edge_middles, outlines, rasterise, signed_area
 from tests.unit.int_model.masks.shapes import blobs, holes_of, iou, noise, ring_mask
 
 
@@ -42,10 +43,10 @@ def test_simplified_polygons_keep_the_stated_iou(mask: np.ndarray, epsilon: floa
 @settings(max_examples=60, deadline=None)
 @given(blobs(), st.floats(0.5, 20.0), st.integers(1, 40))
 def test_holes_that_are_large_enough_survive_simplification(mask: np.ndarray, epsilon: float, min_area: int) -> None:
-    """Whatever the overlap would allow; a hole keeps at least half its area."""
+    """Whatever the overlap would allow: a ring keeps half of the area that it has through the middles of its edges."""
     for part in mask_to_parts(mask, PolygonOptions(epsilon=epsilon, min_iou=0.0, min_area=min_area)):
         outer, holes = float(part.component.area), holes_of(part.mask)
-        least = 0.5 * outer - sum(int(hole.sum()) for hole in holes)
+        least = 0.5 * (outer - 0.5) - sum(int(hole.sum()) for hole in holes)
         assert signed_area(part.ring) >= least - 1e-6
         for hole in holes:
             assert hole.sum() >= min_area
@@ -98,6 +99,32 @@ def test_bridged_holes_are_holes_for_the_non_zero_rule_too() -> None:
     fill = np.zeros((120, 160), np.uint8)
     cv2.fillPoly(fill, [np.round(part.ring * 256).astype(np.int32)], 1, shift=8)
     assert iou(fill > 0, ring_mask()) > 0.9
+
+
+@pytest.mark.parametrize("slope", [(1, 1), (1, 2), (2, 1), (3, 4)])
+def test_a_slanted_edge_is_drawn_without_steps(slope: tuple[int, int]) -> None:
+    yy, xx = np.mgrid[:80, :80]
+    mask = (yy * slope[0] > xx * slope[1] - 20) & (xx > 10) & (xx < 60) & (yy < 70)
+    (part,) = mask_to_parts(mask)
+    assert len(part.ring) <= 6
+    assert iou(rasterise([part.ring], 80, 80), mask) >= 0.97
+
+
+def test_what_is_straight_keeps_its_corners() -> None:
+    mask = np.zeros((40, 40), bool)
+    mask[5:30, 8:20] = mask[20:30, 8:35] = True
+    (part,) = mask_to_parts(mask)
+    assert sorted(map(tuple, part.ring.tolist())) == [(8, 5), (8, 30), (20, 5), (20, 20), (35, 20), (35, 30)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(blobs())
+def test_edge_middles_enclose_the_same_pixels(mask: np.ndarray) -> None:
+    for part in components(mask):
+        rings = [edge_middles(ring) for ring in outlines(part.shape)]
+        np.testing.assert_array_equal(rasterise(rings, *part.shape.shape), part.shape)
+        edges = [np.diff(np.pad(part.shape, 1), axis=axis).sum() for axis in (0, 1)]
+        assert sum(map(len, rings)) == sum(edges)
 
 
 def test_bridges_have_no_width() -> None:
