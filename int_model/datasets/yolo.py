@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from int_model.datasets.contents import Item, LabelPlan
-from int_model.masks.polygons import join_rings
+from int_model.masks.rings import join_rings
 
 
 class YoloWriter:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from scipy.spatial import cKDTree
 
 from int_model.core.types import Floats, Mask
 from int_model.masks.components import Component, components
-from int_model.masks.rings import bridge, edge_middles, outlines, rasterise, signed_area, simplify
+from int_model.masks.rings import edge_middles, join_rings, outlines, rasterise, signed_area, simplify
 
 Holes = Literal["bridge", "drop", "brush"]
 Snap = Callable[[Floats], Floats]
 """Moves points ``[P, 2]`` in pixels of the image to the nearest ones that a format can say."""
-
-_NEAREST_FIRST = 32
 
 
 class PolygonOptions(BaseModel):
@@ -113,12 +110,12 @@ class _Drawing:
         """
         epsilon = options.epsilon
         while epsilon > 0.0:
-            rings = [self._place(bridge(simplify(rings, epsilon))) for rings in (self.exact, self._smooth)]
+            rings = [self._place(join_rings(simplify(rings, epsilon))) for rings in (self.exact, self._smooth)]
             fitting = [ring for ring in rings if self._iou(ring) >= options.min_iou]
             if fitting:
                 return min(fitting, key=len)
             epsilon = epsilon / 2.0 if epsilon > 0.3 else 0.0
-        return self._place(bridge(self.exact))
+        return self._place(join_rings(self.exact))
 
     def within_points(self, max_points: int, epsilon: float) -> Floats:
         """The best of a few rings of at most ``max_points``: ever coarser ones, without the holes, and boxes."""
@@ -130,7 +127,7 @@ class _Drawing:
         for rings in (self.exact, self._smooth, self.exact[:1], self._smooth[:1]):
             tolerance = max(epsilon, 0.5)
             while tolerance <= reach:
-                joined = bridge(simplify(rings, tolerance, keep=0.0))
+                joined = join_rings(simplify(rings, tolerance, keep=0.0))
                 if len(joined) <= max_points:
                     yield joined
                     break
@@ -152,32 +149,3 @@ class _Drawing:
     def _iou(self, ring: Floats) -> float:
         got = rasterise([ring - self.corner], *self.shape.shape)
         return float(np.count_nonzero(got & self.shape) / np.count_nonzero(got | self.shape))
-
-
-def join_rings(rings: Sequence[Floats]) -> Floats:
-    """One ring from several: each is joined to the nearest point of what is joined already, there and back.
-
-    The joining lines have no width, so the even-odd area is that of all rings. Up to 32 rings are joined nearest
-    first, more in their order. Raises ``ValueError`` without rings.
-    """
-    if not rings:
-        raise ValueError("there is no ring to join")
-    joined = rings[0]
-    waiting = list(rings[1:])
-    while waiting:
-        tree = cKDTree(joined)
-        reach = waiting if len(waiting) < _NEAREST_FIRST else waiting[:1]
-        links = [_closest(tree, ring) for ring in reach]
-        index = min(range(len(links)), key=lambda i: links[i][0])
-        _, here, there = links[index]
-        ring = waiting.pop(index)
-        loop = np.concatenate([np.roll(ring, -there, axis=0), ring[there : there + 1]])
-        joined = np.concatenate([joined[: here + 1], loop, joined[here:]])
-    return joined
-
-
-def _closest(tree: cKDTree, ring: Floats) -> tuple[float, int, int]:
-    """The distance of a ring from the points of a tree, and the places of the two nearest points."""
-    distances, places = tree.query(ring)
-    there = int(distances.argmin())
-    return float(distances[there]), int(places[there]), there

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from scipy.spatial import Delaunay
 
 from int_model.core.types import Floats, Mask
 
@@ -104,42 +107,51 @@ def simplify(rings: Sequence[Floats], epsilon: float, keep: float = 0.5) -> list
     return out
 
 
-def bridge(rings: Sequence[Floats]) -> Floats:
-    """One ring from an outer ring and its holes, each joined by a line walked there and back (no width, no area).
+def join_rings(rings: Sequence[Floats]) -> Floats:
+    """One ring from several, e.g. a part and its holes, or several parts, joined by short lines walked there and back.
 
-    ``rings``: ``float64 [P, 2]`` each, the outer one first. From the left to the right, each hole's leftmost point is
-    joined to what lies to its left: that is always joined already, and nothing is crossed.
+    The lines lead from point to point and are the shortest ones that join all (a minimum spanning tree, whose edges are
+    edges of the Delaunay triangulation). They have no width, so the even-odd area is that of all rings, and each ring
+    keeps its direction. Raises ``ValueError`` without rings.
     """
-    joined = rings[0]
-    for hole in sorted(rings[1:], key=lambda ring: float(ring[:, 0].min())):
-        vertex = int(hole[:, 0].argmin())
-        segment, foot = _left_of(hole[vertex], joined)
-        loop = np.concatenate([np.roll(hole, -vertex, axis=0), hole[vertex : vertex + 1]])
-        joined = np.concatenate([joined[: segment + 1], foot[None], loop, foot[None], joined[segment + 1 :]])
-    return _without_repeats(joined)
+    if not rings:
+        raise ValueError("there is no ring to join")
+    if len(rings) == 1:
+        return rings[0]
+    starts = np.cumsum([0, *map(len, rings)]).tolist()
+    owner = np.repeat(np.arange(len(rings)), np.diff(starts))
+    waiting: list[list[tuple[int, Floats]]] = [[] for _ in rings]
+    for ring, parent, own, other in _shortest_links(np.concatenate(rings), owner):
+        loop = _with_loops(rings[ring], waiting[ring], own - starts[ring])
+        waiting[parent].append((other - starts[parent], loop))
+    joined = _with_loops(rings[0], waiting[0], 0)[:-1]
+    distinct: Floats = joined[(joined != np.roll(joined, 1, axis=0)).any(axis=1)]
+    return distinct
 
 
-def _left_of(point: Floats, ring: Floats) -> tuple[int, Floats]:
-    """The first segment of the ring to the left of the point, and where the horizontal line meets it."""
-    following = np.roll(ring, -1, axis=0)
-    rise = following[:, 1] - ring[:, 1]
-    flat = rise == 0
-    t = np.clip((point[1] - ring[:, 1]) / np.where(flat, 1.0, rise), 0.0, 1.0)
-    meet = ring[:, 0] + t * (following[:, 0] - ring[:, 0])
-    level = (np.minimum(ring[:, 1], following[:, 1]) <= point[1]) & (
-        point[1] <= np.maximum(ring[:, 1], following[:, 1])
-    )
-    meet = np.where(flat, np.maximum(ring[:, 0], following[:, 0]), meet)
-    reachable = level & (meet <= point[0])
-    if reachable.any():
-        segment = int(np.argmax(np.where(reachable, meet, -np.inf)))
-        return segment, np.array([meet[segment], point[1]])
-    segment = int(((ring - point) ** 2).sum(axis=1).argmin())  # the hole sticks out after simplification
-    return segment, ring[segment]
+def _shortest_links(points: Floats, owner: NDArray[np.int64]) -> list[tuple[int, int, int, int]]:
+    """A spanning tree of the owners, leaves first: an owner, its parent, and the points of both that are linked."""
+    spots, first, spot = np.unique(points, axis=0, return_index=True, return_inverse=True)
+    corners = first[Delaunay(spots).simplices]
+    shared = np.stack([first[spot.ravel()], np.arange(len(points))], axis=1)
+    ends = np.concatenate([shared, corners[:, :2], corners[:, 1:], corners[:, ::2]])
+    ends = np.concatenate([ends, ends[:, ::-1]])
+    ends = ends[owner[ends[:, 0]] != owner[ends[:, 1]]]
+    ends = ends[np.argsort(np.linalg.norm(points[ends[:, 0]] - points[ends[:, 1]], axis=1), kind="stable")]
+    pairs, ranks = np.unique(owner[ends], axis=0, return_index=True)
+    # Ranks in place of lengths: a length of 0 would be no edge.
+    graph = coo_array((ranks + 1.0, (pairs[:, 0], pairs[:, 1])), shape=(owner[-1] + 1,) * 2)
+    order, parents = breadth_first_order(minimum_spanning_tree(graph), 0, directed=False)
+    best = dict(zip(map(tuple, pairs.tolist()), ends[ranks].tolist(), strict=True))
+    return [(ring, int(parents[ring]), *best[ring, int(parents[ring])]) for ring in order[:0:-1].tolist()]
 
 
-def _without_repeats(ring: Floats) -> Floats:
-    """The ring without points that equal the one before."""
-    keep = (ring != np.roll(ring, 1, axis=0)).any(axis=1)
-    kept: Floats = ring[keep]
-    return kept
+def _with_loops(ring: Floats, loops: Sequence[tuple[int, Floats]], start: int) -> Floats:
+    """The closed walk along a ring from its point ``start`` on, with loops inserted at their places."""
+    pieces, at = [], 0
+    walk = np.concatenate([np.roll(ring, -start, axis=0), ring[start : start + 1]])
+    for place, loop in sorted(loops, key=lambda entry: (entry[0] - start) % len(ring)):
+        until = (place - start) % len(ring)
+        pieces += [walk[at : until + 1], loop]
+        at = until
+    return np.concatenate([*pieces, walk[at:]])

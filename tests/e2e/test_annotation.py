@@ -149,7 +149,7 @@ def test_the_browser_draws_the_polygons_on_the_object(world: World, polygons: An
     assert drawn.iou(polygons.truth) > 0.5
 
 
-@pytest.mark.parametrize("kind", ["BrushLabels", "BitmaskLabels"])
+@pytest.mark.parametrize("kind", ["PolygonLabels", "BrushLabels", "BitmaskLabels"])
 def test_the_browser_draws_masks_on_the_object_of_a_phone_photo(
     world: World, page: Page, tmp_path: Path, kind: str
 ) -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from int_model.core.types import Box
 from int_model.masks.components import components
-from int_model.masks.polygons import PolygonOptions, join_rings, mask_to_parts
-from int_model.masks.rings import edge_middles, outlines, rasterise, signed_area
+from int_model.masks.polygons import PolygonOptions, mask_to_parts
+from int_model.masks.rings import edge_middles, join_rings, outlines, rasterise, signed_area
 from tests.unit.int_model.masks.shapes import blobs, holes_of, iou, noise, ring_mask
 
 
@@ -135,6 +135,17 @@ def test_bridges_have_no_width() -> None:
     points, counts = np.unique(part.ring, axis=0, return_counts=True)
     assert sorted(counts)[-2:] == [2, 2]
     assert len(points) == len(part.ring) - 2
+
+
+def test_bridges_are_short() -> None:
+    """A hole is reached from the side that it is near to, not across the whole object."""
+    mask = np.ones((60, 200), bool)
+    mask[20:40, 185:195] = False
+    mask[20:40, 170:180] = False
+    (part,) = mask_to_parts(mask, PolygonOptions(epsilon=0.0))
+    steps = np.hypot(*(part.ring - np.roll(part.ring, 1, axis=0)).T)
+    around = 2 * (60 + 200) + 2 * 2 * (20 + 10)
+    assert steps.sum() == pytest.approx(around + 2 * (5 + np.hypot(5, 20)))
 
 
 def test_a_thin_diagonal_line_stays_one_part() -> None:
