@@ -115,7 +115,7 @@ def create_app(
 def _runs_access(context: AppContext, runs: RunsRuntime) -> RunsAccess:
     pixels = context.settings.max_image_pixels
     pictures = None if context.client is None else Pictures(context.client, context.fetcher, max_pixels=pixels)
-    return RunsAccess(runs.runs, pictures, runs.workers, runs.suits, runs.stopping)
+    return RunsAccess(runs, pictures)
 
 
 def _service(request: Request) -> Service:

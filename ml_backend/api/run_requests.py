@@ -38,7 +38,7 @@ def same_origin(request: Request) -> None:
     else:
         fine = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     if not fine:
-        raise ForeignOriginError
+        raise ForeignOriginError("the request comes from a page of another site")
 
 
 class ForeignOriginError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ml_backend.api.middleware import JsonResponse, error_response
-from ml_backend.api.run_pages import (
-    PAGE,
-    Notice,
-    RunView,
-    error_page,
-    list_page,
-    no_picture,
-    run_page,
-)
+from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_page, no_picture, run_page
 from ml_backend.api.run_pictures import PictureError, Pictures
 from ml_backend.api.run_requests import (
     ForeignOriginError,
@@ -34,9 +26,10 @@ from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import RequestError
 from ml_backend.runs.errors import LedgerError, UnknownRunError
 from ml_backend.runs.ledger import Ledger
-from ml_backend.runs.manager import Runs, Started
+from ml_backend.runs.manager import Started
 from ml_backend.runs.plain import record_json, run_json
 from ml_backend.runs.queues.base import QueueError
+from ml_backend.runs.runtime import RunsRuntime
 from ml_backend.runs.types import Run, RunState, TaskState
 from ml_backend.storage.database import StoreError
 
@@ -52,6 +45,22 @@ _NOT_CONNECTED = (
     "runs cannot be started: the backend does not know Label Studio",
     "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY (a personal access token) and start the backend again",
 )
+_REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
+    (RequestError, 400, "see /docs"),
+    (
+        ForeignOriginError,
+        403,
+        "send it from the backend's own page, or without a browser; a proxy must keep the Host header",
+    ),
+    (UnknownRunError, 404, "GET /runs lists all"),
+    (LedgerError, 409, "look at the run's state"),
+    (LabelStudioError, 502, "see the message; int-backend doctor says more"),
+    (QueueError, 503, "the run is kept; it goes on when a worker comes"),
+    (StoreError, 503, "see the message"),
+    (ValueError, 400, "see the message"),
+)
+"""What the endpoints raise, the status that it becomes, and what to do; the first that fits counts."""
+
 _LISTING_SECONDS = 10.0
 _listings: set[asyncio.Task[Started]] = set()
 _log = logging.getLogger(__name__)
@@ -62,24 +71,17 @@ class RunsAccess:
     """What the endpoints work with.
 
     Attributes:
-        runs: starts them, and has the ledger.
+        runtime: the backend's runs.
         pictures: of tasks, or None if the backend does not know Label Studio, and runs cannot be started.
-        workers: how many worker processes live, or None if the backend does the work itself. Blocking; raises
-            ``QueueError``.
-        suits: whether the backend's own models are those of a run, or None if it does no runs. Blocking.
-        stopping: whether the backend is about to end; the listing of a project's tasks ends then.
     """
 
-    runs: Runs
+    runtime: RunsRuntime
     pictures: Pictures | None
-    workers: Callable[[], int] | None = None
-    suits: Callable[[str], bool] | None = None
-    stopping: Callable[[], bool] = lambda: False
 
     @property
     def ledger(self) -> Ledger:
         """Where runs are looked at and cancelled."""
-        return self.runs.ledger
+        return self.runtime.runs.ledger
 
 
 def add_runs(app: FastAPI, access: Callable[[Request], RunsAccess]) -> None:
@@ -120,7 +122,7 @@ async def _list(request: Request, access: RunsAccess) -> Response:
     project, limit = number_of(request, "project"), number_of(request, "limit", 50)
     seen = await asyncio.to_thread(_seen_all, access.ledger, project, min(limit or 50, _MAX_LIMIT))
     if not wants_page(request):
-        return JsonResponse({"runs": [run_json(one.run, one.progress) for one in seen]})
+        return JsonResponse({"runs": [_json(one) for one in seen]})
     notices = await _notices(access, [one.run for one in seen])
     return _page(list_page(seen, notices, can_start=access.pictures is not None))
 
@@ -130,7 +132,7 @@ async def _start(request: Request, access: RunsAccess) -> Response:
     if access.pictures is None:
         return _refused(request, 503, *_NOT_CONNECTED)
     wanted, dry_run = await parse_run_request(request)
-    starting = asyncio.to_thread(access.runs.start, wanted, dry_run=dry_run, stopping=access.stopping)
+    starting = asyncio.to_thread(access.runtime.runs.start, wanted, dry_run=dry_run, stopping=access.runtime.stopping)
     work = asyncio.create_task(starting)
     if not (await asyncio.wait([work], timeout=_LISTING_SECONDS))[0]:  # a large project; it goes on without us
         _listings.add(work)
@@ -141,7 +143,7 @@ async def _start(request: Request, access: RunsAccess) -> Response:
         return RedirectResponse(f"runs/{started.run.id}", 303, headers=_HEADERS)
     seen = None if started.run is None else await asyncio.to_thread(_seen, access.ledger, started.run)
     answer = {
-        "run": None if seen is None else run_json(seen.run, seen.progress),
+        "run": None if seen is None else _json(seen),
         "joined": started.joined,
         "count": started.count,
         "warnings": list(started.warnings),
@@ -155,7 +157,7 @@ async def _still_listing(request: Request, access: RunsAccess, project: int) -> 
     if wants_page(request):
         return RedirectResponse("runs" if run is None else f"runs/{run.id}", 303, headers=_HEADERS)
     seen = None if run is None else await asyncio.to_thread(_seen, access.ledger, run)
-    answer = {"run": None if seen is None else run_json(seen.run, seen.progress), "joined": False, "count": None}
+    answer = {"run": None if seen is None else _json(seen), "joined": False, "count": None}
     return JsonResponse({**answer, "warnings": ["the project's tasks are still being listed; see GET /runs"]}, 202)
 
 
@@ -169,7 +171,7 @@ def _listed(work: asyncio.Task[Started]) -> None:
 async def _show(request: Request, access: RunsAccess, run_id: str) -> Response:
     seen = await asyncio.to_thread(lambda: _seen(access.ledger, access.ledger.get(run_id)))
     if not wants_page(request):
-        return JsonResponse(run_json(seen.run, seen.progress))
+        return JsonResponse(_json(seen))
     state, after = state_of(request), number_of(request, "after", 0) or 0
     failures = await asyncio.to_thread(access.ledger.records, run_id, TaskState.FAILED, 0, _FAILURES)
     shown = await asyncio.to_thread(access.ledger.records, run_id, state, after, PAGE + 1)
@@ -211,7 +213,7 @@ async def _picture(access: RunsAccess, run_id: str, task: int) -> Response:
 
 async def _steer(request: Request, access: RunsAccess, run_id: str, action: str) -> Response:
     same_origin(request)
-    runs, ledger = access.runs, access.ledger
+    runs, ledger = access.runtime.runs, access.ledger
     steps: Mapping[str, Callable[[str], object]] = {"cancel": ledger.cancel, "resume": runs.resume, "retry": runs.retry}
     if action not in steps:
         return _refused(request, 404, f"there is no action '{action[:40]}'", "the actions are cancel, resume and retry")
@@ -219,11 +221,15 @@ async def _steer(request: Request, access: RunsAccess, run_id: str, action: str)
     if wants_page(request):
         return RedirectResponse(f"../{run_id}", 303, headers=_HEADERS)
     seen = await asyncio.to_thread(lambda: _seen(ledger, ledger.get(run_id)))
-    return JsonResponse(run_json(seen.run, seen.progress))
+    return JsonResponse(_json(seen))
 
 
 def _seen(ledger: Ledger, run: Run) -> RunView:
     return RunView(run, ledger.progress(run.id))
+
+
+def _json(view: RunView) -> dict[str, Any]:
+    return run_json(view.run, view.progress)
 
 
 def _seen_all(ledger: Ledger, project: int | None, limit: int) -> list[RunView]:
@@ -235,15 +241,15 @@ async def _notices(access: RunsAccess, runs: Sequence[Run]) -> list[Notice]:
     notices = []
     if access.pictures is None:
         notices.append(Notice(". ".join(text[0].upper() + text[1:] for text in _NOT_CONNECTED) + "."))
-    if access.workers is not None and (not runs or any(run.finished_at is None for run in runs)):
+    workers, suits = access.runtime.workers, access.runtime.suits
+    if workers is not None and (not runs or any(run.finished_at is None for run in runs)):
         try:
-            if await asyncio.to_thread(access.workers) == 0:
+            if await asyncio.to_thread(workers) == 0:
                 notices.append(Notice("No worker is there to do the work. Start one: int-backend worker.", bad=True))
         except QueueError as error:
             notices.append(Notice(str(error), bad=True))
-    waiting = [run for run in runs if run.state is RunState.ACTIVE]
-    for run in waiting:
-        if access.suits is not None and not await asyncio.to_thread(access.suits, run.id):
+    for run in runs:
+        if run.state is RunState.ACTIVE and suits is not None and not await asyncio.to_thread(suits, run.id):
             text = (
                 f"Run {run.id} waits for the models and settings that it was made with ({run.spec.model_version}); "
                 "this backend has others. Start it with those, or cancel the run and begin a new one."
@@ -266,25 +272,10 @@ def _refused(request: Request, status: int, text: str, cure: str) -> Response:
     return _page(error_page(status, text[:1].upper() + text[1:], cure, root), status)
 
 
-async def _answered(request: Request, answer: Any) -> Response:
+async def _answered(request: Request, answer: Awaitable[Response]) -> Response:
     """The answer, or the refusal that fits what was raised: a page for people, JSON for programs."""
     try:
-        response: Response = await answer
-    except RequestError as error:
-        return _refused(request, 400, str(error), "see /docs")
-    except ForeignOriginError:
-        cure = "send it from the backend's own page, or without a browser; a proxy must keep the Host header"
-        return _refused(request, 403, "the request comes from a page of another site", cure)
-    except UnknownRunError as error:
-        return _refused(request, 404, str(error), "GET /runs lists all")
-    except LedgerError as error:
-        return _refused(request, 409, str(error), "look at the run's state")
-    except LabelStudioError as error:
-        return _refused(request, 502, str(error), "see the message; int-backend doctor says more")
-    except QueueError as error:
-        return _refused(request, 503, str(error), "the run is kept; it goes on when a worker comes")
-    except StoreError as error:
-        return _refused(request, 503, str(error), "see the message")
-    except ValueError as error:
-        return _refused(request, 400, str(error), "see the message")
-    return response
+        return await answer
+    except tuple(kind for kind, _, _ in _REFUSALS) as error:
+        status, cure = next((status, cure) for kind, status, cure in _REFUSALS if isinstance(error, kind))
+        return _refused(request, status, str(error), cure)

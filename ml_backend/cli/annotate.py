@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ml_backend.cli.watch import ConsoleLog, RunBar, summary
 from ml_backend.context import AppContext
-from ml_backend.runs.ledger import LedgerError
+from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.manager import NO_LABEL_STUDIO, Runs, RunsError, Started
 from ml_backend.runs.queues.base import NullQueue, RunQueue
 from ml_backend.runs.queues.local import LocalQueue

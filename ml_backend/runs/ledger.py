@@ -16,12 +16,10 @@ from sqlalchemy.exc import IntegrityError
 from ml_backend.runs import rows, throughput
 from ml_backend.runs.errors import LedgerError, RunExistsError, UnknownRunError
 from ml_backend.runs.owners import pid_of
-from ml_backend.runs.rows import MOST_ATTEMPTS, Counts, key_of
+from ml_backend.runs.rows import Counts, key_of
 from ml_backend.runs.types import Lease, Progress, Run, RunKind, RunSpec, RunState, TaskRecord, TaskResult, TaskState
 from ml_backend.storage.database import Database, StoreError, epoch_now
 from ml_backend.storage.tables import LeaseRow, RunRow, TaskRow
-
-__all__ = ["MOST_ATTEMPTS", "Ledger", "LedgerError", "RunExistsError", "UnknownRunError"]
 
 _UNDER_WAY = (RunState.PREPARING.value, RunState.ACTIVE.value)
 _FINAL = frozenset({TaskState.DONE, TaskState.ABSTAINED, TaskState.FAILED, TaskState.SKIPPED})

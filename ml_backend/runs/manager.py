@@ -10,7 +10,8 @@ from typing import Any
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.connections import our_connection, prelabel_obstacles
 from ml_backend.labelstudio.task_prompt import PromptError, prompt_of
-from ml_backend.runs.ledger import Ledger, RunExistsError
+from ml_backend.runs.errors import RunExistsError
+from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.listing import list_tasks
 from ml_backend.runs.queues.base import RunQueue
 from ml_backend.runs.types import Run, RunRequest, RunSpec, RunState, TaskState, config_hash

@@ -1,4 +1,4 @@
-"""The annotations of people as the webhook brought them: what a project has learned from, and what is new."""
+"""The annotations of people as the webhook brought them: for learning from them, and for counting what is new."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
-from ml_backend.labelstudio.annotation_events import Annotation, parse_annotation_event
+from ml_backend.labelstudio.annotation_events import Annotation, changes_of
+from ml_backend.labelstudio.wire import project_key
 from ml_backend.storage.database import Database, epoch_now
 from ml_backend.storage.tables import AnnotationRow, RunRow, TaskRow
 
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 8 * 1024 * 1024
 _PAGE = 200
+_TIMES = ("created_at", "updated_at")
 
 
 class Annotations:
@@ -31,15 +33,14 @@ class Annotations:
 
     def record(self, event: Mapping[str, Any]) -> None:
         """Take over what an event of ``ANNOTATION_EVENTS`` says; what cannot be read is logged."""
-        found = parse_annotation_event(event)
-        if found is None:
+        project, changes = project_key(event.get("project")), list(changes_of(event))
+        if not project.isdecimal():
             _log.warning("%s names no project; nothing is kept of it", event["action"])
             return
-        if found.unreadable:
-            text = "%s of project %d: %d entries are no annotations"
-            _log.warning(text, event["action"], found.project, found.unreadable)
-        self.upsert(found.project, found.changed)
-        self.delete(found.project, found.deleted)
+        if unreadable := changes.count(None):
+            _log.warning("%s of project %s: %d entries are no annotations", event["action"], project, unreadable)
+        self.upsert(int(project), [change for change in changes if isinstance(change, Annotation)])
+        self.delete(int(project), [change for change in changes if isinstance(change, int)])
 
     def upsert(self, project: int, annotations: Iterable[Annotation]) -> None:
         """Keep annotations; those of which a newer version is known stay as they are.
@@ -55,40 +56,26 @@ class Annotations:
 
     def delete(self, project: int, ids: Iterable[int]) -> None:
         """Forget annotations for good, known or not."""
-        gone = {"task": None, "result": None, "prediction": None, "lead_time": None, "completed_by": None}
+        nothing = dict.fromkeys(("task", "result", "parent_prediction", "lead_time", "completed_by"))
         with self._database.write() as connection:
             for number in ids:
-                row = {"project": project, "id": number, **gone, "deleted": True, "received_at": epoch_now()}
+                row = {"project": project, "id": number, **nothing, "deleted": True, "received_at": epoch_now()}
                 connection.execute(self._database.upsert(AnnotationRow, row))
 
     def of_project(self, project: int) -> Iterator[Annotation]:
         """A project's annotations by id, skipped tasks included; read in pages, so that no transaction lasts."""
-        last = 0
+        kept, last = (AnnotationRow.project == project, AnnotationRow.deleted.is_(False)), 0
         while True:
-            page = (
-                select(AnnotationRow.__table__)
-                .where(AnnotationRow.project == project, AnnotationRow.id > last, AnnotationRow.deleted.is_(False))
-                .order_by(AnnotationRow.id)
-                .limit(_PAGE)
-            )
+            page = select(AnnotationRow.__table__).where(*kept, AnnotationRow.id > last).order_by(AnnotationRow.id)
             with self._database.read() as connection:
-                rows = connection.execute(page).all()
+                rows = connection.execute(page.limit(_PAGE)).mappings().all()
             for row in rows:
-                yield Annotation(
-                    id=row.id,
-                    task=row.task,
-                    result=None if row.result is None else json.loads(row.result),
-                    prediction=row.prediction,
-                    model_version=row.model_version,
-                    lead_time=row.lead_time,
-                    completed_by=row.completed_by,
-                    skipped=row.skipped,
-                    created_at=datetime.fromtimestamp(row.created_at, UTC),
-                    updated_at=datetime.fromtimestamp(row.updated_at, UTC),
-                )
+                result = None if row["result"] is None else json.loads(row["result"])
+                times = {name: datetime.fromtimestamp(row[name], UTC) for name in _TIMES}
+                yield Annotation.model_construct(**{**row, "result": result, **times})
             if len(rows) < _PAGE:
                 return
-            last = rows[-1].id
+            last = rows[-1]["id"]
 
     def count(self, project: int, since: datetime | None = None) -> int:
         """How many annotations a project has, skipped tasks included; or how many came or changed after ``since``."""
@@ -102,26 +89,15 @@ class Annotations:
 def _row(project: int, annotation: Annotation) -> dict[str, Any]:
     result: str | None = json.dumps(annotation.result, separators=(",", ":"))
     if result is not None and len(result) > _MAX_BYTES:
-        _log.warning(
-            "the results of annotation %d of project %d are not kept: they have %d bytes, and the most is %d",
-            annotation.id,
-            project,
-            len(result),
-            _MAX_BYTES,
-        )
+        text = "the results of annotation %d of project %d are not kept: they have %d bytes, and the most is %d"
+        _log.warning(text, annotation.id, project, len(result), _MAX_BYTES)
         result = None
     return {
+        **annotation.model_dump(exclude={"result"}),
+        **{name: getattr(annotation, name).timestamp() for name in _TIMES},
         "project": project,
-        "id": annotation.id,
-        "task": annotation.task,
         "result": result,
-        "prediction": annotation.prediction,
         "model_version": annotation.model_version or _pushed_version(project, annotation),
-        "lead_time": annotation.lead_time,
-        "completed_by": annotation.completed_by,
-        "skipped": annotation.skipped,
-        "created_at": annotation.created_at.timestamp(),
-        "updated_at": annotation.updated_at.timestamp(),
         "received_at": epoch_now(),
     }
 
@@ -132,7 +108,7 @@ def _pushed_version(project: int, annotation: Annotation) -> ColumnElement[str]:
         select(RunRow.model_version)
         .join(TaskRow, TaskRow.run == RunRow.id)
         .where(RunRow.project == project, TaskRow.task == annotation.task)
-        .where(TaskRow.prediction == annotation.prediction)
+        .where(TaskRow.prediction == annotation.parent_prediction)
         .limit(1)
     )
     return func.coalesce(pushed.scalar_subquery(), "")

@@ -157,5 +157,9 @@ def test_annotations_are_kept_and_their_events_are_as_recorded(world: World) -> 
     (taken,) = events[4]["annotation"]
     assert [one.id for one in found] == sorted([taken["id"], events[2]["annotation"]["id"]])
     skipped, made = found
-    assert (skipped.skipped, skipped.lead_time, skipped.result) == (True, last[skipped.id]["lead_time"], [])
-    assert (made.task, made.prediction, made.result) == (taken["task"], taken["parent_prediction"], taken["result"])
+    assert (skipped.was_cancelled, skipped.lead_time, skipped.result) == (True, last[skipped.id]["lead_time"], [])
+    assert (made.task, made.parent_prediction, made.result) == (
+        taken["task"],
+        taken["parent_prediction"],
+        taken["result"],
+    )

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from ml_backend.backoff import Backoff
-from ml_backend.runs.ledger import Ledger, LedgerError
+from ml_backend.runs.errors import LedgerError
+from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.owners import process_lives, this_host
 from ml_backend.runs.types import RunKind
 from ml_backend.storage.database import StoreError

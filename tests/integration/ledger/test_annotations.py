@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count, permutations
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -30,14 +30,15 @@ def version(number: int, *, annotation: int = 5) -> Annotation:
         id=annotation,
         task=9_000_000_000,
         result=[{"id": f"r{number}", "value": {"text": ["ü \0 \ud800"]}}],
-        prediction=None,
-        model_version="",
         lead_time=1.5 * number,
         completed_by=3,
-        skipped=False,
         created_at=FIRST,
         updated_at=FIRST + timedelta(minutes=number),
     )
+
+
+def changed(annotation: Annotation, **changes: Any) -> Annotation:
+    return annotation.model_copy(update=changes)
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def annotations(database: Database) -> Annotations:
 
 
 def test_what_is_stored_comes_back(annotations: Annotations) -> None:
-    skipped = replace(version(2, annotation=7), skipped=True, result=[], lead_time=None, completed_by=None)
+    skipped = changed(version(2, annotation=7), was_cancelled=True, result=[], lead_time=None, completed_by=None)
     annotations.upsert(1, [version(1), skipped, version(1, annotation=2**60)])
     annotations.upsert(2, [version(3)])
     assert list(annotations.of_project(1)) == [version(1), skipped, version(1, annotation=2**60)]
@@ -73,11 +74,11 @@ def test_every_order_of_events_ends_the_same(annotations: Annotations) -> None:
 
 
 def test_nothing_of_a_deleted_annotation_is_kept(annotations: Annotations, database: Database) -> None:
-    annotations.upsert(1, [replace(version(1), prediction=8)])
+    annotations.upsert(1, [changed(version(1), parent_prediction=8)])
     annotations.delete(1, [5, 6])
     with database.read() as connection:
         for row in connection.execute(select(AnnotationRow.__table__)):
-            assert (row.deleted, row.task, row.result, row.prediction, row.completed_by) == (True, *[None] * 4)
+            assert (row.deleted, row.task, row.result, row.parent_prediction, row.completed_by) == (True, *[None] * 4)
 
 
 def test_only_what_is_new_counts_as_new(annotations: Annotations) -> None:
@@ -106,10 +107,10 @@ def test_results_that_are_too_large_are_told_and_not_kept(
     annotations: Annotations, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("ml_backend.storage.annotations._MAX_BYTES", 200)
-    large = replace(version(2), result=[{"rle": [0] * 500}])
+    large = changed(version(2), result=[{"rle": [0] * 500}])
     with caplog.at_level(logging.WARNING):
         annotations.upsert(1, [version(1), large])
-    assert list(annotations.of_project(1)) == [replace(large, result=None)], "and no older result stands for it"
+    assert list(annotations.of_project(1)) == [changed(large, result=None)], "and no older result stands for it"
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith("the results of annotation 5 of project 1 are not kept: they have 1")
     assert "rle" not in said
@@ -121,9 +122,11 @@ def test_the_version_of_a_prediction_that_a_run_pushed_is_known(annotations: Ann
     lease = ledger.lease(run.id, "host:1:x", 2)
     assert lease
     ledger.finish(lease, [TaskResult(task, TaskState.DONE, 0.5, prediction=100 + task) for task in (11, 12)])
-    begun = replace(version(1), task=11)
-    annotations.upsert(1, [replace(begun, prediction=111), replace(begun, id=6, prediction=112), replace(begun, id=7)])
-    annotations.upsert(1, [replace(begun, id=8, prediction=111, model_version="another")])
+    begun = changed(version(1), task=11)
+    annotations.upsert(
+        1, [changed(begun, parent_prediction=111), changed(begun, id=6, parent_prediction=112), changed(begun, id=7)]
+    )
+    annotations.upsert(1, [changed(begun, id=8, parent_prediction=111, model_version="another")])
     versions = {one.id: one.model_version for one in annotations.of_project(1)}
     assert versions == {5: run.spec.model_version, 6: "", 7: "", 8: "another"}
 

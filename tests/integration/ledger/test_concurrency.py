@@ -9,7 +9,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from ml_backend.runs.ledger import Ledger, LedgerError
+from ml_backend.runs.errors import LedgerError
+from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.types import RunState, TaskState
 from ml_backend.storage.database import Database
 from tests.integration.ledger.kit import SPEC, check, done

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import func, select, update
 
-from ml_backend.runs.ledger import MOST_ATTEMPTS, Ledger, LedgerError, RunExistsError, UnknownRunError
+from ml_backend.runs.errors import LedgerError, RunExistsError, UnknownRunError
+from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.owners import new_owner, pid_of, process_lives, this_host
+from ml_backend.runs.rows import MOST_ATTEMPTS
 from ml_backend.runs.types import RunKind, RunState, TaskResult, TaskState
 from ml_backend.storage.database import Database
 from ml_backend.storage.tables import RunRow, TaskRow, ThroughputRow

@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from ml_backend.runs.ledger import MOST_ATTEMPTS, Ledger, LedgerError
+from ml_backend.runs.errors import LedgerError
+from ml_backend.runs.ledger import Ledger
+from ml_backend.runs.rows import MOST_ATTEMPTS
 from ml_backend.runs.types import Lease, RunState, TaskResult, TaskState
 from ml_backend.storage.database import Database
 from tests.integration.ledger.kit import check, let_expire, spec

@@ -48,20 +48,17 @@ def test_a_persons_work_is_followed_event_by_event(running: Backend, tmp_path: P
         id=1,
         task=1,
         result=drawn["annotation"]["result"],
-        prediction=None,
-        model_version="",
         lead_time=3.5,
         completed_by=1,
-        skipped=False,
         created_at=datetime.fromisoformat(drawn["annotation"]["created_at"]),
         updated_at=datetime.fromisoformat(drawn["annotation"]["updated_at"]),
     )
-    assert (found[2].task, found[2].prediction, found[2].lead_time) == (2, 2, 12.25)
-    assert (found[3].task, found[3].skipped, found[3].result) == (3, True, [])
+    assert (found[2].task, found[2].parent_prediction, found[2].lead_time) == (2, 2, 12.25)
+    assert (found[3].task, found[3].was_cancelled, found[3].result) == (3, True, [])
     assert send(running, changed, taken) == [201] * 2
     found = kept(tmp_path)
     assert (len(found[1].result or ()), found[1].lead_time, found[1].created_at) == (2, 8.0, found[1].created_at)
-    assert (found[4].task, found[4].prediction, found[4].lead_time) == (1, 1, None)
+    assert (found[4].task, found[4].parent_prediction, found[4].lead_time) == (1, 1, None)
     assert send(running, *deleted) == [201] * 2
     assert kept(tmp_path).keys() == {3, 4}
 
@@ -88,12 +85,12 @@ def test_many_at_once(running: Backend, tmp_path: Path) -> None:
 def test_the_prediction_that_is_sent_along_names_its_version(running: Backend, tmp_path: Path) -> None:
     (drawn, *_) = recorded_events()
     drawn["annotation"] |= {"prediction": {"id": 7, "model_version": "sam-1"}, "completed_by": {"id": 4, "email": "x"}}
-    drawn["annotation"] |= {"created_at": "2026-11-21T10:00:00", "updated_at": "2026-11-21T10:00:01Z"}
+    drawn["annotation"] |= {"created_at": "2026-11-21T10:00:00+02:00", "updated_at": "2026-11-21T10:00:01Z"}
     assert send(running, drawn) == [201]
     (found,) = kept(tmp_path).values()
     assert (found.model_version, found.completed_by) == ("sam-1", 4)
     assert (found.created_at, found.updated_at) == (
-        datetime(2026, 11, 21, 10, 0, 0, tzinfo=UTC),
+        datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC),
         datetime(2026, 11, 21, 10, 0, 1, tzinfo=UTC),
     )
 
