@@ -55,7 +55,8 @@ class ModelArguments:
     """
 
     profile: Annotated[
-        str | None, typer.Option("--profile", "-p", help="Which models: a name from `profiles`, or a .toml file.")
+        str | None,
+        typer.Option("--profile", "-p", help="Which models: a name from `profiles`, or a .toml file. (default: nano)"),
     ] = None
     overrides: Annotated[
         tuple[str, ...], typer.Option("--model", metavar="ROLE.KEY=VALUE", help="Change the profile: vlm.id=./llava.")
@@ -67,7 +68,7 @@ class ModelArguments:
             "-s",
             parser=strategy_name,
             metavar="NAME",
-            help="How to get from the prompt to masks: a name from `strategies`.",
+            help="How to get from the prompt to masks: a name from `strategies`. (default: int)",
         ),
     ] = None
     preset: Annotated[
@@ -77,7 +78,9 @@ class ModelArguments:
         tuple[str, ...],
         typer.Option("--set", metavar="KEY=VALUE", help="Change an option of the strategy: iterations.count=3."),
     ] = ()
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = None
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps. (default: auto)")] = (
+        None
+    )
 
     def options(self) -> ModelOptions:
         """What was given, over the defaults. Raises ``ValueError`` for what is not ``KEY=VALUE``."""

@@ -38,7 +38,11 @@ class ServeOptions(WorkerOptions):
 
 
 def serve(options: ServeOptions) -> None:
-    """Run the ML backend for Label Studio, in one process. Options go before environment variables."""
+    """Run the ML backend for Label Studio, in one process.
+
+    Options go before environment variables: INT_PROFILE, INT_PROFILE_OVERRIDES (--model), INT_STRATEGY, INT_PRESET,
+    INT_CONFIG (--set), INT_DEVICE.
+    """
     from ml_backend.cli.serve import run
 
     given = {"host": options.host, "port": options.port, "log_level": options.level}
@@ -46,7 +50,10 @@ def serve(options: ServeOptions) -> None:
 
 
 def worker(options: WorkerOptions) -> None:
-    """Work on batch runs that others began, with REDIS_URL set. One per accelerator, on any number of machines."""
+    """Work on batch runs that others began, with REDIS_URL set. One per accelerator, on any number of machines.
+
+    Options go before environment variables, as for `serve`.
+    """
     from ml_backend.cli.worker import run
 
     run(options.models.settings({"log_level": options.level}), _tell)

@@ -28,8 +28,7 @@ def test_every_option_is_read_somewhere() -> None:
     package = Path(str(int_model.__file__)).parent
     read = {
         node.attr
-        for file in (package / "strategies").rglob("*.py")
-        if file.name != "config.py"
+        for file in [*(package / "strategies").rglob("*.py"), *(package / "masks").rglob("*.py")]
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute)
     }
