@@ -61,6 +61,11 @@ class HFSamSegmenter:
         self._side = int(model.config.vision_config.image_size)
         self._grid = int(model.config.prompt_encoder_config.image_embedding_size)
 
+    @property
+    def model(self) -> Any:
+        """The ``SamModel``, for those who train a copy of its decoder."""
+        return self._model
+
     # ---------------------------------------------------------------- encode
 
     def encode(self, images: Sequence[Image]) -> list[Embedding]:

@@ -1,0 +1,132 @@
+"""The verdict on a candidate: promoted only where held-out images show that it is better, and harms no label.
+
+Pure functions on figures; nothing here trains or decodes. A promotion is wrong where the candidate is no better in
+truth: the bound is corrected for the number of arms that were compared, and takes the more careful of a paired
+bootstrap and Student's t, since a bootstrap of few images is too sure of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from int_model.learning.scoring import Figures
+
+SIMPLER_WITHIN = 0.005
+"""The simplest arm within so much of the best one is taken."""
+
+LABEL_LOSS = 0.02
+"""No label with enough held-out images may lose more."""
+
+LEAK_GAIN = 0.01
+"""Clicks may not cover other objects by more than this."""
+
+_LABEL_IMAGES = 3
+_ROUNDS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A paired difference of means over units: ``value`` with its one-sided lower bound."""
+
+    value: float
+    lower: float
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says.
+
+    Attributes:
+        promoted: whether the candidate may serve.
+        arm: the arm that was judged.
+        gain: over the parent, with given prompts.
+        reasons: each a sentence; what speaks against it where it is not promoted.
+    """
+
+    promoted: bool
+    arm: str
+    gain: Gain
+    reasons: tuple[str, ...]
+
+
+def choose(figures: Mapping[str, Sequence[Figures]], order: Sequence[str]) -> str:
+    """The simplest arm (first in ``order``) whose mean is within ``SIMPLER_WITHIN`` of the best arm's."""
+    means = {arm: float(np.mean([entry.value for entry in figures[arm]])) for arm in order if figures.get(arm)}
+    best = max(means.values())
+    return next(arm for arm in order if arm in means and means[arm] >= best - SIMPLER_WITHIN)
+
+
+def judge(
+    arm: str, candidate: Sequence[Figures], parent: Sequence[Figures], *, compared: int, seed: int = 0
+) -> Verdict:
+    """Whether an arm may replace what serves now.
+
+    Args:
+        arm: its name, for the sentences.
+        candidate: its figures on held-out examples.
+        parent: the serving version's on the same examples, in the same order.
+        compared: how many arms were compared on these examples (the bound is corrected for it).
+        seed: of the resampling.
+
+    Raises:
+        ValueError: the two do not belong to the same examples.
+    """
+    if [entry.unit for entry in candidate] != [entry.unit for entry in parent] or not candidate:
+        raise ValueError("candidate and parent need figures of the same held-out examples, at least one")
+    gain = paired_gain(candidate, parent, alpha=0.05 / max(1, compared), seed=seed)
+    reasons = []
+    if gain.lower <= 0:
+        reasons.append(
+            f"the gain of {gain.value:+.3f} mean IoU on {gain.units} held-out images may be chance "
+            f"(lower bound {gain.lower:+.3f})"
+        )
+    reasons += _losing_labels(candidate, parent)
+    leak = mean_leak(candidate) - mean_leak(parent)
+    if leak > LEAK_GAIN:
+        reasons.append(f"a click covers other objects more than before (IoU with them {leak:+.3f})")
+    return Verdict(not reasons, arm, gain, tuple(reasons))
+
+
+def paired_gain(candidate: Sequence[Figures], parent: Sequence[Figures], *, alpha: float = 0.05, seed: int = 0) -> Gain:
+    """The mean difference over units with its lower bound at one-sided level ``alpha``."""
+    differences: dict[str, list[float]] = {}
+    for new, old in zip(candidate, parent, strict=True):
+        differences.setdefault(new.unit, []).append(new.value - old.value)
+    values = np.array([np.mean(entries) for entries in differences.values()])
+    return Gain(float(values.mean()), lower_bound(values, alpha=alpha, seed=seed), len(values))
+
+
+def lower_bound(values: NDArray[np.float64], *, alpha: float, seed: int = 0) -> float:
+    """The more careful of the bootstrap's percentile and Student's t bound; minus infinity below three values."""
+    count = len(values)
+    if count < 3:
+        return float("-inf")
+    spread = float(values.std(ddof=1))
+    student = float(values.mean() - stats.t.ppf(1 - alpha, count - 1) * spread / np.sqrt(count))
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, count, (_ROUNDS, count))].mean(axis=1)
+    return min(student, float(np.percentile(means, 100 * alpha)))
+
+
+def mean_leak(figures: Sequence[Figures]) -> float:
+    """Mean IoU of clicks' masks with other objects; 0 where no example has several."""
+    leaks = [entry.leak for entry in figures if entry.leak is not None]
+    return float(np.mean(leaks)) if leaks else 0.0
+
+
+def _losing_labels(candidate: Sequence[Figures], parent: Sequence[Figures]) -> list[str]:
+    changes: dict[str, list[float]] = {}
+    for new, old in zip(candidate, parent, strict=True):
+        for label, value in new.labels.items():
+            changes.setdefault(label, []).append(value - old.labels[label])
+    return [
+        f"the label '{label}' loses {-float(np.mean(values)):.3f} mean IoU on {len(values)} held-out images"
+        for label, values in sorted(changes.items())
+        if len(values) >= _LABEL_IMAGES and np.mean(values) < -LABEL_LOSS
+    ]
