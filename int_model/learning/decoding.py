@@ -83,16 +83,9 @@ def restore(sam: TrainableSam, weights: Weights) -> Trained:
         if weights.kind == "lora":
             LowRankDecoder(sam)
             found = sam.mask_decoder.load_state_dict(tensors, strict=False)
-            missing = [name for name in found.missing_keys if "lora_" in name]
-            if missing or found.unexpected_keys:
-                raise RuntimeError(f"missing {missing[:3]}, unexpected {found.unexpected_keys[:3]}")
-            return _Unchanged()
-        module: PromptLearning | StaticTokens
-        module = (
-            PromptLearning(sam.width, weights.labels)
-            if weights.kind == "plm"
-            else StaticTokens(sam.width, weights.labels)
-        )
+            return _Unchanged([name for name in (*found.missing_keys, *found.unexpected_keys) if "lora_" in name])
+        arm = PromptLearning if weights.kind == "plm" else StaticTokens
+        module: PromptLearning | StaticTokens = arm(sam.width, weights.labels)
         module.load_state_dict(tensors, strict=True)
         module.eval()
     except RuntimeError as error:
@@ -102,6 +95,10 @@ def restore(sam: TrainableSam, weights: Weights) -> Trained:
 
 class _Unchanged:
     """The tokens stay as they are: the weights of the decoder itself were replaced."""
+
+    def __init__(self, wrong: Sequence[str] = ()) -> None:
+        if wrong:
+            raise RuntimeError(f"tensors that are missing or unexpected: {', '.join(wrong[:3])}")
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         """Nothing is trained here."""

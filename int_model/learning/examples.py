@@ -59,7 +59,7 @@ class Example:
     Attributes:
         image: ``uint8 [H, W, 3]``.
         targets: all objects of it; none where a person found nothing.
-        group: images of one group (a series, a patient, near duplicates) are never split; by default the image's digest.
+        group: images of one group (a series, a patient, near duplicates) are never split; "" for an image alone.
         id: what the image is called in reports, e.g. a task's number.
     """
 

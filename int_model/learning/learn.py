@@ -173,7 +173,7 @@ class Learner:
     def _parent_figures(
         self, examples: Sequence[Example], splits: Sequence[tuple[list[int], list[int]]]
     ) -> list[Figures]:
-        """The serving version on the same held-out examples. What it was trained on flatters it, never the candidate."""
+        """The serving version on the same held-out examples; what it was trained on flatters it, not the candidate."""
         order = [examples[i] for _, held in splits for i in held]
         made = self._score(self._parent, order)
         self._tell("what serves now")

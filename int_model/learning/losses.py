@@ -1,4 +1,4 @@
-"""Losses on low-resolution logits. The paper names a mask loss and a point-matching loss; their forms are ours (A.5)."""
+"""Losses on low-resolution logits. The paper names a mask loss and a point-matching loss; the forms are ours (A.5)."""
 
 from __future__ import annotations
 

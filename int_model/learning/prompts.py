@@ -21,7 +21,7 @@ def depth_of(mask: Mask) -> NDArray[np.float32]:
 
 
 def positive_point(mask: Mask, rng: np.random.Generator) -> Floats:
-    """A click on the object ``float64 [2]``: half anywhere, three tenths near its middle, two tenths near its border."""
+    """A click on the object ``float64 [2]``: anywhere (half of them), near its middle (.3) or near its border (.2)."""
     depth = depth_of(mask)
     kind = rng.random()
     if kind < 0.5:
@@ -63,7 +63,7 @@ def loose_box(mask: Mask, rng: np.random.Generator, spread: float = 0.1) -> Box:
 
 
 def click_prompt(target: Target, others: Mask, rng: np.random.Generator, *, negatives: int = 0) -> MaskPrompt:
-    """One click on the object and up to ``negatives`` beside it; half of the time recorded clicks where there are any."""
+    """A click on the object and up to ``negatives`` beside it; half of the time a recorded one, where there are any."""
     if target.clicks and rng.random() < 0.5:
         clicks = target.clicks[int(rng.integers(len(target.clicks)))]
         first = int(np.argmax(clicks.labels == 1)) if (clicks.labels == 1).any() else 0

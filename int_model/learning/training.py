@@ -165,7 +165,7 @@ def train(
             group["lr"] = schedule.rate * schedule.factor(step)
         loss = _loss(sam, arm, samples, slot_of, schedule, np.random.default_rng([seed, step]))
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         losses.append(float(loss.detach()))

@@ -1,4 +1,4 @@
-"""Where a label's objects are: a linear probe on the segmenter's own embedding (after self-prompting, arXiv 2308.07624).
+"""Where a label's objects are: a linear probe on the segmenter's own embedding (self-prompting, arXiv 2308.07624).
 
 Trained in seconds from one image on. Its heat map gives boxes that are added to the detector's, so that what the
 detector misses is found; it does not replace the detector.

@@ -65,7 +65,7 @@ class PromptLearning(nn.Module):
         index = [self.labels.index(label) if label in self.labels else -1 for label in labels]
 
         def apply(sparse: Tensor, features: Tensor, positions: Tensor) -> Tensor:
-            return self(sparse, features, positions, torch.tensor(index, device=sparse.device))  # type: ignore[no-any-return]
+            return self(sparse, features, positions, torch.tensor(index, device=sparse.device))
 
         return apply
 
