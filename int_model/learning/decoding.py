@@ -6,13 +6,15 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from int_model.core.types import Image, Mask
-from int_model.learning.adaptation import Adaptation, Outline, Weights
+from int_model.learning.adaptation import Adaptation, Arrays, Weights, signed_distance
 from int_model.learning.arms.decoder import LowRankDecoder
 from int_model.learning.arms.plm import PromptLearning
+from int_model.learning.arms.pmm import PointMatching, condition, draw, refine
 from int_model.learning.arms.tokens import StaticTokens
-from int_model.learning.sam import Encoded, TrainableSam
+from int_model.learning.sam import Adjust, Encoded, TrainableSam
 from int_model.learning.training import Trained
 from int_model.models.adapters.segmenter import HFSamSegmenter
 from int_model.models.protocols import MaskPrompt, MaskProposal
@@ -32,6 +34,7 @@ class AdaptedDecoder:
         self.adaptation = adaptation
         self.sam = TrainableSam(segmenter)
         self._arm = None if adaptation.weights is None else restore(self.sam, adaptation.weights)
+        self._refiner = None if adaptation.refiner is None else _refiner(self.sam.width, adaptation.refiner)
 
     def encode(self, images: Sequence[Image]) -> list[Encoded]:
         """Images through the frozen encoder."""
@@ -49,24 +52,38 @@ class AdaptedDecoder:
             for prompt in prompts:  # one by one: padding would take part in the attention and change the masks
                 low, quality = self.sam.logits([encoded], [prompt], slots, adjust)
                 full = self.sam.full_size(low[0], encoded)
+                if self._refiner is not None and len(slots) == 1:
+                    full = self._refined(encoded, prompt, slots[0], adjust)[None]
                 drawn = np.stack([outline.apply(logits) for logits in full])
                 out.append(MaskProposal(drawn, low[0].cpu().numpy(), quality[0].double().cpu().numpy()))
         return out
+
+    def _refined(self, encoded: Encoded, prompt: MaskPrompt, slot: int, adjust: Adjust | None) -> NDArray[np.float32]:
+        """Signed distance to the refined outline, ``float32 [H, W]``."""
+        assert self._refiner is not None  # noqa: S101 - the caller looked
+        given = condition(self.sam, [encoded], [prompt], slot, adjust)
+        return signed_distance(draw(refine(self._refiner, given, 0), encoded, self.sam.side))
 
     def mask(self, encoded: Encoded, prompt: MaskPrompt, label: str) -> Mask:
         """The best mask of one prompt, ``bool [H, W]``."""
         proposal = self.decode(encoded, [prompt], label)[0]
         return np.asarray(proposal.logits[proposal.best] > 0)
 
-    def slot_masks(self, encoded: Encoded, prompt: MaskPrompt, label: str) -> tuple[list[Mask], int]:
-        """The masks of all four slots under the label's outline, and which slot the base would take."""
+    def slot_logits(self, encoded: Encoded, prompt: MaskPrompt, label: str) -> tuple[NDArray[np.float32], int]:
+        """Logits of all four slots before any outline, ``float32 [4, H, W]``, and which slot the base would take."""
         adjust = None if self._arm is None else self._arm.adjust([label])
-        outline = self.adaptation.outline(label)
         with torch.inference_mode():
             low, quality = self.sam.logits([encoded], [prompt], (0, *_ALTERNATIVES), adjust)
-        free = Outline(None, outline.threshold, outline.offset)
-        masks = [free.apply(logits) > 0 for logits in self.sam.full_size(low[0], encoded)]
-        return masks, 1 + int(quality[0, 1:].argmax())
+        return self.sam.full_size(low[0], encoded), 1 + int(quality[0, 1:].argmax())
+
+
+def _refiner(width: int, tensors: Arrays) -> PointMatching:
+    module = PointMatching(width)
+    try:
+        module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
+    except RuntimeError as error:
+        raise ValueError(f"the learned outlines do not fit this segmenter: {error}") from error
+    return module.eval()
 
 
 def restore(sam: TrainableSam, weights: Weights) -> Trained:

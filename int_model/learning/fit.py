@@ -14,6 +14,8 @@ from int_model.learning.adaptation import Adaptation, Outline, Probe, Weights, W
 from int_model.learning.arms.decoder import LowRankDecoder, TunedDecoder
 from int_model.learning.arms.outlines import choose_outlines, choose_slots
 from int_model.learning.arms.plm import PromptLearning
+from int_model.learning.arms.pmm import PointMatching
+from int_model.learning.arms.pmm_training import train_refiner
 from int_model.learning.arms.tokens import StaticTokens
 from int_model.learning.decoding import AdaptedDecoder
 from int_model.learning.examples import Example
@@ -24,8 +26,8 @@ from int_model.learning.views import Augmentation
 from int_model.learning.where import fit_probe, views_of_label
 from int_model.models.adapters.segmenter import HFSamSegmenter
 
-ArmName = Literal["base", "slots", "outlines", "tokens", "plm", "lora", "decoder"]
-ARMS: tuple[ArmName, ...] = ("base", "slots", "outlines", "tokens", "plm", "lora", "decoder")
+ArmName = Literal["base", "slots", "outlines", "tokens", "plm", "plm_pmm", "lora", "decoder"]
+ARMS: tuple[ArmName, ...] = ("base", "slots", "outlines", "tokens", "plm", "plm_pmm", "lora", "decoder")
 """From the simplest to the one with most parameters."""
 
 TRAINED_FROM = 8
@@ -47,7 +49,7 @@ class FitOptions:
     steps: int | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     rates: Mapping[str, float] = field(
-        default_factory=lambda: {"tokens": 1e-2, "plm": 2e-3, "lora": 2e-3, "decoder": 5e-4}
+        default_factory=lambda: {"tokens": 1e-2, "plm": 2e-3, "pmm": 1e-3, "lora": 2e-3, "decoder": 5e-4}
     )
 
     def schedule(self, arm: WeightsKind, images: int) -> Schedule:
@@ -90,29 +92,33 @@ class Fitter:
         """
         if arm == "base":
             return Adaptation()
+        if arm == "outlines":
+            return Adaptation(outlines=choose_outlines(self._base, self._asked(examples)))
         slots = self.slots(examples) if known is None else dict(known)
         if arm == "slots":
             return Adaptation(outlines=slots)
-        if arm == "outlines":
-            return Adaptation(outlines=choose_outlines(self._base, self._asked(examples), slots))
         if arm not in ARMS:
             raise ValueError(f"there is no arm '{arm}'; choose one of: {', '.join(ARMS)}")
         labels = sorted({target.label for example in examples for target in example.targets})
         outlines = {label: slots.get(label, Outline(slot=1)) for label in labels}
         sam = TrainableSam(self.segmenter)
-        module = make_arm(arm, sam, labels)
+        kind: WeightsKind = "plm" if arm == "plm_pmm" else arm
+        module = make_arm(kind, sam, labels)
         samples = [sample for example in examples for sample in self._cache.samples(example)]
 
         def slot_of(label: str) -> int:
             return outlines[label].slot or 0
 
-        schedule = self.options.schedule(arm, len({example.unit for example in examples}))
-        train(
-            sam, module, samples, slot_of, schedule, seed=self.options.seed, state=state, keep=keep, step_done=step_done
-        )
-        return Adaptation(
-            outlines=outlines, weights=Weights(arm, tensors_of(arm, sam, module), label_order(arm, labels))
-        )
+        schedule, seed = self.options.schedule(kind, len({example.unit for example in examples})), self.options.seed
+        train(sam, module, samples, slot_of, schedule, seed=seed, state=state, keep=keep, step_done=step_done)
+        refiner = None
+        if arm == "plm_pmm":
+            points = PointMatching(sam.width)
+            steps = replace(schedule, rate=self.options.rates["pmm"])
+            train_refiner(sam, module, points, samples, slot_of, steps, seed=seed, step_done=step_done)
+            refiner = {name: value.detach().cpu().numpy() for name, value in points.state_dict().items()}
+        weights = Weights(kind, tensors_of(kind, sam, module), label_order(kind, labels))
+        return Adaptation(outlines=outlines, weights=weights, refiner=refiner)
 
     def slots(self, examples: Sequence[Example]) -> dict[str, Outline]:
         """The mask slot of each label, where it is clear."""

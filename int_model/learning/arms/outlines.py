@@ -6,8 +6,8 @@ differences: naive choices from two images harm more often than they help.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,8 @@ def choose_slots(decoder: AdaptedDecoder, asked: Sequence[Asked]) -> dict[str, O
         own = [entry for entry in asked if entry.label == label]
         table = []
         for entry in own:
-            masks, taken = decoder.slot_masks(entry.encoded, entry.prompt, label)
-            values = [overlap(mask, entry.truth) for mask in masks]
+            logits, taken = decoder.slot_logits(entry.encoded, entry.prompt, label)
+            values = [overlap(one > 0, entry.truth) for one in logits]
             table.append([values[taken], *values])
         column = best_column(np.array(table), [entry.unit for entry in own])
         if column:
@@ -49,22 +49,22 @@ def choose_slots(decoder: AdaptedDecoder, asked: Sequence[Asked]) -> dict[str, O
     return found
 
 
-def choose_outlines(
-    decoder: AdaptedDecoder, asked: Sequence[Asked], slots: Mapping[str, Outline]
-) -> dict[str, Outline]:
-    """Threshold and offset of each label on top of its slot; one pair for clicks and boxes alike."""
-    found = dict(slots)
+def choose_outlines(decoder: AdaptedDecoder, asked: Sequence[Asked]) -> dict[str, Outline]:
+    """Slot, threshold and offset of each label, chosen together; one choice for clicks and boxes alike."""
+    options = [Outline(slot, 0.0, offset) for slot in (None, 0, 1, 2, 3) for offset in OFFSETS]
+    options += [Outline(slot, threshold) for slot in (None, 0, 1, 2, 3) for threshold in THRESHOLDS if threshold]
+    options.sort(key=lambda option: option != Outline())  # what changes nothing comes first
+    found = {}
     for label in sorted({entry.label for entry in asked}):
         own = [entry for entry in asked if entry.label == label]
-        base = slots.get(label, Outline())
-        options = [base]
-        options += [replace(base, offset=offset) for offset in OFFSETS if offset]
-        options += [replace(base, threshold=threshold) for threshold in THRESHOLDS if threshold]
         table = []
         for entry in own:
-            proposal = decoder.decode(entry.encoded, [entry.prompt], label)[0]
-            logits = proposal.logits[proposal.best if base.slot is None else 0]
-            table.append([overlap(option.apply(logits) > 0, entry.truth) for option in options])
+            logits, taken = decoder.slot_logits(entry.encoded, entry.prompt, label)
+            row = []
+            for option in options:
+                slot = taken if option.slot is None else option.slot
+                row.append(overlap(option.apply(logits[slot]) > 0, entry.truth))
+            table.append(row)
         chosen = options[best_column(np.array(table), [entry.unit for entry in own])]
         if chosen != Outline():
             found[label] = chosen
