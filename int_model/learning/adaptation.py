@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.types import Floats, Mask
-from int_model.learning.prompts import depth_of, equivalent_diameter
+from int_model.learning.prompts import distance_to, equivalent_diameter
 
 WeightsKind = Literal["tokens", "plm", "lora", "decoder"]
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -50,8 +49,7 @@ class Outline:
 
 def signed_distance(mask: Mask) -> NDArray[np.float32]:
     """Pixels to the outline, positive inside, ``float32 [H, W]``; half a pixel on either side of it."""
-    inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
-    return np.asarray(np.where(mask, inside - 0.5, 0.5 - depth_of(~mask)), dtype=np.float32)
+    return np.asarray(np.where(mask, distance_to(~mask) - 0.5, 0.5 - distance_to(mask)), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -134,7 +134,7 @@ def folds(examples: Sequence[Example], *, seed: int = 0, count: int = 5) -> list
     if len(units) >= HOLDOUT_FROM:
         held = [{unit for unit in ranked if hashlib.sha256(f"{seed}\0{unit}".encode()).digest()[0] < 51}]
         if len(held[0]) < 5:
-            held = [set(ranked[: max(5, len(units) // 5)])]
+            held = [set(ranked[:5])]
     else:
         held = [set(ranked[start::count]) for start in range(min(count, len(units)))]
     return [

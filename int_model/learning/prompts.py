@@ -20,6 +20,11 @@ def depth_of(mask: Mask) -> NDArray[np.float32]:
     return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], dtype=np.float32)
 
 
+def distance_to(mask: Mask) -> NDArray[np.float32]:
+    """Distance in pixels of every pixel to the nearest one of the mask (0 on it), ``float32 [H, W]``."""
+    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5), dtype=np.float32)
+
+
 def positive_point(mask: Mask, rng: np.random.Generator) -> Floats:
     """A click on the object ``float64 [2]``: anywhere (half of them), near its middle (.3) or near its border (.2)."""
     depth = depth_of(mask)
@@ -38,7 +43,7 @@ def positive_point(mask: Mask, rng: np.random.Generator) -> Floats:
 def negative_point(mask: Mask, others: Mask, rng: np.random.Generator) -> Floats | None:
     """A click beside the object: in a ring around it, or, where there are any, on another object. None: no room."""
     reach = max(5.0, 0.25 * equivalent_diameter(mask))
-    outside = depth_of(~mask)
+    outside = distance_to(mask)
     ring = ~mask & (outside >= 2) & (outside <= reach)
     foreign = others & ~mask
     chosen = foreign if foreign.any() and rng.random() < 0.5 else ring

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -171,7 +172,7 @@ def train(
         losses.append(float(loss.detach()))
         if keep is not None and (step + 1) % keep_every == 0 and step + 1 < schedule.steps:
             held = [parameter.detach().clone() for parameter in parameters]
-            keep({"step": step + 1, "optimiser": optimiser.state_dict(), "parameters": held})
+            keep({"step": step + 1, "optimiser": copy.deepcopy(optimiser.state_dict()), "parameters": held})
         if step_done is not None:
             step_done(step + 1, schedule.steps)
     return losses

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as nnf
 from numpy.typing import NDArray
+from skimage.draw import polygon
 from skimage.measure import find_contours
 from torch import Tensor, nn
 
@@ -30,7 +30,6 @@ STEPS = 3
 REACH = 2.0  # cells of the logits' grid that one step can move a point by, at an output of 1
 LEAST_PERIMETER, LEAST_AREA = 12.0, 64.0  # cells; smaller rings stay as they are
 MOST_AREA_CHANGE = 0.3
-_SUBPIXEL = 4  # bits of cv2's fixed-point coordinates
 
 
 class PointMatching(nn.Module):
@@ -197,8 +196,7 @@ def refine(module: PointMatching, given: Conditioned, row: int) -> list[Floats]:
     evenly = [resampled(rings[i], POINTS) for i in large]
     start = torch.from_numpy(np.stack(evenly)).float().to(given.tokens.device)
     tokens, fine = (part[row : row + 1].expand(len(large), -1, -1, -1) for part in (given.tokens, given.fine))
-    moved = module(start, tokens, fine)[-1].detach().cpu().numpy().astype(np.float64)
-    offsets = moved - np.stack(evenly)
+    offsets = (module(start, tokens, fine)[-1] - start).detach().cpu().numpy().astype(np.float64)
     for index, even, shift in zip(large, evenly, offsets, strict=True):
         after = rings[index] + _along(rings[index], even, shift)  # the fine ring moves as its sampled points do
         if keeps_shape(even, even + shift) and keeps_shape(rings[index], after):
@@ -219,8 +217,10 @@ def draw(rings: Sequence[Floats], encoded: Encoded, side: int) -> Mask:
     """Rings in cells of the logits' grid as a mask of the image, ``bool [H, W]``; parity decides what is a hole."""
     cells = 4 * encoded.features.shape[-1]
     scale = np.array([encoded.size[1] / encoded.inner[1], encoded.size[0] / encoded.inner[0]]) * side / cells
-    canvas = np.zeros(encoded.size, dtype=np.uint8)
-    pixels = [np.round((ring * scale - 0.5) * (1 << _SUBPIXEL)).astype(np.int32) for ring in rings if len(ring) > 2]
-    if pixels:
-        cv2.fillPoly(canvas, pixels, 1, shift=_SUBPIXEL)
-    return canvas > 0
+    mask = np.zeros(encoded.size, dtype=np.bool_)
+    for ring in rings:
+        if len(ring) > 2:
+            own = np.zeros_like(mask)
+            own[polygon(ring[:, 1] * scale[1] - 0.5, ring[:, 0] * scale[0] - 0.5, encoded.size)] = True
+            mask ^= own
+    return mask

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from int_model.learning.examples import Clicks, Example, Target
+from int_model.learning.prompts import click_prompt, depth_of, loose_box, negative_point, positive_point
+from int_model.learning.views import Augmentation, views_of
+from tests.unit.int_model.learning.conftest import disc, drawn
+
+SIZE = (60, 80)
+
+
+@given(st.integers(0, 10_000), st.floats(10, 70), st.floats(10, 50), st.floats(1.2, 20))
+def test_a_positive_click_lies_on_the_object(seed: int, x: float, y: float, radius: float) -> None:
+    mask = disc(SIZE, x, y, radius)
+    px, py = positive_point(mask, np.random.default_rng(seed))
+    assert mask[int(py), int(px)]
+
+
+@given(st.integers(0, 10_000), st.floats(10, 70), st.floats(10, 50), st.floats(2, 20))
+def test_a_negative_click_never_lies_on_the_object(seed: int, x: float, y: float, radius: float) -> None:
+    mask, others = disc(SIZE, x, y, radius), disc(SIZE, 70, 50, 6)
+    point = negative_point(mask, others, np.random.default_rng(seed))
+    assert point is not None
+    assert not mask[int(point[1]), int(point[0])]
+
+
+def test_there_is_no_room_beside_an_object_that_fills_the_image() -> None:
+    assert negative_point(np.ones((9, 9), np.bool_), np.zeros((9, 9), np.bool_), np.random.default_rng(0)) is None
+
+
+@given(st.integers(0, 10_000), st.floats(5, 75), st.floats(5, 55), st.floats(1, 20))
+def test_a_loose_box_stays_in_the_image_and_about_the_object(seed: int, x: float, y: float, radius: float) -> None:
+    mask = disc(SIZE, x, y, radius)
+    box = loose_box(mask, np.random.default_rng(seed))
+    assert box.clip(*SIZE) == box
+    covered = mask[max(0, int(box.y1)) : int(np.ceil(box.y2)), max(0, int(box.x1)) : int(np.ceil(box.x2))].sum()
+    assert covered > 0
+
+
+def test_recorded_clicks_are_used_about_half_of_the_time() -> None:
+    mask = disc(SIZE, 40, 30, 15)
+    recorded = Clicks(np.array([[41.25, 29.75], [3.0, 3.0]]), np.array([1, 0]))
+    target = Target("a", mask, 1.0, (recorded,))
+    rng = np.random.default_rng(0)
+    used = [bool((click_prompt(target, ~mask, rng).points == recorded.points[:1]).all()) for _ in range(400)]
+    assert 150 < sum(used) < 250
+
+
+def test_depth_is_the_distance_to_the_outside() -> None:
+    mask = np.zeros((9, 9), np.bool_)
+    mask[2:7, 2:7] = True
+    depth = depth_of(mask)
+    assert depth[4, 4] == 3
+    assert depth[2, 4] == 1
+    assert depth[0, 0] == 0
+
+
+def test_the_first_view_is_the_example_itself_and_the_others_move_masks_with_the_image() -> None:
+    example = drawn(3, count=2)
+    views = views_of(example, Augmentation(views=8), np.random.default_rng(1))
+    assert views[0] is example
+    assert len(views) == 8
+    for view in views[1:]:
+        assert view.image.shape == example.image.shape
+        assert view.unit == example.unit
+        for target in view.targets:  # the discs are bright: masks that moved with them cover bright pixels only
+            assert view.image[target.mask][:, 0].mean() > 165
+            assert view.image[~view.mask_of("disc")][:, 0].mean() < 110
+
+
+def test_an_object_that_leaves_the_view_is_no_target() -> None:
+    size = (40, 40)
+    corner = np.zeros(size, np.bool_)
+    corner[:6, :6] = True
+    example = Example(np.zeros((*size, 3), np.uint8), (Target("a", corner),))
+    how = Augmentation(views=60, scale=(1.6, 1.8), degrees=0)
+    views = views_of(example, how, np.random.default_rng(0))
+    assert not any(view.targets for view in views[1:])
+
+
+def test_clicks_move_with_the_view() -> None:
+    mask = disc(SIZE, 40, 30, 15)
+    example = Example(
+        np.zeros((*SIZE, 3), np.uint8), (Target("a", mask, 1.0, (Clicks(np.array([[40.0, 30.0]]), np.array([1])),)),)
+    )
+    for view in views_of(example, Augmentation(), np.random.default_rng(2))[1:]:
+        for target in view.targets:
+            for clicks in target.clicks:
+                x, y = clicks.points[0]
+                assert target.mask[int(y), int(x)]
