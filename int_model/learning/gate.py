@@ -23,7 +23,9 @@ LABEL_LOSS = 0.02
 """No label with enough held-out images may lose more."""
 
 LEAK_GAIN = 0.01
-"""Clicks may not cover other objects by more than this."""
+"""Clicks may not cover other objects more than before by this, where the images can tell (one-sided level 0.2)."""
+
+_CLEAR_LEAK = 0.15  # what fewer than three images with several objects can tell
 
 _LABEL_IMAGES = 3
 _ROUNDS = 2000
@@ -56,10 +58,16 @@ class Verdict:
 
 
 def choose(figures: Mapping[str, Sequence[Figures]], order: Sequence[str]) -> str:
-    """The simplest arm (first in ``order``) whose mean is within ``SIMPLER_WITHIN`` of the best arm's."""
-    means = {arm: float(np.mean([entry.value for entry in figures[arm]])) for arm in order if figures.get(arm)}
+    """The simplest arm whose mean is within ``SIMPLER_WITHIN`` of the best arm's.
+
+    Arms whose clicks leak to other objects more than the first arm's (the base's) do not take part.
+    """
+    there = [arm for arm in order if figures.get(arm)]
+    base = figures[there[0]]
+    there = [arm for arm in there if arm == there[0] or leak_gain(figures[arm], base) is None]
+    means = {arm: float(np.mean([entry.value for entry in figures[arm]])) for arm in there}
     best = max(means.values())
-    return next(arm for arm in order if arm in means and means[arm] >= best - SIMPLER_WITHIN)
+    return next(arm for arm in there if means[arm] >= best - SIMPLER_WITHIN)
 
 
 def judge(
@@ -87,8 +95,8 @@ def judge(
             f"(lower bound {gain.lower:+.3f})"
         )
     reasons += _losing_labels(candidate, parent)
-    leak = mean_leak(candidate) - mean_leak(parent)
-    if leak > LEAK_GAIN:
+    leak = leak_gain(candidate, parent)
+    if leak is not None:
         reasons.append(f"a click covers other objects more than before (IoU with them {leak:+.3f})")
     return Verdict(not reasons, arm, gain, tuple(reasons))
 
@@ -114,10 +122,14 @@ def lower_bound(values: NDArray[np.float64], *, alpha: float, seed: int = 0) -> 
     return min(student, float(np.percentile(means, 100 * alpha)))
 
 
-def mean_leak(figures: Sequence[Figures]) -> float:
-    """Mean IoU of clicks' masks with other objects; 0 where no example has several."""
-    leaks = [entry.leak for entry in figures if entry.leak is not None]
-    return float(np.mean(leaks)) if leaks else 0.0
+def leak_gain(candidate: Sequence[Figures], parent: Sequence[Figures]) -> float | None:
+    """By how much more clicks cover other objects than under the parent, if that is more than chance; else None."""
+    pairs = zip(candidate, parent, strict=False)
+    changes = np.array([a.leak - b.leak for a, b in pairs if a.leak is not None and b.leak is not None])
+    if not len(changes) or changes.mean() <= LEAK_GAIN:
+        return None
+    clear = lower_bound(changes, alpha=0.2) > 0 if len(changes) > 2 else changes.mean() > _CLEAR_LEAK
+    return float(changes.mean()) if clear else None
 
 
 def _losing_labels(candidate: Sequence[Figures], parent: Sequence[Figures]) -> list[str]:

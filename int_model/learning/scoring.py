@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from int_model.learning.arms.outlines import Asked, overlap
+from int_model.learning.arms.outlines import Asked, leak_of, overlap
 from int_model.learning.decoding import AdaptedDecoder
 from int_model.learning.examples import Example
 from int_model.learning.prompts import loose_box, positive_point
@@ -47,7 +47,8 @@ def ask(example: Example, encoded: Encoded, *, seed: int = 0, clicks: int = CLIC
         one = np.array([1], dtype=np.int64)
         prompts = [MaskPrompt(points=positive_point(target.mask, rng)[None], labels=one) for _ in range(clicks)]
         prompts.append(MaskPrompt(box=loose_box(target.mask, rng)))
-        found += [Asked(encoded, prompt, target.mask, target.label, example.unit) for prompt in prompts]
+        others = tuple(other.mask for other in example.targets if other is not target)
+        found += [Asked(encoded, prompt, target.mask, target.label, example.unit, others) for prompt in prompts]
     return found
 
 
@@ -62,9 +63,8 @@ def score(decoder: AdaptedDecoder, example: Example, encoded: Encoded, *, seed: 
         value = overlap(mask, asked.truth)
         labels.setdefault(asked.label, []).append(value)
         (boxes if asked.prompt.box is not None else clicks).append(value)
-        others = [t.mask for t in example.targets if t.mask is not asked.truth]
-        if asked.prompt.box is None and others:
-            leaks.append(max(overlap(mask, other) for other in others))
+        if asked.prompt.box is None and asked.others:
+            leaks.append(leak_of(mask, asked.others))
     return Figures(
         example.unit,
         float(np.mean(clicks)),

@@ -24,13 +24,23 @@ THRESHOLDS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """A prompt for a target of known mask on an encoded image; ``unit`` is the image that it belongs to."""
+    """A prompt for a target of known mask on an encoded image.
+
+    Attributes:
+        unit: the image (or group) that it belongs to.
+        others: the masks of the image's other objects.
+    """
 
     encoded: Encoded
     prompt: MaskPrompt
     truth: Mask
     label: str
     unit: str
+    others: tuple[Mask, ...] = ()
+
+    def worth(self, mask: Mask) -> float:
+        """IoU with the truth, less the IoU with the other object that the mask covers most."""
+        return overlap(mask, self.truth) - leak_of(mask, self.others)
 
 
 def choose_slots(decoder: AdaptedDecoder, asked: Sequence[Asked]) -> dict[str, Outline]:
@@ -41,7 +51,7 @@ def choose_slots(decoder: AdaptedDecoder, asked: Sequence[Asked]) -> dict[str, O
         table = []
         for entry in own:
             logits, taken = decoder.slot_logits(entry.encoded, entry.prompt, label)
-            values = [overlap(one > 0, entry.truth) for one in logits]
+            values = [entry.worth(one > 0) for one in logits]
             table.append([values[taken], *values])
         column = best_column(np.array(table), [entry.unit for entry in own])
         if column:
@@ -63,7 +73,7 @@ def choose_outlines(decoder: AdaptedDecoder, asked: Sequence[Asked]) -> dict[str
             row = []
             for option in options:
                 slot = taken if option.slot is None else option.slot
-                row.append(overlap(option.apply(logits[slot]) > 0, entry.truth))
+                row.append(entry.worth(option.apply(logits[slot]) > 0))
             table.append(row)
         chosen = options[best_column(np.array(table), [entry.unit for entry in own])]
         if chosen != Outline():
@@ -88,6 +98,11 @@ def best_column(table: NDArray[np.float64], units: Sequence[str]) -> int:
 
 
 _LONE_GAIN = 0.1  # one image alone must speak clearly
+
+
+def leak_of(mask: Mask, others: Sequence[Mask]) -> float:
+    """IoU with the other object that a mask covers most; 0 without others."""
+    return max((overlap(mask, other) for other in others), default=0.0)
 
 
 def overlap(mask: Mask, truth: Mask) -> float:

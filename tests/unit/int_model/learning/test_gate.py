@@ -1,0 +1,119 @@
+"""The gate on simulated projects: it must not promote what is no better, and must promote what clearly is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from int_model.learning.gate import choose, judge, lower_bound, paired_gain
+from int_model.learning.scoring import Figures
+
+ARMS = ("base", "slots", "outlines", "tokens", "plm", "plm_pmm", "lora", "decoder")
+
+
+def figures(values: np.ndarray, leak: float | None = None, labels: dict[str, float] | None = None) -> list[Figures]:
+    return [Figures(f"image {i}", float(v), float(v), labels or {"a": float(v)}, leak) for i, v in enumerate(values)]
+
+
+def project(rng: np.random.Generator, images: int, gain: float) -> tuple[dict[str, list[Figures]], list[Figures]]:
+    """Held-out figures of a project whose arms gain ``gain`` in truth (0: useless), with the noise of real ones."""
+    base = np.clip(rng.normal(0.65, 0.15, images), 0, 1)
+    found = {"base": figures(base)}
+    for arm in ARMS[1:]:
+        shift = gain if arm in ("lora", "decoder") else 0.0
+        found[arm] = figures(base + shift + rng.normal(0, 0.06, images))
+    return found, figures(base)
+
+
+def promoted(found: dict[str, list[Figures]], parent: list[Figures]) -> bool:
+    arm = choose(found, ARMS)
+    return judge(arm, found[arm], parent, compared=len(ARMS)).promoted
+
+
+@pytest.mark.parametrize("images", [5, 8, 16, 40])
+def test_of_200_projects_without_a_gain_at_most_5_percent_are_promoted(images: int) -> None:
+    rng = np.random.default_rng(images)
+    wrong = sum(promoted(*project(rng, images, 0.0)) for _ in range(200))
+    assert wrong <= 10
+
+
+@pytest.mark.parametrize(("images", "gain", "least"), [(8, 0.15, 0.9), (16, 0.08, 0.9), (40, 0.05, 0.9)])
+def test_clear_gains_are_promoted(images: int, gain: float, least: float) -> None:
+    rng = np.random.default_rng(images)
+    right = sum(promoted(*project(rng, images, gain)) for _ in range(100))
+    assert right >= 100 * least
+
+
+def test_a_harmful_candidate_is_rejected_with_its_reason() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.5, 0.9, 20)
+    verdict = judge("decoder", figures(base - 0.2), figures(base), compared=1)
+    assert not verdict.promoted
+    assert "may be chance" in verdict.reasons[0]
+    assert verdict.gain.value == pytest.approx(-0.2)
+
+
+def test_no_label_may_pay_for_another() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.5, 0.7, 20)
+    old = figures(base, labels={"a": 0.6, "b": 0.6})
+    new = figures(base + 0.1, labels={"a": 0.9, "b": 0.5})
+    verdict = judge("decoder", new, old, compared=1)
+    assert not verdict.promoted
+    assert verdict.reasons == ("the label 'b' loses 0.100 mean IoU on 20 held-out images",)
+
+
+def test_a_label_with_few_held_out_images_does_not_decide() -> None:
+    base = np.linspace(0.5, 0.7, 10)
+    old, new = figures(base), figures(base + 0.1)
+    old[0].labels["rare"], new[0].labels["rare"] = 0.9, 0.1
+    old[0] = Figures("image 0", float(base[0]), float(base[0]), {"a": 0.5, "rare": 0.9}, None)
+    new[0] = Figures("image 0", float(base[0] + 0.1), float(base[0] + 0.1), {"a": 0.6, "rare": 0.1}, None)
+    assert judge("plm", new, old, compared=1).promoted
+
+
+def test_clicks_that_leak_are_rejected() -> None:
+    base = np.linspace(0.5, 0.7, 10)
+    verdict = judge("plm", figures(base + 0.1, leak=0.2), figures(base, leak=0.05), compared=1)
+    assert not verdict.promoted
+    assert "covers other objects more" in verdict.reasons[0]
+
+
+def test_the_simplest_arm_within_half_a_point_is_taken() -> None:
+    base = np.linspace(0.5, 0.7, 10)
+    found = {"base": figures(base), "slots": figures(base + 0.097), "decoder": figures(base + 0.1)}
+    assert choose(found, ARMS) == "slots"
+    assert choose({**found, "slots": figures(base + 0.09)}, ARMS) == "decoder"
+    assert choose({"base": figures(base), "decoder": figures(base - 0.1)}, ARMS) == "base"
+
+
+def test_the_base_never_beats_itself() -> None:
+    base = np.linspace(0.5, 0.7, 10)
+    assert not judge("base", figures(base), figures(base), compared=8).promoted
+
+
+def test_figures_of_different_images_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="same held-out examples"):
+        judge("plm", figures(np.zeros(3)), figures(np.zeros(4)), compared=1)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=40), st.floats(0.005, 0.2))
+def test_the_bound_lies_below_the_mean_and_falls_with_the_level(values: list[float], alpha: float) -> None:
+    array = np.array(values)
+    bound = lower_bound(array, alpha=alpha)
+    assert bound <= array.mean() + 1e-9
+    assert lower_bound(array, alpha=alpha / 2) <= bound + 1e-9
+
+
+def test_two_images_prove_nothing() -> None:
+    assert lower_bound(np.array([0.5, 0.5]), alpha=0.05) == float("-inf")
+
+
+def test_several_examples_of_a_group_are_one_piece_of_evidence() -> None:
+    new = [Figures("patient 1", 0.9, 0.9, {}, None)] * 50 + [Figures("patient 2", 0.5, 0.5, {}, None)]
+    old = [Figures("patient 1", 0.5, 0.5, {}, None)] * 50 + [Figures("patient 2", 0.9, 0.9, {}, None)]
+    gain = paired_gain(new, old)
+    assert gain.units == 2
+    assert gain.value == pytest.approx(0.0)
