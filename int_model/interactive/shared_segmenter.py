@@ -25,6 +25,11 @@ class SharedSegmenter:
         self._is_urgent = False
 
     @property
+    def wrapped(self) -> Segmenter:
+        """The segmenter itself, for what takes no turn: its class, and copies of its weights."""
+        return self._segmenter
+
+    @property
     def urgent(self) -> SharedSegmenter:
         """The same segmenter for those who must not wait."""
         view = SharedSegmenter(self._segmenter)

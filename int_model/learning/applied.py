@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Detection, Image, Segmentation
+from int_model.interactive.shared_segmenter import SharedSegmenter
 from int_model.learning.adaptation import Adaptation, Probe
 from int_model.learning.decoding import AdaptedDecoder
 from int_model.learning.sam import Encoded
 from int_model.learning.where import boxes_of, heat_map
 from int_model.models.adapters.segmenter import HFSamSegmenter
-from int_model.models.protocols import Detector, Embedding, MaskPrompt, MaskProposal
+from int_model.models.protocols import Detector, Embedding, MaskPrompt, MaskProposal, PromptAdapter, Segmenter
 from int_model.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -35,25 +36,50 @@ class AdaptedEmbedding:
         return self.base.nbytes + self.encoded.features.numel() * 4
 
 
-class AdaptedSegmenter:
-    """The segmenter as one label's adaptation decodes: a ``Segmenter``."""
+def sam_of(segmenter: Segmenter) -> HFSamSegmenter:
+    """The SAM of transformers behind a suite's segmenter, shared or not.
 
-    def __init__(self, decoder: AdaptedDecoder, segmenter: HFSamSegmenter, label: str) -> None:
+    Raises:
+        ValueError: the segmenter is of another kind, which nothing can be learned on.
+    """
+    own = segmenter.wrapped if isinstance(segmenter, SharedSegmenter) else segmenter
+    if not isinstance(own, HFSamSegmenter):
+        raise ValueError(
+            "learning needs a SAM of transformers as segmenter; choose a profile whose segmenter is of the kind hf"
+        )
+    return own
+
+
+class AdaptedSegmenter:
+    """The segmenter as one label's adaptation decodes: a ``Segmenter``.
+
+    Images are encoded by the suite's own segmenter (in turn, where it is shared); adapted decoding uses a copy of the
+    decoder, so that it takes no turn from clicks.
+    """
+
+    def __init__(self, decoder: AdaptedDecoder, segmenter: Segmenter, label: str) -> None:
         self._decoder = decoder
         self._segmenter = segmenter
         self._label = label
 
     def encode(self, images: Sequence[Image]) -> list[Embedding]:
-        encoded = self._segmenter.encode(images)
-        return [AdaptedEmbedding(entry, self._decoder.sam.adopt(entry)) for entry in encoded]
+        """See ``Segmenter.encode``."""
+        return [AdaptedEmbedding(entry, self._decoder.sam.adopt(entry)) for entry in self._segmenter.encode(images)]
 
     def decode(
-        self, embedding: Embedding, prompts: Sequence[MaskPrompt], *, multimask: bool = True
+        self,
+        embedding: Embedding,
+        prompts: Sequence[MaskPrompt],
+        *,
+        multimask: bool = True,
+        adapter: PromptAdapter | None = None,
+        label: str = "",
     ) -> list[MaskProposal]:
+        """See ``Segmenter.decode``; an adapter of the caller's own takes the place of what was learned."""
         if not isinstance(embedding, AdaptedEmbedding):
             raise TypeError(f"decode takes an embedding made by this segmenter, not {type(embedding).__name__}")
-        if self._decoder.adaptation.decodes_as_base(self._label):
-            return self._segmenter.decode(embedding.base, prompts, multimask=multimask)
+        if adapter is not None or self._decoder.adaptation.decodes_as_base(self._label):
+            return self._segmenter.decode(embedding.base, prompts, multimask=multimask, adapter=adapter, label=label)
         return self._decoder.decode(embedding.encoded, prompts, self._label, multimask=multimask)
 
 
@@ -117,12 +143,9 @@ class AdaptedStrategy:
         if probe is None and self._adaptation.decodes_as_base(label):
             return self._base
         if label not in self._made:
-            segmenter = self._suite.segmenter
-            if not isinstance(segmenter, HFSamSegmenter):
-                raise ValueError("what was learned fits a SAM of transformers; this profile has another segmenter")
             if self._decoder is None:
-                self._decoder = AdaptedDecoder(segmenter, self._adaptation)
-            adapted = AdaptedSegmenter(self._decoder, segmenter, label)
+                self._decoder = AdaptedDecoder(sam_of(self._suite.segmenter), self._adaptation)
+            adapted = AdaptedSegmenter(self._decoder, self._suite.segmenter, label)
             detector = self._suite.detector
             if probe is not None:
                 detector = ProbedDetector(detector, adapted, self._decoder.sam.side, probe)
