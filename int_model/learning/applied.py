@@ -44,7 +44,7 @@ def sam_of(segmenter: Segmenter) -> HFSamSegmenter:
     """
     own = segmenter.wrapped if isinstance(segmenter, SharedSegmenter) else segmenter
     if not isinstance(own, HFSamSegmenter):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004 - the user's choice of a profile, not a caller's type
             "learning needs a SAM of transformers as segmenter; choose a profile whose segmenter is of the kind hf"
         )
     return own
