@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     profile: str = Field("nano", description="Which models: the name of a profile or the path of a profile file.")
     strategy: str = Field(DEFAULT_STRATEGY, description=f"How masks are made: {', '.join(STRATEGIES)}.")
     preset: str = Field("", description=f"A named configuration of the strategy: {', '.join(preset_names())}.")
+    adapter: Path | None = Field(
+        None, description="What `int-backend learn` wrote: a bundle that changes what the segmenter draws."
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     profile_overrides: dict[str, Any] = Field({}, description='JSON, e.g. {"segmenter.id": "facebook/sam-vit-base"}.')
     int_config: dict[str, Any] = Field(

@@ -65,6 +65,12 @@ def profile_fingerprint(profile: Profile) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def segmenter_fingerprint(profile: Profile) -> str:
+    """16 hex digits that change when the segmenter's checkpoint or options change: what was learned fits one only."""
+    text = json.dumps(_described(profile.segmenter), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _described(settings: Any) -> list[Any]:
     options = settings.model_dump(mode="json", exclude=_NO_IDENTITY)
     return [options, weights_identity(settings) if isinstance(settings, Weights) else None]

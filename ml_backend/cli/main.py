@@ -9,6 +9,7 @@ import typer
 
 from ml_backend.cli.commands.bootstrap import bootstrap
 from ml_backend.cli.commands.evaluate import evaluate
+from ml_backend.cli.commands.learn import learn
 from ml_backend.cli.commands.segment import segment
 from ml_backend.cli.commands.service import annotate, serve, worker
 from ml_backend.cli.commands.setup import demo, doctor, profiles, strategies
@@ -41,7 +42,7 @@ def main(
     """One task prompt in, masks out."""
 
 
-for function in (segment, evaluate, bootstrap, serve, worker, annotate, doctor, demo, profiles, strategies):
+for function in (segment, evaluate, bootstrap, serve, worker, annotate, learn, doctor, demo, profiles, strategies):
     add_command(app, function)
 app.add_typer(runs_app, name="runs")
 app.add_typer(medical_app, name="medical")

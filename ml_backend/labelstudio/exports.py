@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from int_model.core.types import Mask
+from int_model.core.types import Image, Mask
 from int_model.evaluation.examples import BrokenExample, Example
 from int_model.io.files import find_images
 from int_model.io.images import read_image
@@ -134,6 +134,17 @@ def read_tasks(export: Path) -> Iterator[ExportedTask]:
         yield ExportedTask(f"task {task.get('id', number)}", task)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AnnotatedImage:
+    """An annotation with its image ``uint8 [H, W, 3]`` and the areas that it holds."""
+
+    name: str
+    task: ExportedTask
+    annotation: Mapping[str, Any]
+    image: Image
+    areas: tuple[Area, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class ExportedExamples:
     """The annotated tasks of an export as examples; ``skipped`` tasks have no annotation that counts.
@@ -191,13 +202,21 @@ class ExportedExamples:
         return len(self.chosen)
 
     def __iter__(self) -> Iterator[Example | BrokenExample]:
+        for entry in self.annotated():
+            if isinstance(entry, BrokenExample):
+                yield entry
+            else:
+                chosen = [area for area in entry.areas if not self.labels or self.labels & set(area.labels)]
+                yield Example(entry.name, entry.image, self.task, instances=tuple(area.mask for area in chosen))
+
+    def annotated(self) -> Iterator[AnnotatedImage | BrokenExample]:
+        """The annotated images with all their areas, whatever labels they have."""
         for name, task, annotation in self.chosen:
             try:
                 path = self._image(task)
                 image = read_image(path)
                 areas = task.areas(annotation, (image.shape[0], image.shape[1]), self.tell)
-                masks = tuple(area.mask for area in areas if not self.labels or self.labels & set(area.labels))
-                yield Example(f"{name}, {path.name}", image, self.task, instances=masks)
+                yield AnnotatedImage(f"{name}, {path.name}", task, annotation, image, tuple(areas))
             except ValueError as error:
                 yield BrokenExample(name, str(error), self.task)
 

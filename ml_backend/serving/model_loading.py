@@ -15,11 +15,13 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
 from int_model.interactive.clicks import ClickSegmenter
 from int_model.interactive.shared_segmenter import SharedSegmenter
+from int_model.learning.adaptation import Adaptation
 from int_model.models.memory import accelerator_memory, release_memory
 from int_model.models.suite import ModelSuite
 from int_model.strategies.base import Strategy
 from int_model.strategies.model_options import ModelOptions
 from int_model.strategies.registry import make_strategy
+from ml_backend.learning.bundles import read_bundle
 from ml_backend.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -58,12 +60,14 @@ def identify(settings: Settings) -> ModelIdentity:
     """The identity of the settings' models, without loading them.
 
     Raises:
-        ValueError: the profile, its overrides, the strategy, the preset or the strategy's options are wrong.
+        ValueError: the profile, its overrides, the strategy, the preset, the strategy's options or the bundle of what
+            was learned are wrong.
     """
     options = settings.models
     name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(options.read_profile().name).stem).strip("-") or "profile"
     fingerprints = options.fingerprints()
-    return ModelIdentity(name, options.strategy, fingerprints.pop(options.strategy), fingerprints)
+    adapter = "" if settings.adapter is None else read_bundle(settings.adapter, options.read_profile())[1]
+    return ModelIdentity(name, options.strategy, fingerprints.pop(options.strategy), fingerprints, adapter)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +80,7 @@ class Models:
     options: ModelOptions
     _made: dict[str, Strategy]
     _cpu: CpuTwin
+    _adaptation: Adaptation | None = None
 
     @classmethod
     def of(
@@ -84,17 +89,19 @@ class Models:
         options: ModelOptions,
         embedding_cache_bytes: int,
         load_on_cpu: Callable[[], ModelSuite] | None = None,
+        adaptation: Adaptation | None = None,
     ) -> Models:
-        """Both over one suite. ``load_on_cpu`` makes the same suite in main memory, if that is wanted.
+        """Both over one suite, the strategy under what was learned if anything was.
 
-        Raises ``ValueError`` for options that do not suit the strategy.
+        ``load_on_cpu`` makes the same suite in main memory, if that is wanted. Raises ``ValueError`` for options that
+        do not suit the strategy.
         """
         shared = SharedSegmenter(suite.segmenter)
         clicks = ClickSegmenter(shared.urgent, identity=suite.fingerprint, cache_bytes=embedding_cache_bytes)
         own = replace(suite, segmenter=shared)
-        made = options.make(own)
-        twin = CpuTwin(load_on_cpu if suite.device != "cpu" else None, options)
-        return cls(made, clicks, own, options, {options.strategy: made}, twin)
+        made = _adapted(options.make, own, adaptation)
+        twin = CpuTwin(load_on_cpu if suite.device != "cpu" else None, options, adaptation)
+        return cls(made, clicks, own, options, {options.strategy: made}, twin, adaptation)
 
     def of_strategy(self, name: str) -> Strategy:
         """Another strategy over the same loaded models, made when first asked for; by the engine's thread only.
@@ -104,7 +111,8 @@ class Models:
         Raises ``ValueError`` for an unknown name, or models that the strategy cannot work with.
         """
         if name not in self._made:
-            self._made[name] = make_strategy(name, self.suite, self.options.config(name))
+            config = self.options.config(name)
+            self._made[name] = _adapted(lambda suite: make_strategy(name, suite, config), self.suite, self._adaptation)
         return self._made[name]
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
@@ -128,6 +136,15 @@ class Models:
         return self._cpu.models()
 
 
+def _adapted(make: Callable[[ModelSuite], Strategy], suite: ModelSuite, adaptation: Adaptation | None) -> Strategy:
+    """The strategy as it is, or under what was learned."""
+    if adaptation is None:
+        return make(suite)
+    from int_model.learning.applied import AdaptedStrategy  # needs torch, which is loaded by now
+
+    return AdaptedStrategy(make, suite, adaptation)
+
+
 class CpuTwin:
     """The second copy of the models. It is loaded at most once; if that fails it stays off until the next start.
 
@@ -135,9 +152,12 @@ class CpuTwin:
     memory itself, clicks would wait for it, and half precision is not to be had on every CPU.
     """
 
-    def __init__(self, load: Callable[[], ModelSuite] | None, options: ModelOptions) -> None:
+    def __init__(
+        self, load: Callable[[], ModelSuite] | None, options: ModelOptions, adaptation: Adaptation | None = None
+    ) -> None:
         self._load = load
         self._options = options
+        self._adaptation = adaptation
         self._models: Models | None = None
         self._why = ""
 
@@ -148,7 +168,7 @@ class CpuTwin:
         if self._models is None and self._load is not None:
             _log.warning("loading the models a second time, on the CPU")
             try:
-                self._models = Models.of(self._load(), self._options, 0)
+                self._models = Models.of(self._load(), self._options, 0, adaptation=self._adaptation)
             except Exception as error:
                 self._why = (
                     f"the models cannot be loaded there ({' '.join(str(error).split()) or type(error).__name__})"
@@ -173,4 +193,5 @@ def load_strategy(settings: Settings) -> Models:
         )
 
     twin = (lambda: load("cpu")) if settings.oom_fallback == "cpu" else None
-    return Models.of(load(settings.device), options, settings.embedding_cache_bytes, twin)
+    learned = None if settings.adapter is None else read_bundle(settings.adapter, options.read_profile())[0]
+    return Models.of(load(settings.device), options, settings.embedding_cache_bytes, twin, learned)

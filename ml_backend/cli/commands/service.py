@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,11 +15,17 @@ LogLevel = Annotated[
 ]
 
 
+Adapter = Annotated[
+    Path | None, typer.Option("--adapter", help="What `int-backend learn` wrote. (default: INT_ADAPTER, else none)")
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions(CommandOptions):
     """What ``int-backend worker`` can be asked for."""
 
     models: ModelArguments = field(default_factory=ModelArguments)
+    adapter: Adapter = None
     log_level: LogLevel = None
 
     @property
@@ -45,7 +52,7 @@ def serve(options: ServeOptions) -> None:
     """
     from ml_backend.cli.serve import run
 
-    given = {"host": options.host, "port": options.port, "log_level": options.level}
+    given = {"host": options.host, "port": options.port, "adapter": options.adapter, "log_level": options.level}
     run(options.models.settings(given), _tell)
 
 
@@ -56,7 +63,7 @@ def worker(options: WorkerOptions) -> None:
     """
     from ml_backend.cli.worker import run
 
-    run(options.models.settings({"log_level": options.level}), _tell)
+    run(options.models.settings({"adapter": options.adapter, "log_level": options.level}), _tell)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,7 @@ class AnnotateOptions(CommandOptions):
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the tasks.")] = False
     detach: Annotated[bool, typer.Option("--detach", help="With REDIS_URL: do not watch, return at once.")] = False
     models: ModelArguments = field(default_factory=ModelArguments)
+    adapter: Adapter = None
 
 
 def annotate(options: AnnotateOptions) -> int:
@@ -100,7 +108,7 @@ def annotate(options: AnnotateOptions) -> int:
     from ml_backend.runs.types import RunRequest
 
     return run_annotate(
-        options.models.settings(),
+        options.models.settings({"adapter": options.adapter}),
         RunRequest.parse(asdict(options.request)),
         dry_run=options.dry_run,
         detach=options.detach,
