@@ -83,7 +83,7 @@ class Pictures:
         if row is None:
             raise PictureError(f"task {task} is not in project {spec.project} any more")
         first = next(iter(parse_label_config(spec.label_config).images.values()))
-        address = first.addresses(parse_task(row).data)[0]
+        address = next(filter(None, first.addresses(parse_task(row).data)))
         predictions = row.get("predictions")
         for prediction in predictions if isinstance(predictions, list) else []:
             if isinstance(prediction, Mapping) and prediction.get("model_version") == spec.model_version:

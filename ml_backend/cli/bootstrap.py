@@ -132,6 +132,8 @@ class _Run:
                 if item.error:
                     failed += 1
                     say(self.console, f"{display_name(item.path)}: {item.error}", "red")
+                elif item.note:
+                    say(self.console, f"{display_name(item.path)}: {item.note}")
                 each = (time.monotonic() - begun) / count
                 bar.line(partial(_so_far, count, len(plan.todo), failed, each), last=count == len(plan.todo))
 

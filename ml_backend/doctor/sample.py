@@ -41,7 +41,7 @@ def examine_sample(client: LabelStudioClient, project_id: int, config: LabelingC
     task_id = task.get("id") if isinstance(task.get("id"), int) else None
     image = next(image for name, image in config.images.items() if config.targets(name))
     try:
-        address = image.addresses(data if isinstance(data, Mapping) else {})[0]
+        address = next(filter(None, image.addresses(data if isinstance(data, Mapping) else {})))
     except ConfigError as error:
         before = f"Step 2, the image's address in task {task_id}: "
         return of_error(IMAGE, error, "import tasks with that field", before=before)

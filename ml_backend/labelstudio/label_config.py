@@ -73,15 +73,15 @@ class ImageObject:
     is_list: bool = False
 
     def addresses(self, data: Mapping[str, Any]) -> list[str]:
-        """The image addresses of a task.
+        """The image addresses of a task; "" for a page of a ``valueList`` that has none, while others do.
 
         Raises:
-            ConfigError: the task has no such field, or it does not hold addresses.
+            ConfigError: the task has no such field, or it holds no address.
         """
         found = _lookup(self.value, data)
         many = found if isinstance(found, list) else [found]
         addresses = [_address(item) for item in many]
-        if not addresses or any(not address for address in addresses) or (len(addresses) > 1 and not self.is_list):
+        if not any(addresses) or (len(addresses) > 1 and not self.is_list):
             raise ConfigError(
                 f"the task's data has no image for <Image name='{self.name}' value='{self.value}'>: it has the fields "
                 f"{_listed(data)}; import tasks with that field, or change the value"

@@ -220,6 +220,8 @@ class Interactive:
         if index >= len(addresses):
             raise ClickError(f"the task has {len(addresses)} images; the click is on number {index + 1}")
         address = addresses[index]
+        if not address:
+            raise ClickError(f"the task's data hold no address for image {index + 1}")
         text = f"{task.id} {address}".encode("utf-8", "surrogatepass")
         return address, await self._in_thread(lambda: hashlib.sha256(text).hexdigest())
 

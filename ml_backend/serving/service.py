@@ -19,6 +19,7 @@ from int_model.runner.results import StoredResult
 from ml_backend.fetching.images import FetchError, ImageFetcher
 from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig, Target, only_images, parse_label_config
 from ml_backend.labelstudio.output_options import OutputOptions, options_for
+from ml_backend.labelstudio.pages import pages_of
 from ml_backend.labelstudio.predictions import ImageRegions, image_regions
 from ml_backend.labelstudio.task_prompt import (
     ConnectionParams,
@@ -51,7 +52,7 @@ _MAX_PENDING = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a task; ``reason`` says why the prediction is empty, or is ""."""
+    """What became of a task; ``reason`` says why the prediction is empty or lacks an image, or is ""."""
 
     prediction: PredictionOut
     reason: str = ""
@@ -366,24 +367,34 @@ class Service:
     async def _predict_task(self, task: TaskIn, plan: Plan, ticket: Ticket) -> Answer:
         drawn: list[ImageRegions] = []
         reasons: list[str] = []
-        for image in plan.config.images.values():
-            targets = plan.config.targets(image.name)
-            if not targets:
-                continue
-            groups = self._groups(targets, plan, task)
-            for index, address in enumerate(image.addresses(task.data)):
+        missing: list[tuple[str, ValueError]] = []
+        for page in pages_of(plan.config, task.data):
+            groups = self._groups(plan.config.targets(page.image.name), plan, task)
+            try:
+                if page.error is not None:
+                    raise page.error
                 async with self._turnstile.pass_through(ticket):
-                    found = await self._results.of_image(address, task.id, groups, ticket)
-                results = list(zip(groups, found, strict=True))
-                reasons += [result.reason for result in found if result.reason]
-                item_index = index if image.is_list else None
-                drawn.append(await self._draw(plan, results, item_index))
+                    found = await self._results.of_image(page.address, task.id, groups, ticket)
+            except (ConfigError, FetchError, ImageError) as error:
+                if isinstance(error, FetchError) and error.transient:
+                    raise  # the whole task may do later
+                missing.append((page.name, error))
+                continue
+            results = list(zip(groups, found, strict=True))
+            reasons += [result.reason for result in found if result.reason]
+            drawn.append(await self._draw(plan, results, page.item_index))
+        if missing and not drawn:
+            raise missing[0][1]
+        left_out = "; ".join(f"{name} is left out: {error}" for name, error in missing)
+        if left_out:
+            self._report(f"task {task.id}", left_out)
         shown = [entry for entry in drawn if entry.regions]
         score = sum(entry.score for entry in shown) / len(shown) if shown else 0.0
         regions = [region for entry in shown for region in entry.regions]
         prediction = PredictionOut(result=regions, score=round(score, 4), model_version=plan.version)
         nothing = "what was found is below the score threshold, too small, or has no fitting label"
-        return Answer(prediction, "" if regions else "; ".join(dict.fromkeys(reasons)) or nothing)
+        empty = "" if regions else "; ".join(dict.fromkeys(reasons)) or nothing
+        return Answer(prediction, "; ".join(filter(None, (left_out, empty))))
 
     def _groups(self, targets: list[Target], plan: Plan, task: TaskIn) -> list[PromptGroup]:
         chosen = {name: options.strategy for name, options in plan.options.items()}

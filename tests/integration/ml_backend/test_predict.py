@@ -232,3 +232,24 @@ def test_several_images_carry_their_place(shared: Backend) -> None:
     first, second = result["result"]
     assert (first["item_index"], second["item_index"]) == (0, 1)
     assert overlap(second, red(other)) == 1.0
+
+
+@pytest.mark.parametrize("bad", [None, "", "data:image/png;base64,AAAA", "ftp://example.com/x.png", {"url": 3}])
+def test_a_bad_page_is_named_and_the_others_are_annotated(shared: Backend, bad: Any) -> None:
+    config = POLYGONS.replace('value="$image"', 'valueList="$images"')
+    (result,) = shared.predict({"images": [GOOD["image"], bad, GOOD["image"]]}, config=config)
+    assert [region["item_index"] for region in result["result"]] == [0, 2], "the whole task used to be lost"
+    assert "page 2 of <Image name='image'> is left out: " in shared.problems().splitlines()[-1]
+    (nothing,) = shared.predict({"images": [bad, bad]}, config=config)
+    assert nothing == [], "what failed altogether is asked for again"
+
+
+def test_one_of_two_images_may_be_missing(shared: Backend) -> None:
+    config = (
+        '<View><Image name="a" value="$a"/><Image name="b" value="$b"/>'
+        '<PolygonLabels name="pa" toName="a"><Label value="Animal"/></PolygonLabels>'
+        '<PolygonLabels name="pb" toName="b"><Label value="Animal"/></PolygonLabels></View>'
+    )
+    (result,) = shared.predict({"a": None, "b": GOOD["image"]}, config=config)
+    assert [region["to_name"] for region in result["result"]] == ["b"], "the whole task used to be lost"
+    assert "<Image name='a'> is left out" in shared.problems().splitlines()[-1]

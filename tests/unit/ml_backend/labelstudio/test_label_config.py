@@ -226,6 +226,9 @@ def test_lists_of_images() -> None:
         view(f'<Image name="i" valueList="$pages"/><PolygonLabels name="p" toName="i">{CATS}</PolygonLabels>')
     )
     assert config.images["i"].addresses({"pages": ["/a", {"url": "/b"}]}) == ["/a", "/b"]
+    assert config.images["i"].addresses({"pages": ["/a", None, {"url": 3}]}) == ["/a", "", ""]
+    with pytest.raises(ConfigError, match=r"\$pages"):
+        config.images["i"].addresses({"pages": [None, ""]})
 
 
 def test_the_digest_changes_with_what_matters_only() -> None:
