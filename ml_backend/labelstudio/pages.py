@@ -43,5 +43,5 @@ def pages_of(config: LabelingConfig, data: Mapping[str, Any]) -> Iterator[Page]:
             yield Page(image, "", error=error)
             continue
         for index, address in enumerate(addresses):
-            error = None if address else ConfigError("the task's data hold no address for it")
-            yield Page(image, address, index if image.is_list else None, error)
+            problem = None if address else ConfigError("the task's data hold no address for it")
+            yield Page(image, address, index if image.is_list else None, problem)
