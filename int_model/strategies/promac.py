@@ -60,7 +60,7 @@ _SETTING = {
     "fuse": {"rule": "wsum"},  # eq. 8
     "switches": {"hcg": True, "psnm": True, "smg": True},
 }
-_THINNEST = 1.0  # pixels: what a patch sees of the box must be wider
+_THINNEST = 1.0  # pixels: what a part of the image sees of the box must be wider; the whole image sees all of it
 
 
 class PromacSection(Section):
@@ -228,7 +228,7 @@ def decode_patches(calls: ModelCalls, states: Sequence[ImageState], task: TaskPr
         whole = require(state.boxes).boxes[0].box
         for patch in state.patches:
             box = whole.intersect(patch.box)
-            if box is not None and min(box.width, box.height) > _THINNEST:
+            if box is not None and (patch.scale == 1 or min(box.width, box.height) > _THINNEST):
                 seen.append((state, patch, box))
     views = [_on_black(state.current, patch) for state, patch, _ in seen]
     embeddings = calls.encode([state.owner for state, _, _ in seen], views)

@@ -177,3 +177,24 @@ def test_progress_comes_to_its_end() -> None:
     make_strategy("promac", suite, progress=lambda *step: told.append(step)).segment([scene()[0]], PROMPT)
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
     assert told[-1] == (14, 14, "done")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (2, 2), (3, 3), (3, 1), (1, 40)])
+def test_the_smallest_images_are_segmented(strategy: str, size: tuple[int, int]) -> None:
+    """ProMaC used to crash on them: no patch saw enough of the box."""
+    image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
+    (result,) = make_strategy(strategy, fake_suite(), default_config(strategy)).segment([image], PROMPT)
+    assert result.size == size
+
+
+@pytest.mark.parametrize(
+    "box", ["[0.5, 0.2, 0.5078125, 0.8]", "[0.2, 0.5, 0.8, 0.5078125]", "[0.5, 0.5, 0.501, 0.501]"]
+)
+def test_a_box_as_thin_as_a_pixel_is_a_box_and_a_thinner_one_does_no_harm(box: str) -> None:
+    class Thin(FakeVlm):
+        def _box(self, image: Image, name: str | None) -> str:
+            return box
+
+    image, _ = scene(objects=[("owl", 64, 48, 16)])
+    assert run(image, vlm=Thin()).size == image.shape[:2], "it used to crash"
