@@ -30,6 +30,12 @@ DEV_HEADER = """\
 """
 
 
+RELEASE_HEADER = """\
+# For `make release`, on top of requirements-dev.txt; written by scripts/lock.py.
+-r requirements-dev.txt
+"""
+
+
 def canonical(name: str) -> str:
     """The normalised name of a package (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -62,9 +68,14 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     core = closure(project["dependencies"])
     dev = closure(project["optional-dependencies"]["dev"])
+    release = closure(project["optional-dependencies"]["release"])
     files = {
         "requirements.txt": (CORE_HEADER, core),
         "requirements-dev.txt": (DEV_HEADER, {name: dev[name] for name in dev.keys() - core.keys()}),
+        "requirements-release.txt": (
+            RELEASE_HEADER,
+            {name: release[name] for name in release.keys() - core.keys() - dev.keys()},
+        ),
     }
     for file, (header, pins) in files.items():
         lines = [f"{name}=={version}" for name, version in sorted(pins.items())]
