@@ -14,7 +14,7 @@ ARGS ?=
 # Tests use tiny models: more threads than cores only wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TORCHDYNAMO_DISABLE=1
 
-.PHONY: help demo serve evaluate test unit lint format types release lock clean
+.PHONY: help demo serve evaluate test unit lint format types figures release lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -51,6 +51,9 @@ types: $(DEV) ## mypy, strict
 format: $(DEV) ## mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+figures: $(DEV) ## print the figures of README and docs again, from docs/figures
+	@$(BIN)/python scripts/figures.py
 
 release: $(DEV) ## wheel, sdist and bill of materials into dist/, the wheel tried in a clean environment
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-release.txt

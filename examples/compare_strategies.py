@@ -36,6 +36,7 @@ class BundledSamples:
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Run the example."""
     examples = BundledSamples(int(arguments[0]) if arguments else 12)
     variants = [Variant("vlm_box", "vlm_box"), Variant("grounded_sam", "grounded_sam")]
     result = evaluate(examples, variants, load_suite("nano"))

@@ -17,6 +17,7 @@ SAMPLES = Path(int_model.__file__).parent / "nano" / "samples"
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Run the example."""
     paths = [Path(text) for text in arguments] or [SAMPLES / "polyp-01.png", SAMPLES / "polyp-02.png"]
     images = [read_image(path) for path in paths]
     strategy = make_strategy("grounded_sam", load_suite("nano"))

@@ -216,8 +216,34 @@ def contrast_line(records: Sequence[Record]) -> str:
     )
 
 
+def figures(kit: Rows, evaluation: Evaluation, count: int) -> dict[str, Any]:
+    """The figures that the documents quote, as plain data: ``[value, low, high]`` where there is an interval.
+
+    Seconds are left out: they say something only of a machine that did nothing else.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    tasks = {(row.slice, row.variant): row["iou"].value for row in evaluation.summaries}
+    compared = any(variant.name == BASELINE for variant in evaluation.variants)
+    for row in evaluation.summary():
+        own: dict[str, Any] = {"iou": _plain(row["iou"])}
+        own |= {t: round(tasks[f"task: {t}", row.variant], 3) for t in TASKS if (f"task: {t}", row.variant) in tasks}
+        if compared and row.variant != BASELINE:
+            own["gain"] = _plain(evaluation.difference(row.variant, BASELINE, "iou").interval)
+        rows[row.variant] = own
+    return {
+        "command": f"python -m int_model.nano.evaluate --count {count} --figures docs/figures/nano.json",
+        "scenes": count,
+        "kit": {figure: _plain(mean_interval(values, ROUNDS)) for figure, values in sorted(kit.items())},
+        "strategies": rows,
+    }
+
+
+def _plain(interval: Interval) -> list[float]:
+    return [round(interval.value, 3), round(interval.low, 3), round(interval.high, 3)]
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Print both tables; ``--json FILE`` keeps every single value."""
+    """Print both tables; ``--json FILE`` keeps every single value, ``--figures FILE`` those of the documents."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=SCENES, help="test scenes, from the first")
     parser.add_argument("--profile", default="nano")
@@ -225,6 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
     parser.add_argument("--variant", nargs=2, action="append", default=[], metavar=("LABEL", "JSON"))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--figures", type=Path)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
     console = Console(width=160 if not sys.stdout.isatty() else None)
@@ -240,6 +267,9 @@ def main(arguments: list[str] | None = None) -> int:
         calls = {role: round(float(np.mean([r.calls.get(role, 0) for r in own])), 1) for role in own[0].calls}
         console.print(f"INT's model calls per image: {calls}")
     console.print(f"{options.count} scenes in {time.monotonic() - started:.0f} s")
+    if options.figures:
+        found = figures(kit, evaluation, options.count)
+        options.figures.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if options.json:
         records = ", ".join(pack_record(replace(record, curves={})).decode() for record in evaluation.records)
         options.json.write_text(f'{{"kit": {json.dumps(kit)}, "records": [{records}]}}')
