@@ -2,7 +2,8 @@
 
 In a few lines::
 
-    from int_model.evaluation import NanoScenes, Variant, evaluate
+    from int_model.evaluation import Variant, evaluate
+    from int_model.nano.examples import NanoScenes
 
     variants = [Variant("full"), Variant("-PNM", config={"switches.pnm": False}), Variant("detector", "grounded_sam")]
     result = evaluate(NanoScenes(60, seeds=(1, 2, 3)), variants, load_suite("nano"), cache_dir=Path("cache"))
@@ -13,7 +14,7 @@ Nothing here imports torch.
 """
 
 from int_model.evaluation.ablations import ABLATIONS, ablation_variants
-from int_model.evaluation.datasets import CocoImages, FolderPairs, NanoScenes, Selected
+from int_model.evaluation.datasets import CocoImages, FolderPairs, Selected
 from int_model.evaluation.examples import BrokenExample, Example, Variant
 from int_model.evaluation.metrics import METRICS, Metric
 from int_model.evaluation.protocol import PROTOCOLS, Protocol, score
@@ -35,7 +36,6 @@ __all__ = [
     "FolderPairs",
     "Interval",
     "Metric",
-    "NanoScenes",
     "Protocol",
     "Record",
     "Selected",

@@ -1,4 +1,4 @@
-"""Data sets as streams of examples: folder pairs, COCO JSON, the bundled miniature world. Read one image at a time."""
+"""Data sets as streams of examples: folder pairs and COCO JSON. Read one image at a time."""
 
 from __future__ import annotations
 
@@ -239,39 +239,6 @@ def _annotated_mask(annotation: Mapping[str, Any], height: int, width: int) -> M
         return segmentation_to_mask(annotation.get("segmentation"), height, width)
     except ValueError as error:
         raise ValueError(f"annotation {annotation.get('id')}: {error}") from error
-
-
-@dataclass(frozen=True)
-class NanoScenes:
-    """Held-out scenes of the bundled miniature world, with exact masks of every object.
-
-    For every seed the first ``count`` scenes; seeds are groups of the report. Poses, textures and colours are ones
-    that training never shows. The set of ``docs/nano.md`` is seed 2501, ``count`` 240.
-    """
-
-    count: int
-    seeds: tuple[int, ...] = (2501,)
-    camouflage: tuple[float, float] = (0.35, 0.85)
-
-    def __len__(self) -> int:
-        return self.count * len(self.seeds)
-
-    def __iter__(self) -> Iterator[Example | BrokenExample]:
-        from int_model.nano.scenes import SceneGenerator
-
-        for seed in self.seeds:
-            generator = SceneGenerator("test", seed, camouflage=self.camouflage)
-            for index in range(self.count):
-                scene = generator.scene(index)
-                yield Example(
-                    id=f"scene {seed}-{index:04d}",
-                    image=scene.image,
-                    task=scene.task,
-                    mask=scene.mask,
-                    instances=tuple(thing.mask for thing in scene.targets),
-                    name=scene.name,
-                    group=f"scenes of seed {seed}",
-                )
 
 
 @dataclass(frozen=True)

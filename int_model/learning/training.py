@@ -153,13 +153,7 @@ def train(
         raise ValueError("there is nothing to learn from: no example has an object in view")
     parameters = list(arm.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=schedule.decay)
-    first = 0
-    if state is not None:
-        first = int(state["step"])
-        optimiser.load_state_dict(state["optimiser"])
-        with torch.no_grad():
-            for parameter, value in zip(parameters, state["parameters"], strict=True):
-                parameter.copy_(value)
+    first = 0 if state is None else _resume(state, optimiser, parameters)
     losses = []
     for step in range(first, schedule.steps):
         for group in optimiser.param_groups:
@@ -176,6 +170,15 @@ def train(
         if step_done is not None:
             step_done(step + 1, schedule.steps)
     return losses
+
+
+def _resume(state: dict[str, Any], optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> int:
+    """Take over a kept state; the step to go on with."""
+    optimiser.load_state_dict(state["optimiser"])
+    with torch.no_grad():
+        for parameter, value in zip(parameters, state["parameters"], strict=True):
+            parameter.copy_(value)
+    return int(state["step"])
 
 
 def _loss(

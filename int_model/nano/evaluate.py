@@ -25,12 +25,13 @@ from rich.table import Table
 
 from int_model.core.config import DetectorConfig
 from int_model.core.task_prompt import TaskPrompt
-from int_model.evaluation import Evaluation, Interval, NanoScenes, Record, Selected, Variant, evaluate
+from int_model.evaluation import Evaluation, Interval, Record, Selected, Variant, evaluate
 from int_model.evaluation.records import pack_record
 from int_model.evaluation.regions import overlap
 from int_model.evaluation.result import conclude
 from int_model.evaluation.statistics import mean_interval
 from int_model.models.protocols import MaskPrompt
+from int_model.nano.examples import NanoScenes
 from int_model.nano.scenes import Scene, SceneGenerator
 from int_model.nano.world import NAMES, TASKS, UNSEEN_BY_SEGMENTER
 

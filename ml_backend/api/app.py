@@ -26,11 +26,11 @@ from ml_backend.api.middleware import (
 )
 from ml_backend.api.run_pictures import Pictures
 from ml_backend.api.runs import RunsAccess, add_runs
+from ml_backend.api.runs_runtime import RunsRuntime
 from ml_backend.context import AppContext
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
 from ml_backend.labelstudio.annotation_events import ANNOTATION_EVENTS
 from ml_backend.labelstudio.wire import RequestError, parse_predict, parse_setup, project_key
-from ml_backend.runs.runtime import RunsRuntime
 from ml_backend.serving.engine import Segments
 from ml_backend.serving.model_loading import ModelIdentity, identify
 from ml_backend.serving.service import Service

@@ -22,6 +22,7 @@ from ml_backend.api.run_requests import (
     state_of,
     wants_page,
 )
+from ml_backend.api.runs_runtime import RunsRuntime
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import RequestError
 from ml_backend.runs.errors import LedgerError, UnknownRunError
@@ -29,7 +30,6 @@ from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.manager import Started
 from ml_backend.runs.plain import record_json, run_json
 from ml_backend.runs.queues.base import QueueError
-from ml_backend.runs.runtime import RunsRuntime
 from ml_backend.runs.types import Run, RunState, TaskState
 from ml_backend.storage.database import StoreError
 

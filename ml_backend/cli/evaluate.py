@@ -20,7 +20,6 @@ from int_model.evaluation import (
     CocoImages,
     Evaluation,
     FolderPairs,
-    NanoScenes,
     Protocol,
     Selected,
     Variant,
@@ -35,6 +34,7 @@ from int_model.evaluation.seeding import seeded
 from int_model.html.text import number
 from int_model.io.outputs import display_name, prepare_folder, write_atomic
 from int_model.models.suite import ModelSuite
+from int_model.nano.examples import NanoScenes
 from int_model.strategies.model_options import ModelOptions
 from int_model.strategies.registry import STRATEGIES
 from ml_backend.cli.commands.evaluate import EvaluateOptions

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image as PilImage
 from pycocotools import mask as coco
 
-from int_model.evaluation.datasets import CocoImages, FolderPairs, NanoScenes, Selected, read_mask
+from int_model.evaluation.datasets import CocoImages, FolderPairs, Selected, read_mask
 from int_model.evaluation.examples import BrokenExample, Example
+from int_model.nano.examples import NanoScenes
 
 LAYOUTS = {
     "COD10K, CAMO": ("Imgs/COD10K-CAM-1-Aquatic-1-Bat-1.jpg", "GT/COD10K-CAM-1-Aquatic-1-Bat-1.png"),
