@@ -67,7 +67,7 @@ The field *Any extra params to pass during model connection* takes the task prom
 """
 _ORDER = """
 An attribute goes before the extra params, these before the environment. Which prompt wins:
-[architecture](architecture.md#where-the-task-prompt-comes-from).
+[architecture](architecture.md#the-task-prompt-from-setup-to-the-vlm).
 """
 
 
