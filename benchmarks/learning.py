@@ -53,6 +53,24 @@ def end_to_end(strategy: Any, held: list[Example]) -> dict[str, float]:
     return {"iou": float(np.mean(ious)), "f1": 2 * hits / max(1, found + wanted)}
 
 
+def figures(rows: list[dict[str, Any]], images: int) -> dict[str, Any]:
+    """The means over seeds with so many images, by task and arm, for the documents."""
+    names = {"click": "a click", "box": "a loose box", "leak": "leak", "end_iou": "end to end", "end_f1": "F1"}
+    table: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["images"] == images:
+            table.setdefault(f"{row['task']}: {row['arm']}", {})
+    for key, own in table.items():
+        same = [row for row in rows if row["images"] == images and f"{row['task']}: {row['arm']}" == key]
+        for name, shown in names.items():
+            values = [row[name] for row in same if row.get(name) is not None]
+            if values:
+                own[shown] = round(float(np.mean(values)), 3)
+    seeds = sorted({row["seed"] for row in rows if row["images"] == images})
+    command = f"python -m benchmarks.learning --images {images} --seeds {','.join(map(str, seeds))}"
+    return {"command": command, "images": images, "seeds": len(seeds), "rows": table}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run what is missing. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -63,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--held-out", type=int, default=40)
     parser.add_argument("--strategy", default="grounded_sam", help="for the end-to-end figures; none: leave them out")
+    parser.add_argument("--figures", type=Path, help="write the documents' figures of the largest number of images")
     given = parser.parse_args(arguments)
     suite = load_suite("nano")
     given.out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +94,10 @@ def main(arguments: list[str] | None = None) -> int:
         for count in map(int, given.images.split(",")):
             for task in given.tasks.split(","):
                 run_cell(given, suite, done, held[task], task, count, seed)
+    if given.figures:
+        rows = [json.loads(line) for line in given.out.read_text(encoding="utf-8").splitlines()]
+        found = figures(rows, max(map(int, given.images.split(","))))
+        given.figures.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
