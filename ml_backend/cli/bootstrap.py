@@ -30,6 +30,7 @@ from ml_backend.cli.bootstrap_options import check_formats, parse_tasks, selecti
 from ml_backend.cli.commands.bootstrap import BootstrapOptions
 from ml_backend.cli.options import FAILED, INTERRUPTED
 from ml_backend.cli.progress import ProgressBar, say
+from ml_backend.labelstudio.task_files import check_local_root
 from ml_backend.serving.versions import package_version
 
 
@@ -56,6 +57,8 @@ def run(options: BootstrapOptions) -> int:
     for path in paths:
         if path.is_relative_to(options.out.resolve()):
             raise ValueError(f"'{display_name(path)}' lies inside --out; choose another --out")
+    if options.local_root is not None:
+        check_local_root(options.local_root, paths)
     work = prepare_output(options.out)
     console = Console(stderr=True, highlight=False)
     with contextlib.redirect_stdout(sys.stderr), DatasetStore(work / "results.sqlite") as store:

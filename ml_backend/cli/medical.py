@@ -66,11 +66,13 @@ def medical_restore(
     """Masks from Label Studio back into the pixel grid of the original files. DICOM-SEG files carry the patient."""
     with plain_errors(debug=debug):
         from int_model.io.medical.restore import restore
+        from int_model.io.outputs import prepare_folder
         from ml_backend.labelstudio.exports import read_tasks
 
         if format_ not in ("native", "png"):
             raise ValueError(f"there is no format '{format_}'; choose native or png")
         known = _mapping(mapping)
+        prepare_folder(out)
         tasks = read_tasks(export)
         answers = masks_of_export(tasks, known, predictions=predictions, every=all_annotations, tell=complain)
         count = restore(answers, known, sources, out, native=format_ == "native", tell=complain)
@@ -85,16 +87,17 @@ def prepare(
     None of them holds a file name, a path or anything that a file says about a patient. Returns how many pictures were
     written, and how many files were left out; ``tell`` gets a line for each of those.
 
-    Raises ``ValueError`` for a place that does not exist, or if there is no picture at all.
+    Raises ``ValueError`` for a place that does not exist, an ``out`` that cannot be written to, or if there is no
+    picture at all.
     """
     from PIL import Image as PilImage
 
     from int_model.io.errors import ImageError
     from int_model.io.medical.sources import files_below, mapping_to_json, read_pictures
-    from int_model.io.outputs import write_atomic
+    from int_model.io.outputs import prepare_folder, write_atomic
 
     images = out / "images"
-    images.mkdir(parents=True, exist_ok=True)
+    prepare_folder(images)
     sources: dict[str, Source] = {}
     failed = 0
     for path in files_below([place for place in places if place.resolve() != out.resolve()]):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -93,12 +95,18 @@ class ModelArguments:
     def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
         """The settings of the environment under what was given here and in ``given``; None means not given.
 
-        Raises ``ValueError`` for what is not ``KEY=VALUE``, and for a wrong setting.
+        Raises ``ValueError`` for what is not ``KEY=VALUE``, for a wrong setting, and for a device that is not there.
         """
         from int_model.core.options import parse_changes
         from ml_backend.settings import load_settings
 
         settings = load_settings({**self._names(), **(given or {})})
+        if settings.device not in ("auto", "cpu"):
+            from int_model.models.device import (
+                choose_device,
+            )  # imports torch, so only where there is something to check
+
+            choose_device(settings.device)
         return settings.with_models(parse_changes(self.overrides), parse_changes(self.changes))
 
     def _names(self) -> dict[str, str]:
@@ -188,12 +196,24 @@ def plain_errors(*, debug: bool) -> Iterator[None]:
     except ValueError as error:  # everything that a user can get wrong is one
         complain(str(error))
         raise typer.Exit(MISUSED) from None
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
+        complain(_of_the_system(error))
+        raise typer.Exit(FAILED) from None
+    except RuntimeError as error:
         complain(str(error))
         raise typer.Exit(FAILED) from None
     except Exception as error:  # noqa: BLE001 the last resort of a program for people
         complain(f"unexpected {type(error).__name__}: {error}; run it again with --debug to see where it comes from")
         raise typer.Exit(FAILED) from None
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the operating system refused, with the file's name and, for a full disk, the remedy."""
+    reason = error.strerror or str(error) or type(error).__name__
+    name = "" if error.filename is None else f"'{os.fsencode(error.filename).decode('utf-8', 'replace')}': "
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{name}the disk is full ({reason}); make room, and run the same command again"
+    return f"{name}{reason}"
 
 
 def complain(sentence: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from xml.sax.saxutils import quoteattr
 from int_model.core.task_prompt import TaskPrompt
 from int_model.datasets.contents import Item, LabelPlan
 from int_model.io.drawing import hex_colour
+from int_model.io.outputs import display_name
 from int_model.runner.results import StoredResult
 from ml_backend.labelstudio.label_config import Geometry, parse_label_config
 from ml_backend.labelstudio.output_options import OutputOptions
@@ -63,17 +64,27 @@ def url_address(prefix: str) -> Callable[[Item], str]:
 def local_address(document_root: Path) -> Callable[[Item], str]:
     """Addresses of Label Studio's local files, below the folder that its ``LOCAL_FILES_DOCUMENT_ROOT`` names.
 
-    A call raises ``ValueError`` for an image outside.
+    A call raises ``ValueError`` for an image outside; see `check_local_root`.
     """
     root = document_root.resolve()
 
     def address(item: Item) -> str:
-        path = item.entry.path
-        if not path.is_relative_to(root):
-            raise ValueError(f"'{item.entry.relative}' lies outside '{root}'; choose another --ls-local-root")
-        return f"/data/local-files/?d={_quoted(os.fsencode(path.relative_to(root).as_posix()))}"
+        check_local_root(root, [item.entry.path])
+        return f"/data/local-files/?d={_quoted(os.fsencode(item.entry.path.relative_to(root).as_posix()))}"
 
     return address
+
+
+def check_local_root(document_root: Path, paths: Iterable[Path]) -> None:
+    """Raise ``ValueError`` if the folder is none, or one of the resolved paths lies outside."""
+    root = document_root.resolve()
+    if not root.is_dir():
+        raise ValueError(f"'{display_name(document_root)}' is no folder; choose another --ls-local-root")
+    for path in paths:
+        if not path.is_relative_to(root):
+            raise ValueError(
+                f"'{display_name(path)}' lies outside '{display_name(root)}'; choose another --ls-local-root"
+            )
 
 
 class LabelStudioWriter:

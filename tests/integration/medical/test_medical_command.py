@@ -273,6 +273,19 @@ def test_an_ellipse_is_restored_and_what_is_no_area_is_named() -> None:
     assert told == ["task 0: region p (keypointlabels) is not an area; left out"]
 
 
+def test_an_out_that_cannot_be_written_to_is_found_first(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "m.json").write_text(mapping_to_json([ABC]))
+    (tmp_path / "in").mkdir()
+    prepared = run("prepare", tmp_path / "in", "--out", tmp_path / "file" / "out")
+    common = ("--mapping", tmp_path / "m.json", "--sources", tmp_path / "in")
+    restored = run("restore", tmp_path / "missing.json", *common, "--out", tmp_path / "file")
+    for done in (prepared, restored):
+        assert done.exit_code == 2
+        assert "nothing can be written to" in done.output
+        assert "choose another --out" in " ".join(done.output.split())
+
+
 def test_every_region_of_a_restore_is_drawn_or_named(tmp_path: Path) -> None:
     shown = np.zeros((4, 5, 3), dtype=np.uint8)
     (tmp_path / "in").mkdir()

@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -174,3 +175,29 @@ def test_images_that_failed_are_not_counted_as_segmented(run: Run, monkeypatch: 
     result = run("bootstrap")
     assert result.exit_code == 1
     assert "0 of 2 images segmented, 2 failed, " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("root", "sentence"), [("truth", "lies outside"), ("nowhere", "'nowhere' is no folder; choose another")]
+)
+def test_a_document_root_without_the_images_is_refused_before_models_are_loaded(
+    root: str, sentence: str, run: Run, loads: list[str]
+) -> None:
+    result = run("bootstrap", "--ls-local-root", root)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert sentence in line
+    assert not loads, "it used to be found out after hours of work"
+
+
+def test_a_full_disk_is_one_sentence_with_a_remedy(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/images/train/good.png")
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    result = run("bootstrap")
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("int-backend: 'out/images/train/good.png': the disk is full (")
+    assert "make room" in last

@@ -164,6 +164,22 @@ def test_wrong_options_of_the_models_end_a_command_of_the_service(command: str, 
     assert sentence in result.stderr
 
 
+@pytest.mark.parametrize("command", ["serve --port 0", "worker", "annotate --project 1"])
+@pytest.mark.parametrize(
+    ("device", "sentence"), [("foo", "'foo' is not a device; use auto, cpu"), ("cuda:99", "no device 'cuda:99'")]
+)
+def test_a_device_that_is_not_there_ends_a_command_of_the_service_at_once(
+    command: str, device: str, sentence: str
+) -> None:
+    environment = {"REDIS_URL": "redis://127.0.0.1:1/5"} if command == "worker" else {}
+    environment |= {"LABEL_STUDIO_URL": "http://127.0.0.1:1", "LABEL_STUDIO_API_KEY": "x"}
+    for given, told in (([], {"INT_DEVICE": device}), (["--device", device], {})):
+        result = CliRunner().invoke(cli.app, [*command.split(), *given], env=environment | told)
+        assert result.exit_code == 2, result.output
+        (line,) = result.stderr.splitlines()
+        assert sentence in line
+
+
 def test_a_taken_port_is_one_line_and_status_2() -> None:
     with listen("127.0.0.1", 0) as first:
         first.listen()
