@@ -22,11 +22,15 @@ _LONGEST = 200
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project: its id, extra params as they came, and labeling config."""
+    """A project: its id, extra params as they came, labeling config, and what was chosen for it here.
+
+    ``adapter`` is the id of what the project learned on top of the models, "" for the models as they are.
+    """
 
     id: str
     extra_params: Any = None
     label_config: str = ""
+    adapter: str = ""
 
 
 class Store:
@@ -53,7 +57,7 @@ class Store:
         self.database.close()
 
     def save_project(self, project: Project) -> None:
-        """Insert or replace a project."""
+        """Insert a project, or replace what Label Studio says of it: the adapter stays."""
         values = {
             "id": project.id,
             "extra_params": json.dumps(project.extra_params),
@@ -67,7 +71,18 @@ class Store:
         """All projects."""
         with self.database.read() as connection, Session(connection) as session:
             rows = session.scalars(select(ProjectRow).order_by(ProjectRow.id)).all()
-            return [Project(r.id, json.loads(r.extra_params), r.label_config) for r in rows]
+            return [Project(r.id, json.loads(r.extra_params), r.label_config, r.adapter) for r in rows]
+
+    def adapter_of(self, project: str) -> str:
+        """The adapter that was chosen for a project; "" for the models as they are, or an unknown project."""
+        with self.database.read() as connection:
+            return connection.scalar(select(ProjectRow.adapter).where(ProjectRow.id == project)) or ""
+
+    def choose_adapter(self, project: str, adapter: str) -> None:
+        """Let the plans of a project use this adapter from now on; "" for the models as they are."""
+        row = {"id": project, "extra_params": "null", "label_config": "", "adapter": adapter}
+        with self.database.write() as connection:
+            connection.execute(self.database.upsert(ProjectRow, row, {"adapter": adapter}))
 
     def get_result(self, key: ResultKey) -> bytes | None:
         """A stored result, packed, or None."""

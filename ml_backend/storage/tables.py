@@ -22,13 +22,14 @@ _KEY = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only wha
 
 
 class ProjectRow(Base):
-    """A project as ``/setup`` introduced it."""
+    """A project as ``/setup`` introduced it, and the adapter that was chosen for it."""
 
     __tablename__ = "projects"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     extra_params: Mapped[str] = mapped_column(Text, default="null")
     label_config: Mapped[str] = mapped_column(Text, default="")
+    adapter: Mapped[str] = mapped_column(String(64), server_default="")
     updated_at: Mapped[Any] = mapped_column(DateTime(timezone=True), server_default=func.now(), onupdate=func.now())
 
 

@@ -1,4 +1,4 @@
-"""Annotations are kept. Runs get a kind, and keep what was asked for beside what it meant."""
+"""Annotations are kept. Runs get a kind, and keep what was asked for beside what it meant; projects get an adapter."""
 
 import json
 from collections.abc import Callable
@@ -17,6 +17,7 @@ _UNDER_WAY = sa.text("state IN ('preparing', 'active')")
 def upgrade() -> None:
     """Change the tables in place; every row is kept."""
     op.drop_column("projects", "label_config_hash")
+    op.add_column("projects", sa.Column("adapter", sa.String(64), nullable=False, server_default=""))
     op.rename_table("run_pace", "run_throughput")
     op.add_column("runs", sa.Column("kind", sa.String(12), nullable=False, server_default="predict"))
     _index_runs_under_way("project", "kind", "model_version")
@@ -47,6 +48,7 @@ def downgrade() -> None:
     _index_runs_under_way("project", "model_version")
     op.drop_column("runs", "kind")
     op.rename_table("run_throughput", "run_pace")
+    op.drop_column("projects", "adapter")
     op.add_column("projects", sa.Column("label_config_hash", sa.String(64), nullable=False, server_default=""))
 
 

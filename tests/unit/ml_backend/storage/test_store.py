@@ -31,6 +31,19 @@ def test_projects_and_results_are_kept(tmp_path: Path) -> None:
     store.close()
 
 
+def test_the_adapter_of_a_project_outlives_what_label_studio_says(tmp_path: Path) -> None:
+    store = Store.in_folder(tmp_path)
+    store.save_project(Project("1", "polyp", "<View/>"))
+    assert (store.adapter_of("1"), store.adapter_of("2")) == ("", "")
+    store.choose_adapter("1", "ab12")
+    store.choose_adapter("2", "cd34")
+    store.save_project(Project("1", "a polyp", "<View></View>"))
+    assert store.projects() == [Project("1", "a polyp", "<View></View>", "ab12"), Project("2", adapter="cd34")]
+    store.choose_adapter("1", "")
+    assert (store.adapter_of("1"), store.adapter_of("2")) == ("", "cd34")
+    store.close()
+
+
 def test_the_oldest_results_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("ml_backend.storage.store.time.time", lambda: now[0])
