@@ -193,3 +193,21 @@ def test_environment_of_a_patch_without_one_is_the_commonest() -> None:
     assert found.environment_of(1, "frog") == "sand"
     assert found.environment_of(2, "frog") == "sand"
     assert found.environment_of(0, "moss") == "sand"
+
+
+@pytest.mark.parametrize(("noun", "other"), [("polyp", "colon"), ("lesion", "pink")])
+def test_the_noun_of_a_task_is_a_name_like_any_other(noun: str, other: str) -> None:
+    answers = talk(other.capitalize(), *[noun.capitalize()] * 4)
+    found = collect_candidates(PATCHES, answers, TaskPrompt(noun), PLAIN)
+    assert found.names == (noun, other)  # the one that more patches gave comes first
+    assert len(found.candidates) == 5
+
+
+def test_the_head_noun_of_a_task_is_a_name_too() -> None:
+    found = collect_candidates(PATCHES, talk(*["Lesion"] * 4, "Pink"), TaskPrompt("skin lesion"), PLAIN)
+    assert found.names == ("lesion", "pink")
+
+
+@pytest.mark.parametrize("vague", ["Creature", "a hidden animal", "camouflaged", "Something", "Species"])
+def test_hypernyms_and_adjectives_of_hiding_are_no_names(vague: str) -> None:
+    assert collect_candidates(PATCHES, talk(*[vague] * 4, "Frog"), TASK, PLAIN).names == ("frog",)
