@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from int_model.io.images import prepare
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
 from ml_backend.fetching.images import FetchLimits, ImageFetcher
 from ml_backend.labelstudio.client import LabelStudioClient
@@ -16,9 +17,18 @@ from ml_backend.runs.predict_executor import PredictExecutor
 from ml_backend.runs.queues.base import RunQueue
 from ml_backend.runs.types import RunKind
 from ml_backend.runs.worker import RunWorker
-from ml_backend.serving.engine import Engine, Segments
+from ml_backend.serving.annotator import TaskAnnotator
+from ml_backend.serving.engine import Engine
+from ml_backend.serving.interactive import Interactive
+from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import ModelIdentity, identify, load_strategy
-from ml_backend.serving.service import Service
+from ml_backend.serving.predictions import LateTasks, Predictions
+from ml_backend.serving.projects import Projects
+from ml_backend.serving.queue import ImageQueue
+from ml_backend.serving.recovery import Segments
+from ml_backend.serving.results import Results
+from ml_backend.serving.status import Status
+from ml_backend.serving.threads import Threads
 from ml_backend.settings import Settings
 from ml_backend.storage.database import Database
 from ml_backend.storage.store import Store
@@ -60,27 +70,44 @@ def image_fetcher(settings: Settings, client: LabelStudioClient | None, resolver
     )
 
 
+def _image_queue(settings: Settings) -> ImageQueue:
+    batch, downloads = settings.micro_batch, settings.downloads
+    return ImageQueue(places=min(settings.queue_size, downloads + 2 * batch), downloads=downloads, reserve=batch)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AppContext:
     """What every process of the backend works with; open and close it in one event loop.
 
     Attributes:
         settings: of the environment.
-        service: predicts, from `Service.start` on.
         store: projects and results.
         ledger: runs, in the same database.
         fetcher: fetches images.
         client: of Label Studio, or None where none is configured.
         pushing: the same without retries, since a run waits by itself.
+        engine: owns the models.
+        status: collects problems for operators.
+        metrics: counts and times.
+        threads: run the blocking work between request and answer.
+        results: what the models find in images.
+        projects: labeling configs and model versions.
+        annotator: annotates tasks.
     """
 
     settings: Settings
-    service: Service
     store: Store
     ledger: Ledger
     fetcher: ImageFetcher
     client: LabelStudioClient | None
     pushing: LabelStudioClient | None
+    engine: Engine
+    status: Status
+    metrics: Metrics
+    threads: Threads
+    results: Results
+    projects: Projects
+    annotator: TaskAnnotator
 
     @classmethod
     def open(
@@ -90,6 +117,7 @@ class AppContext:
         load: Callable[[], Segments] | None = None,
         identity: ModelIdentity | None = None,
         resolver: Resolver = resolve,
+        connected: bool = False,
     ) -> AppContext:
         """Open the database and make everything; loads no models and calls no one.
 
@@ -98,29 +126,86 @@ class AppContext:
             load: makes the strategy, in the engine's thread; the settings' models if None.
             identity: of those models; found from the profile if None.
             resolver: looks up hosts that images come from; for tests.
+            connected: whether Label Studio must be configured.
 
         Raises:
-            ValueError: the settings, the profile or the method's options are wrong.
+            ValueError: the settings, the profile or the method's options are wrong, or name no Label Studio.
             StoreError: the database cannot be used.
         """
         known = identity or identify(settings)
         client = label_studio_client(settings)
+        if connected and client is None:
+            raise RunsError(NO_LABEL_STUDIO)
         fetcher = image_fetcher(settings, client, resolver)
         store = Store(Database.of(settings), cache_entries=settings.cache_entries)
-        engine = Engine(
-            load or (lambda: load_strategy(settings)),
-            micro_batch=settings.micro_batch,
-            queue_size=settings.queue_size,
+        queue = _image_queue(settings)
+        engine = Engine(load or (lambda: load_strategy(settings)), queue, micro_batch=settings.micro_batch)
+        status, metrics, threads = Status(engine), Metrics(engine), Threads(4, "service")
+        pixels = settings.max_image_pixels
+        results = Results(
+            queue, engine, store, fetcher.fetch, threads, status, metrics, identity=known, max_pixels=pixels
         )
-        service = Service(settings, known, engine, fetcher, store)
-        pushing = label_studio_client(settings, retries=0, timeout=_PUSH_TIMEOUT)
-        return cls(settings, service, store, Ledger(store.database), fetcher, client, pushing)
+        annotator = TaskAnnotator(
+            engine,
+            results,
+            threads,
+            status,
+            metrics,
+            strategy=known.strategy,
+            default_prompt=settings.prompt,
+            max_regions=settings.max_regions,
+        )
+        return cls(
+            settings=settings,
+            store=store,
+            ledger=Ledger(store.database),
+            fetcher=fetcher,
+            client=client,
+            pushing=label_studio_client(settings, retries=0, timeout=_PUSH_TIMEOUT),
+            engine=engine,
+            status=status,
+            metrics=metrics,
+            threads=threads,
+            results=results,
+            projects=Projects(settings, known, store, status),
+            annotator=annotator,
+        )
+
+    async def start(self) -> None:
+        """Read the known projects and begin to load the models; waits for neither the models nor the network."""
+        await self.threads(prepare)
+        await self.projects.load()
+        self.engine.start()
+
+    def predictions(self, late_tasks: LateTasks | None = None) -> Predictions:
+        """What answers ``/predict``; ``late_tasks`` takes what is not ready in time. Close it before the context."""
+        settings = self.settings
+        interactive = Interactive(
+            self.engine,
+            self.fetcher.fetch,
+            self.threads,
+            self.status,
+            self.metrics,
+            max_pixels=settings.max_image_pixels,
+            images_at_once=settings.downloads,
+        )
+        return Predictions(
+            self.projects,
+            self.annotator,
+            self.results,
+            interactive,
+            self.threads,
+            self.status,
+            self.metrics,
+            deadline=settings.deadline,
+            late_tasks=late_tasks,
+        )
 
     def worker(self, *, alone: bool = False) -> RunWorker:
         """A worker of this process; see `RunWorker`. Raises ``RunsError`` where no Label Studio is configured."""
         if self.pushing is None:
             raise RunsError(NO_LABEL_STUDIO)
-        executors = {RunKind.PREDICT: PredictExecutor(self.service, self.pushing)}
+        executors = {RunKind.PREDICT: PredictExecutor(self.annotator, self.projects.plan, self.pushing)}
         return RunWorker(self.ledger, executors, new_owner(), size=self.settings.run_batch, alone=alone)
 
     def runs(self, queue: RunQueue) -> Runs:
@@ -129,14 +214,22 @@ class AppContext:
             self.ledger,
             self.client,
             queue,
-            self.service.plan,
+            self.projects.plan,
             default_prompt=self.settings.prompt,
             known_projects=self.store.projects,
         )
 
     async def close(self) -> None:
-        """Stop the service and close everything; close workers first."""
-        await self.service.close()
+        """Stop all work and close everything; close workers and predictions first.
+
+        What is at the models is finished, the rest is dropped.
+        """
+        await self.results.close()
+        await asyncio.to_thread(self.engine.close)
+        await self.fetcher.close()
+        await self.threads.close()
+        await self.projects.close()
+        await asyncio.to_thread(self.store.close)
         for client in (self.client, self.pushing):
             if client is not None:
                 await asyncio.to_thread(client.close)

@@ -49,7 +49,7 @@ class IntBackend(LabelStudioMLBase):  # type: ignore[misc]  # known only once th
         known = {"project": self.project_id, "label_config": self.get("label_config") or ""}
         request = PredictIn.model_validate({**known, "tasks": list(tasks), "context": context})
         runtime = current()
-        results = runtime.call(runtime.service.predict(request))
+        results = runtime.call(runtime.predictions.predict(request))
         predictions = [_upstream.prediction(**entry) if isinstance(entry, dict) else entry for entry in results]
         return _upstream.response(model_version=self.get("model_version"), predictions=predictions)
 
@@ -57,10 +57,10 @@ class IntBackend(LabelStudioMLBase):  # type: ignore[misc]  # known only once th
         """Take note of an event and of the project's current labeling config. Nothing is learned from it here."""
         del kwargs
         runtime, project = current(), data.get("project")
-        runtime.service.metrics.webhooks.labels(event if event in self.TRAIN_EVENTS else "unknown").inc()
+        runtime.context.metrics.webhooks.labels(event if event in self.TRAIN_EVENTS else "unknown").inc()
         config = project.get("label_config") if isinstance(project, dict) else None
         if isinstance(config, str):
-            runtime.call(runtime.service.project_updated(project_key(project), config))
+            runtime.call(runtime.context.projects.update(project_key(project), config))
         return {"event": event}
 
     def _introduce(self) -> None:
@@ -72,4 +72,4 @@ class IntBackend(LabelStudioMLBase):  # type: ignore[misc]  # known only once th
             }
         )
         runtime = current()
-        self.set("model_version", runtime.call(runtime.service.setup(request)))
+        self.set("model_version", runtime.call(runtime.context.projects.setup(request)))

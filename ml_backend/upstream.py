@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from fastapi import FastAPI
 
 from ml_backend.api.app import create_app
-from ml_backend.serving.service import Service
+from ml_backend.context import AppContext
+from ml_backend.serving.predictions import Predictions
 
 T = TypeVar("T")
 
@@ -80,13 +81,15 @@ class Runtime:
 
     def __init__(self, make: Callable[[], FastAPI] = create_app) -> None:
         self._make = make
-        self._started: Future[tuple[Service, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._started: Future[tuple[FastAPI, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self._thread = threading.Thread(target=self._run, name="int-backend", daemon=True)
         self._thread.start()
-        self.service, self._loop, self._stop = self._started.result(_START_SECONDS)
+        app, self._loop, self._stop = self._started.result(_START_SECONDS)
+        self.context: AppContext = app.state.context
+        self.predictions: Predictions = app.state.predictions
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine of the service's and wait for its result."""
+        """Run a coroutine in the service's event loop and wait for its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self) -> None:
@@ -103,7 +106,7 @@ class Runtime:
             app = await asyncio.to_thread(self._make)
             async with app.router.lifespan_context(app):
                 stop = asyncio.Event()
-                self._started.set_result((app.state.service, asyncio.get_running_loop(), stop))
+                self._started.set_result((app, asyncio.get_running_loop(), stop))
                 await stop.wait()
         except Exception as error:
             if self._started.done():

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -31,9 +30,9 @@ from ml_backend.context import AppContext
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
 from ml_backend.labelstudio.annotation_events import ANNOTATION_EVENTS
 from ml_backend.labelstudio.wire import RequestError, parse_predict, parse_setup, project_key
-from ml_backend.serving.engine import Segments
 from ml_backend.serving.model_loading import ModelIdentity, identify
-from ml_backend.serving.service import Service
+from ml_backend.serving.predictions import Predictions
+from ml_backend.serving.recovery import Segments
 from ml_backend.settings import Settings
 from ml_backend.storage.annotations import Annotations
 from ml_backend.storage.database import StoreError
@@ -83,24 +82,26 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         context = AppContext.open(chosen, load=load, identity=known, resolver=resolver)
         runs = RunsRuntime(context)
-        context.service.late_tasks = runs.late_tasks
-        app.state.service, app.state.runs = context.service, _runs_access(context, runs)
+        predictions = context.predictions(runs.late_tasks)
+        app.state.context, app.state.predictions = context, predictions
+        app.state.runs = _runs_access(context, runs)
         app.state.annotations = Annotations(context.store.database)
         try:
             await runs.start()
-            await context.service.start()
+            await context.start()
             yield
         finally:
             await runs.close()
+            await predictions.close()
             await context.close()
 
     app = FastAPI(title="int-backend", version=version("int-backend"), lifespan=lifespan, redirect_slashes=False)
-    _add_protocol(app, chosen)
+    _add_protocol(app, chosen.max_body_bytes)
     _add_pages(app)
     add_runs(app, lambda request: request.app.state.runs)
+    _add_errors(app)
     described = app.openapi
     app.openapi = lambda: api.with_security(described())  # type: ignore[method-assign] # FastAPI's way to add to it
-    app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(
         BasicAuth,
         user=chosen.basic_auth_user,
@@ -118,23 +119,13 @@ def _runs_access(context: AppContext, runs: RunsRuntime) -> RunsAccess:
     return RunsAccess(runs, pictures)
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
+def _context(request: Request) -> AppContext:
+    context: AppContext = request.app.state.context
+    return context
 
 
-def _add_protocol(app: FastAPI, settings: Settings) -> None:
-    """What Label Studio calls."""
-
-    async def body(request: Request) -> Any:
-        return await read_json(request, settings.max_body_bytes)
-
-    @app.get("/", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
-    @app.get("/health", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
-    async def health(request: Request) -> Response:
-        """Alive; ``models`` says whether predictions can be made yet. Never waits for anything."""
-        state = _service(request).engine.status.state
-        return JsonResponse({"model_class": MODEL_CLASS, "status": "UP", "models": state})
+def _add_protocol(app: FastAPI, max_body_bytes: int) -> None:
+    """What Label Studio sends."""
 
     @app.post(
         "/setup",
@@ -144,8 +135,8 @@ def _add_protocol(app: FastAPI, settings: Settings) -> None:
     )
     async def setup(request: Request) -> Response:
         """Remember a project's labeling config and extra params; answer with the model version."""
-        parsed = parse_setup(await body(request))
-        return JsonResponse({"model_version": await _service(request).setup(parsed)})
+        parsed = parse_setup(await read_json(request, max_body_bytes))
+        return JsonResponse({"model_version": await _context(request).projects.setup(parsed)})
 
     @app.post(
         "/predict",
@@ -155,9 +146,10 @@ def _add_protocol(app: FastAPI, settings: Settings) -> None:
     )
     async def predict(request: Request) -> Response:
         """As many results as tasks: a prediction, or ``[]`` for one that failed or is not ready in time."""
-        parsed = parse_predict(await body(request))
-        service = _service(request)
-        return JsonResponse(await service.render({"results": await service.predict(parsed)}, dump))
+        parsed = parse_predict(await read_json(request, max_body_bytes))
+        predictions: Predictions = request.app.state.predictions
+        results = {"results": await predictions.predict(parsed)}
+        return JsonResponse(await _context(request).threads(dump, results))  # masks make it large
 
     @app.post(
         "/webhook",
@@ -167,17 +159,17 @@ def _add_protocol(app: FastAPI, settings: Settings) -> None:
     )
     async def webhook(request: Request) -> Response:
         """Take note of an event, in any of Label Studio's shapes."""
-        event = await body(request)
+        event = await read_json(request, max_body_bytes)
         action = event.get("action") if isinstance(event, dict) else None
         known = action if isinstance(action, str) and action in _EVENTS else ""
-        service = _service(request)
-        service.metrics.webhooks.labels(known or "unknown").inc()
+        context = _context(request)
+        context.metrics.webhooks.labels(known or "unknown").inc()
         if not known:
             return JsonResponse({"status": "Unknown event"})
         project = event.get("project")
         config = project.get("label_config") if isinstance(project, dict) else None
         if known == "PROJECT_UPDATED" and isinstance(config, str):
-            await service.project_updated(project_key(project), config)
+            await context.projects.update(project_key(project), config)
         if known in ANNOTATION_EVENTS:
             try:
                 await asyncio.to_thread(request.app.state.annotations.record, event)
@@ -185,6 +177,17 @@ def _add_protocol(app: FastAPI, settings: Settings) -> None:
                 _log.warning("%s of project %s is lost: %s", known, project_key(project), error)
                 return error_response(503, "the annotations could not be kept", str(error))
         return JsonResponse({"status": "ok", "result": {}}, 201)
+
+
+def _add_pages(app: FastAPI) -> None:
+    """What Label Studio and operators look at."""
+
+    @app.get("/", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
+    @app.get("/health", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
+    async def health(request: Request) -> Response:
+        """Alive; ``models`` says whether predictions can be made yet. Never waits for anything."""
+        state = _context(request).engine.status.state
+        return JsonResponse({"model_class": MODEL_CLASS, "status": "UP", "models": state})
 
     @app.get(
         "/versions",
@@ -194,7 +197,28 @@ def _add_protocol(app: FastAPI, settings: Settings) -> None:
     )
     async def versions(request: Request) -> Response:
         """The model versions in use, of one project with ``?project=``."""
-        return JsonResponse({"versions": _service(request).versions(project_key(request.query_params.get("project")))})
+        project = project_key(request.query_params.get("project"))
+        return JsonResponse({"versions": _context(request).projects.versions(project)})
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses=api.text_answer("Numbers for Prometheus.", "text/plain"),
+    )
+    async def metrics(request: Request) -> Response:
+        """Numbers for Prometheus."""
+        page = await asyncio.to_thread(_context(request).metrics.page)
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/status", response_class=JsonResponse, responses=api.answers(api.StatusOut, api.PAGE_ERRORS))
+    async def status(request: Request) -> Response:
+        """The models' state, what is waiting, and the last problems in plain words."""
+        context = _context(request)
+        return JsonResponse(context.status.view(context.projects.versions(), context.annotator.at_work))
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Short JSON for what is refused."""
 
     async def bad_request(_: Request, error: Exception) -> Response:
         return error_response(400, str(error), "send what Label Studio sends; /docs describes it")
@@ -204,25 +228,7 @@ def _add_protocol(app: FastAPI, settings: Settings) -> None:
 
     app.add_exception_handler(RequestError, bad_request)
     app.add_exception_handler(TooLargeError, too_large)
-
-
-def _add_pages(app: FastAPI) -> None:
-    """What operators look at."""
-
-    @app.get(
-        "/metrics",
-        response_class=Response,
-        responses=api.text_answer("Numbers for Prometheus.", "text/plain"),
-    )
-    async def metrics(request: Request) -> Response:
-        """Numbers for Prometheus."""
-        page = await asyncio.to_thread(_service(request).metrics.page)
-        return Response(page, media_type=CONTENT_TYPE_LATEST)
-
-    @app.get("/status", response_class=JsonResponse, responses=api.answers(api.StatusOut, api.PAGE_ERRORS))
-    async def status(request: Request) -> Response:
-        """The models' state, what is waiting, and the last problems in plain words."""
-        return JsonResponse(_service(request).status())
+    app.add_exception_handler(HTTPException, _http_error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

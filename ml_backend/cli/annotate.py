@@ -99,7 +99,7 @@ async def _main(
     address = settings.redis_url.get_secret_value() if settings.redis_url else ""
     queue: RunQueue = RedisQueue(address) if address else NullQueue()
     stop = asyncio.Event()
-    context = AppContext.open(settings)
+    context = AppContext.open(settings, connected=True)
     try:
         if context.client is None:
             raise RunsError(NO_LABEL_STUDIO)
@@ -137,7 +137,7 @@ async def _main(
 
 def _must_suit(context: AppContext, run_id: str) -> None:
     spec = context.ledger.get(run_id).spec
-    here = context.service.plan(spec.label_config, spec.extra_params).version
+    here = context.projects.plan(spec.label_config, spec.extra_params).version
     if here != spec.model_version:
         raise RunsError(
             f"run {run_id} is for {spec.model_version}, and the models and settings here make {here}; use the "
@@ -149,7 +149,7 @@ async def _do(context: AppContext, run: Run, stop: asyncio.Event, bar: Console) 
     """Work on the run in this process until it ends or is to be stopped."""
     if run.state is RunState.FINISHED:
         return run
-    await context.service.start()
+    await context.start()
     worker = context.worker(alone=True)
     queue = LocalQueue(worker.work, context.ledger, kinds=worker.kinds, only=frozenset({run.id}))
     queue.start()
@@ -180,7 +180,7 @@ async def _watch(context: AppContext, run: Run, stop: asyncio.Event, console: Co
         while True:
             run = await asyncio.to_thread(context.ledger.get, run.id)
             progress = await asyncio.to_thread(context.ledger.progress, run.id)
-            loading = local and context.service.engine.status.state == "loading"
+            loading = local and context.engine.status.state == "loading"
             preparing = run.state is RunState.PREPARING
             note = "loading the models" if loading else _MADE_ELSEWHERE if preparing else ""
             shown.show_run(progress, note)
@@ -253,5 +253,5 @@ def _log_to(bar: Console, *, debug: bool) -> None:
     for name in ("int_model", "ml_backend"):
         logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.WARNING)
     if not debug:  # what is wrong with single tasks is in the ledger, and told at the end
-        for name in ("ml_backend.serving.service", "ml_backend.serving.engine"):
+        for name in ("ml_backend.serving.status", "ml_backend.serving.engine"):
             logging.getLogger(name).setLevel(logging.CRITICAL)

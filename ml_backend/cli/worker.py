@@ -14,8 +14,8 @@ from ml_backend.runs.owners import process_lives, this_host
 from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.queues.redis_worker import TicketWorker
-from ml_backend.serving.engine import Segments
 from ml_backend.serving.model_loading import ModelIdentity
+from ml_backend.serving.recovery import Segments
 from ml_backend.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -79,14 +79,14 @@ async def _work(
         await asyncio.to_thread(queue.check)
     except QueueError as error:
         _log.warning("%s; the worker waits for it", error)
-    context = AppContext.open(settings, load=load, identity=identity)
+    context = AppContext.open(settings, load=load, identity=identity, connected=True)
     tell(f"worker for runs; tickets from Redis at {queue.where}, ledger in {context.store.database.where}")
     if settings.label_studio_api_key is None:
         _log.warning("LABEL_STUDIO_API_KEY is not set; Label Studio will refuse what this worker asks and pushes")
     try:
-        await context.service.start()
+        await context.start()
         if await _models_ready(context, stopping):
-            tell(f"the models are ready; taking tickets as {context.service.versions()[0].rpartition('-')[0]}")
+            tell(f"the models are ready; taking tickets as {context.projects.versions()[0].rpartition('-')[0]}")
             await _take_tickets(context, queue, stopping)
         tell("the worker has stopped; what it had not begun is left to others")
     finally:
@@ -96,7 +96,7 @@ async def _work(
 async def _models_ready(context: AppContext, stopping: asyncio.Event) -> bool:
     """Wait for the models: tickets taken before would only keep tasks from workers that have theirs."""
     while not stopping.is_set():
-        status = context.service.engine.status
+        status = context.engine.status
         if status.state == "ready":
             return True
         if status.state == "failed":

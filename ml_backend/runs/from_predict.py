@@ -23,7 +23,7 @@ _TAKEN = _PUSHED | {TaskState.PENDING}
 
 
 class PredictRuns:
-    """`ml_backend.serving.service.LateTasks` over the ledger. Blocking.
+    """`ml_backend.serving.predictions.LateTasks` over the ledger. Blocking.
 
     Args:
         database: the ledger's.

@@ -52,7 +52,7 @@ class Runs:
         ledger: where runs are kept.
         client: Label Studio; None if none is configured: then runs cannot be started or resumed.
         queue: is told where work is.
-        plan: see `Service.plan`.
+        plan: see `Projects.plan`.
         default_prompt: the settings' prompt.
         port: that the backend listens on; it tells several connections of ours apart.
         known_projects: what ``/setup`` has introduced, for projects whose connection cannot be read.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from int_model.io.errors import ImageError
 from ml_backend.backoff import Backoff
+from ml_backend.errors import EngineError
 from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.label_config import ConfigError
@@ -20,9 +23,8 @@ from ml_backend.runs.listing import Existing, TaskView, existing, look_at
 from ml_backend.runs.push import Finished, Pusher
 from ml_backend.runs.triage import pushed_before, triage
 from ml_backend.runs.types import RunSpec, TaskResult, TaskState, config_hash
-from ml_backend.serving.engine import BusyError, EngineError
+from ml_backend.serving.annotator import Answer, TaskAnnotator
 from ml_backend.serving.plan import Plan
-from ml_backend.serving.service import Answer, Service
 from ml_backend.storage.database import StoreError
 
 _log = logging.getLogger(__name__)
@@ -38,13 +40,22 @@ class PredictExecutor:
     """`ml_backend.runs.executors.Executor` of runs that predict.
 
     Args:
-        service: annotates; in the same event loop.
+        annotator: annotates tasks, in the same event loop.
+        plan: see `Projects.plan`.
         client: Label Studio, without retries of its own.
         check_config: seconds for which the project's labeling config counts as unchanged.
     """
 
-    def __init__(self, service: Service, client: LabelStudioClient, *, check_config: float = 5.0) -> None:
-        self.service = service
+    def __init__(
+        self,
+        annotator: TaskAnnotator,
+        plan: Callable[[str, Any], Plan],
+        client: LabelStudioClient,
+        *,
+        check_config: float = 5.0,
+    ) -> None:
+        self.annotator = annotator
+        self.plan = plan
         self.client = client
         self.check_config = check_config
         self.threads = ThreadPoolExecutor(4, thread_name_prefix="runs-http")
@@ -52,7 +63,7 @@ class PredictExecutor:
 
     def unfit(self, spec: RunSpec) -> str:
         try:
-            version = self.service.plan(spec.label_config, spec.extra_params).version
+            version = self.plan(spec.label_config, spec.extra_params).version
         except ConfigError as error:
             return str(error)
         if version == spec.model_version:
@@ -64,7 +75,7 @@ class PredictExecutor:
 
     def open(self, session: RunSession) -> PredictWork:
         spec = session.run.spec
-        return PredictWork(self, session, self.service.plan(spec.label_config, spec.extra_params))
+        return PredictWork(self, session, self.plan(spec.label_config, spec.extra_params))
 
     def close(self) -> None:
         self.threads.shutdown(wait=False, cancel_futures=True)
@@ -129,15 +140,15 @@ class PredictWork:
             WorkEndedError: the run is over, or the process is told to stop.
         """
         tries = 0
-        busy, fetching = Backoff(1.0, 8.0), Backoff(1.0, 4.0)
+        busy, fetching = Backoff(1.0, 30.0), Backoff(1.0, 4.0)
         while not self.session.stopping.is_set():
             try:
-                return await self.executor.service.annotate(view.task, self.plan)
-            except BusyError:
-                await self.session.sleep(busy.delay())
-            except EngineError:
-                await self._models_gone()
-                raise
+                return await self.executor.annotator.annotate(view.task, self.plan)
+            except EngineError as error:
+                if not error.transient:
+                    await self._models_gone()
+                    raise
+                await self.session.sleep(busy.delay(error.retry_after))
             except FetchError as error:
                 tries += 1
                 if not error.transient or tries >= _FETCHES:
@@ -152,7 +163,7 @@ class PredictWork:
 
     async def _models_gone(self) -> None:
         """Return if it is this image's fault."""
-        engine = self.executor.service.engine.status
+        engine = self.executor.annotator.engine.status
         if self.session.stopping.is_set() or engine.state == "closed":
             raise WorkEndedError from None
         if engine.state != "failed":

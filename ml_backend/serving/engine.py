@@ -1,31 +1,28 @@
-"""The one owner of the models in a process: a worker thread with a bounded priority queue and micro-batches."""
+"""The one owner of the models in a process: a thread that takes micro-batches from the queue, and lends the models."""
 
 from __future__ import annotations
 
 import functools
-import heapq
-import itertools
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
-from int_model.core.task_prompt import TaskPrompt
-from int_model.core.types import Image, Segmentation
 from int_model.interactive.clicks import ClickSegmenter
-from ml_backend.errors import BusyError, EngineError
-from ml_backend.serving.click_lane import ClickLane
-from ml_backend.serving.recovery import MemoryEvent, Segments, relieve, segment_each
-
-__all__ = ["BusyError", "Engine", "EngineError", "EngineStatus", "Priority", "Segments", "TakesClicks"]
+from ml_backend.errors import EngineError
+from ml_backend.serving.interactive_worker import InteractiveWorker
+from ml_backend.serving.queue import ImageQueue
+from ml_backend.serving.recovery import MemoryEvent, Segments, free_memory, segment_each
 
 _log = logging.getLogger(__name__)
+LEASE_SECONDS = 1.0
+"""How long a leased step may take."""
 _RELOAD_AFTER = 30.0
+_SHUTTING_DOWN = "the backend is shutting down; try again in a minute"
 _NO_CLICKS = "the loaded models take no clicks; use a profile with a segmenter"
 T = TypeVar("T")
 
@@ -51,19 +48,12 @@ class TellsMemory(Protocol):
         ...
 
 
-class Priority(IntEnum):
-    """Who goes first."""
-
-    INTERACTIVE = 0
-    PREDICT = 1
-    BATCH = 2
-
-
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
     """A snapshot: ``why`` says what made loading fail.
 
-    ``waiting`` and ``working`` count images, ``clicks`` waiting clicks, ``out_of_memory`` what memory ran out for.
+    ``waiting`` and ``working`` count images, ``clicks`` waiting clicks, ``out_of_memory`` what memory ran out for,
+    ``steps`` waiting training steps.
     """
 
     state: State
@@ -72,66 +62,60 @@ class EngineStatus:
     working: int
     clicks: int = 0
     out_of_memory: Mapping[MemoryEvent, int] = field(default_factory=dict)
+    steps: int = 0
 
 
-@dataclass(order=True, slots=True)
-class _Job:
-    priority: int
-    number: int
-    image: Image = field(compare=False)
-    task: TaskPrompt = field(compare=False)
-    strategy: str = field(compare=False)
-    future: Future[Segmentation] = field(compare=False)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """Work that borrows the models."""
+
+    work: Callable[[Segments], Any]
+    future: Future[Any]
 
 
 class Engine:
     """Runs a strategy, one micro-batch at a time, in its own thread.
 
-    The models are loaded in that thread when `start` is called; nothing else waits for them. Images with the same task,
-    strategy and priority that wait at the same moment share a micro-batch, whatever request they came with. One that
-    fails, or is too large for the accelerator, is taken apart (``ml_backend.serving.recovery``), so that one bad
-    image fails alone. Clicks have a thread of their own (`ClickLane`) and wait for no batch.
+    The models are loaded in that thread when `start` is called; nothing else waits for them. Jobs of the queue with the
+    same prompt and strategy that are ready at the same moment share a micro-batch, whatever request they came with. One
+    that fails, or is too large for the accelerator, is taken apart (``ml_backend.serving.recovery``), so that one bad
+    image fails alone. Clicks have a thread of their own (`InteractiveWorker`) and wait for no batch.
 
     Args:
         load: makes the strategy; slow, may raise.
+        queue: the images; shared with whoever puts them in.
         micro_batch: most images in one batch.
-        queue_size: most images waiting.
         linger: seconds that a batch that is not full waits for company (not for interactive work).
     """
 
     def __init__(
-        self,
-        load: Callable[[], Segments],
-        *,
-        micro_batch: int = 4,
-        queue_size: int = 512,
-        linger: float = 0.02,
+        self, load: Callable[[], Segments], queue: ImageQueue, *, micro_batch: int = 4, linger: float = 0.02
     ) -> None:
         self._load = load
+        self._queue = queue
         self._micro_batch = micro_batch
-        self._queue_size = queue_size
         self._linger = linger
-        self._condition = threading.Condition()
-        self._heap: list[_Job] = []
-        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._steps: deque[_Step] = deque()
         self._state: State = "idle"
         self._why = ""
         self._failed_at = 0.0
         self._working = 0
         self._closing = False
         self._thread: threading.Thread | None = None
-        self._lane = ClickLane(self._note)
+        self._clicks = InteractiveWorker(self._note)
         self._memory: Counter[MemoryEvent] = Counter()
         self._meter: Callable[[], Mapping[str, int]] | None = None
-        self._reload_wanted = False
         self._takes_clicks = True
 
     @property
     def status(self) -> EngineStatus:
         """Where the engine stands; never waits for the models."""
-        with self._condition:
-            waiting, memory = len(self._heap), dict(self._memory)
-            return EngineStatus(self._state, self._why, waiting, self._working, self._lane.waiting, memory)
+        with self._lock:
+            memory = dict(self._memory)
+            return EngineStatus(
+                self._state, self._why, self._queue.ready, self._working, self._clicks.waiting, memory, len(self._steps)
+            )
 
     def memory(self) -> Mapping[str, int]:
         """Bytes of the accelerator's memory by kind; empty where the models do not tell, or while they are loaded."""
@@ -140,145 +124,143 @@ class Engine:
 
     def start(self) -> None:
         """Begin to load the models in the background. Calling it again does nothing."""
-        with self._condition:
+        with self._lock:
             if self._thread is None and not self._closing:
                 self._state = "loading"
                 self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
                 self._thread.start()
 
-    def submit(
-        self, image: Image, task: TaskPrompt, priority: Priority = Priority.PREDICT, strategy: str = ""
-    ) -> Future[Segmentation]:
-        """Queue one image; the future may be cancelled while the image waits. ``strategy`` "" is that of the settings.
-
-        Raises:
-            BusyError: the queue is full (interactive work is always taken).
-            EngineError: the engine is closed, or the models could not be loaded a moment ago.
-        """
-        future: Future[Segmentation] = Future()
-        with self._condition:
+    def check(self) -> None:
+        """Raises ``EngineError`` if the engine is closed, or the models could not be loaded a moment ago."""
+        with self._lock:
             if self._closing:
-                raise EngineError("the backend is shutting down; try again in a minute")
+                raise EngineError(_SHUTTING_DOWN)
             if self._state == "failed" and time.monotonic() - self._failed_at < _RELOAD_AFTER:
                 raise EngineError(f"the models could not be loaded: {self._why}")
-            if priority != Priority.INTERACTIVE and len(self._heap) >= self._queue_size:
-                raise BusyError(f"{len(self._heap)} images are waiting for the models already; try again later")
-            heapq.heappush(self._heap, _Job(int(priority), next(self._numbers), image, task, strategy, future))
-            self._condition.notify_all()
-        return future
 
     def click(self, work: Callable[[ClickSegmenter], T], *, urgent: bool = True) -> Future[T]:
         """Queue work for the segmenter alone; it overtakes every image. Waits while the models are being loaded.
 
         Raises:
-            EngineError: as `submit`.
+            EngineError: as `check`, or the models take no clicks.
         """
-        with self._condition:
-            if self._state == "failed" and time.monotonic() - self._failed_at < _RELOAD_AFTER:
-                raise EngineError(f"the models could not be loaded: {self._why}")
+        self.check()
+        with self._lock:
             if not self._takes_clicks:
                 raise EngineError(_NO_CLICKS)
-            future = self._lane.submit(work, urgent=urgent)
-            if self._state == "failed":
-                self._reload_wanted = True
-                self._condition.notify_all()
+            future = self._clicks.submit(work, urgent=urgent)
+        self._queue.wake()  # models that could not be loaded are tried again
         return future
+
+    def lease(self, work: Callable[[Segments], T]) -> Future[T]:
+        """Lend the models to a training step: it runs in the engine's thread when no image is ready for them.
+
+        Images and further steps wait until it returns, so it must do so within `LEASE_SECONDS`: long work is cut into
+        many steps. Clicks wait for no step; they share the segmenter with it call by call.
+
+        Args:
+            work: gets the loaded models; whatever it raises fails its own future alone.
+
+        Returns:
+            What the work returns; may be cancelled while the step waits.
+
+        Raises:
+            EngineError: as `check`.
+        """
+        self.check()
+        step = _Step(work, Future())
+        with self._lock:
+            self._steps.append(step)
+        self._queue.wake()
+        return step.future
 
     def close(self, timeout: float | None = 30.0) -> None:
         """Finish the batch at work, fail what waits, and end the thread (waiting for at most ``timeout`` seconds)."""
-        with self._condition:
+        with self._lock:
             self._closing = True
-            waiting, self._heap = self._heap, []
-            self._condition.notify_all()
-        for job in waiting:
-            _fail(job, EngineError("the backend is shutting down; try again in a minute"))
-        self._lane.close(timeout)
+        self._fail_waiting(EngineError(_SHUTTING_DOWN))
+        self._queue.wake()
+        self._clicks.close(timeout)
         if self._thread is not None:
             self._thread.join(timeout)
-        with self._condition:
+        with self._lock:
             self._state = "closed"
 
     def _run(self) -> None:
-        strategy: Segments | None = None
-        while True:
-            if strategy is None:
-                strategy = self._try_to_load()
-            with self._condition:
-                while not self._heap and not self._closing and not self._reload_wanted:
-                    self._condition.wait()
-                if self._closing:
-                    return
-                self._reload_wanted = False
-                batch = [] if strategy is None or not self._heap else self._take_batch()
-                self._working = len(batch)
-            if strategy is not None and batch:
-                self._work(strategy, batch)
+        models: Segments | None = None
+        while not self._closing:
+            if models is None:
+                models = self._try_to_load()
+            if models is None or not (self._work(models) or self._take_step(models)):
+                self._queue.wait()
 
     def _try_to_load(self) -> Segments | None:
-        with self._condition:
-            if self._closing:
-                return None
+        with self._lock:
             self._state, self._why = "loading", ""
         started = time.monotonic()
         try:
-            strategy = self._load()
+            models = self._load()
         except Exception as error:  # noqa: BLE001 - whatever it is, the service lives on and says so
             _log.exception("loading the models failed")
             why = " ".join(str(error).split()) or type(error).__name__
-            with self._condition:
+            with self._lock:
                 self._state, self._why, self._failed_at = "failed", why, time.monotonic()
-                waiting, self._heap = self._heap, []
-            for job in waiting:
-                _fail(job, EngineError(f"the models could not be loaded: {why}"))
-            self._lane.fail(EngineError(f"the models could not be loaded: {why}"))
+            failure = EngineError(f"the models could not be loaded: {why}")
+            self._fail_waiting(failure)
+            self._clicks.fail(failure)
             return None
-        with self._condition:
-            self._state, self._takes_clicks = "ready", isinstance(strategy, TakesClicks)
-            self._meter = strategy.accelerator_memory if isinstance(strategy, TellsMemory) else None
-        if isinstance(strategy, TakesClicks):
-            self._lane.open(strategy.clicks, functools.partial(relieve, strategy))
+        with self._lock:
+            self._state, self._takes_clicks = "ready", isinstance(models, TakesClicks)
+            self._meter = models.accelerator_memory if isinstance(models, TellsMemory) else None
+        if isinstance(models, TakesClicks):
+            self._clicks.open(models.clicks, functools.partial(free_memory, models))
         else:
-            self._lane.fail(EngineError(_NO_CLICKS))
+            self._clicks.fail(EngineError(_NO_CLICKS))
         _log.info("models loaded in %.1f s", time.monotonic() - started)
-        return strategy
+        return models
 
-    def _take_batch(self) -> list[_Job]:
-        """The first job and others of its kind; called with the lock held, the queue not empty."""
-        first = self._heap[0]
-        if first.priority != Priority.INTERACTIVE and len(self._heap) < self._micro_batch and self._linger > 0:
-            self._condition.wait_for(lambda: len(self._heap) >= self._micro_batch or self._closing, self._linger)
-            if not self._heap:
-                return []
-            first = self._heap[0]
-        alike = sorted(job for job in self._heap if _kind(job) == _kind(first))
-        chosen = {job.number for job in alike[: self._micro_batch]}
-        self._heap = [job for job in self._heap if job.number not in chosen]
-        heapq.heapify(self._heap)
-        return alike[: self._micro_batch]
-
-    def _work(self, strategy: Segments, batch: list[_Job]) -> None:
-        live = [job for job in batch if job.future.set_running_or_notify_cancel()]
-        images = [job.image for job in live]
+    def _work(self, models: Segments) -> bool:
+        """Segment one micro-batch; whether there was any."""
+        jobs = self._queue.take(self._micro_batch, self._linger)
+        images = [job.image for job in jobs if job.image is not None]
+        self._working = len(jobs)
         try:
-            if live:
-                for index, outcome in segment_each(strategy, images, live[0].task, live[0].strategy, self._note):
+            if jobs:
+                prompt, strategy = jobs[0].request.kind
+                for index, outcome in segment_each(models, images, prompt, strategy, self._note):
                     if isinstance(outcome, EngineError):
-                        live[index].future.set_exception(outcome)
+                        jobs[index].segmentation.set_exception(outcome)
                     else:
-                        live[index].future.set_result(outcome)
+                        jobs[index].segmentation.set_result(outcome)
         finally:
-            with self._condition:
-                self._working = 0
+            self._working = 0
+        return bool(jobs)
+
+    def _take_step(self, models: Segments) -> bool:
+        """Run one training step; whether there was any."""
+        with self._lock:
+            step = self._steps.popleft() if self._steps else None
+        if step is None or not step.future.set_running_or_notify_cancel():
+            return step is not None
+        started = time.monotonic()
+        try:
+            step.future.set_result(step.work(models))
+        except Exception as error:  # noqa: BLE001 - whatever a step raises, the engine lives on
+            step.future.set_exception(error)
+        took = time.monotonic() - started
+        if took > LEASE_SECONDS:
+            _log.warning("a training step held up the models for %.1f s; cut it into smaller ones", took)
+        return True
+
+    def _fail_waiting(self, error: EngineError) -> None:
+        for job in self._queue.take_all():
+            job.segmentation.set_exception(error)
+        with self._lock:
+            steps, self._steps = self._steps, deque()
+        for step in steps:
+            if step.future.set_running_or_notify_cancel():
+                step.future.set_exception(error)
 
     def _note(self, event: MemoryEvent) -> None:
-        with self._condition:
+        with self._lock:
             self._memory[event] += 1
-
-
-def _kind(job: _Job) -> tuple[int, str, TaskPrompt]:
-    return job.priority, job.strategy, job.task
-
-
-def _fail(job: _Job, error: EngineError) -> None:
-    if job.future.set_running_or_notify_cancel():
-        job.future.set_exception(error)

@@ -13,37 +13,32 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from int_model.core.caches import LruCache
 from int_model.core.types import Image, Instance, union
 from int_model.interactive.clicks import ClickSegmenter, NotEncodedError
 from int_model.interactive.prompts import ClickPrompt
-from int_model.io.errors import ImageError
 from int_model.io.images import decode_image
-from ml_backend.fetching.images import FetchError
+from ml_backend.errors import EngineError
 from ml_backend.labelstudio.clicks import Click, ClickError, parse_click, target_of, to_prompt
 from ml_backend.labelstudio.label_config import ConfigError
 from ml_backend.labelstudio.predictions import clicked_regions
 from ml_backend.labelstudio.regions.bitmask import encode_bitmask
 from ml_backend.labelstudio.wire import PredictIn, PredictionOut, TaskIn, fresh_id, parse_task
-from ml_backend.serving.engine import Engine, EngineError
+from ml_backend.serving.engine import Engine
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.plan import Plan
+from ml_backend.serving.results import image_key
+from ml_backend.serving.status import Status
+from ml_backend.serving.threads import Threads
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_EXPECTED = (ClickError, ConfigError, EngineError, FetchError, ImageError)
 _KNOWN_IMAGES = 4096
 _KNOWN_SECONDS = 600.0  # after that an address is fetched again: its content may have changed
 _MAX_WARMING = 64
-
-
-class InThread(Protocol):
-    """Runs blocking work in a thread."""
-
-    def __call__(self, function: Callable[..., T], *args: Any) -> Awaitable[T]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +78,8 @@ class Interactive:
     Args:
         engine: owns the segmenter.
         fetch: the file at an address of a task.
-        in_thread: runs blocking work.
-        report: notes a problem for operators.
+        threads: run blocking work.
+        status: is told of clicks that fail.
         metrics: counts clicks.
         max_pixels: the largest image.
         images_at_once: most images that are being fetched and encoded for clicks at the same time.
@@ -94,8 +89,8 @@ class Interactive:
         self,
         engine: Engine,
         fetch: Callable[[str, int | None], Awaitable[bytes]],
-        in_thread: InThread,
-        report: Callable[[str, object], None],
+        threads: Threads,
+        status: Status,
         metrics: Metrics,
         *,
         max_pixels: int,
@@ -103,8 +98,8 @@ class Interactive:
     ) -> None:
         self._engine = engine
         self._fetch = fetch
-        self._in_thread = in_thread
-        self._report = report
+        self._threads = threads
+        self._status = status
         self._metrics = metrics
         self._max_pixels = max_pixels
         self._places = asyncio.Semaphore(images_at_once)
@@ -114,7 +109,7 @@ class Interactive:
     async def answer(self, request: PredictIn, plan: Plan, deadline: float) -> list[Any]:
         """One prediction per task, by the loop's time ``deadline``; an empty one where there is no mask."""
         context = request.context or {}
-        event, click = context.get("event"), await self._in_thread(parse_click, context)
+        event, click = context.get("event"), await self._threads(parse_click, context)
         if click is None or event in ("prewarm", "release"):
             return [await self._event(event, parse_task(entry), click, plan) for entry in request.tasks]
         running = [
@@ -160,7 +155,8 @@ class Interactive:
         count = self._metrics.clicks
         if not work.done():
             work.cancel()
-            self._report("a click", f"the segmenter did not answer in time (models: {self._engine.status.state})")
+            state = self._engine.status.state
+            self._status.report("a click", f"the segmenter did not answer in time (models: {state})")
             count.labels("late").inc()
             return empty(plan.version)
         if work.cancelled():
@@ -172,18 +168,13 @@ class Interactive:
             count.labels("answered" if found["result"] else "nothing_found").inc()
             return found
         count.labels("failed").inc()
-        if isinstance(error, _EXPECTED):
-            self._report("a click", error)
-        else:
-            incident = fresh_id()
-            _log.error("a click failed unexpectedly, incident %s", incident, exc_info=error)
-            self._report("a click", f"unexpected {type(error).__name__}, incident {incident} in the log")
+        self._status.report("a click", error)
         return empty(plan.version)
 
     async def _click(self, task: TaskIn, click: Click, plan: Plan, running: _Running) -> dict[str, Any]:
         started = time.monotonic()
         found = await self._masks(task, click, plan, running)
-        answer = await self._in_thread(_drawn, click, found, plan)
+        answer = await self._threads(_drawn, click, found, plan)
         self._metrics.stage.labels("click").observe(time.monotonic() - started)
         if not found:
             _log.info("the segmenter found nothing for a click on task %s", task.id)
@@ -193,14 +184,14 @@ class Interactive:
         address, key = await self._address(task, click, plan)
         known = self._images.known.get(key)
         if known is not None and time.monotonic() - known.at < _KNOWN_SECONDS:
-            prompt = await self._in_thread(to_prompt, click, *known.size)
+            prompt = await self._threads(to_prompt, click, *known.size)
             try:
                 return await self._segment(known.digest, None, prompt, click.label, running)
             except NotEncodedError:
                 pass
         async with self._places:
             known, image = await self._prepared(key, address, task.id)
-            prompt = await self._in_thread(to_prompt, click, *known.size)
+            prompt = await self._threads(to_prompt, click, *known.size)
             return await self._segment(known.digest, image, prompt, click.label, running)
 
     async def _segment(
@@ -222,8 +213,7 @@ class Interactive:
         address = addresses[index]
         if not address:
             raise ClickError(f"the task's data hold no address for image {index + 1}")
-        text = f"{task.id} {address}".encode("utf-8", "surrogatepass")
-        return address, await self._in_thread(lambda: hashlib.sha256(text).hexdigest())
+        return address, await self._threads(image_key, task.id, address)
 
     async def _prepared(self, key: str, address: str, task_id: int | None) -> tuple[_Known, Image]:
         """The image, fetched and decoded once for all who ask at the same time."""
@@ -239,7 +229,7 @@ class Interactive:
         def decode() -> tuple[str, Image]:
             return hashlib.sha256(data).hexdigest(), decode_image(data, max_pixels=self._max_pixels)
 
-        digest, image = await self._in_thread(decode)
+        digest, image = await self._threads(decode)
         known = _Known(digest, (int(image.shape[0]), int(image.shape[1])), time.monotonic())
         self._images.known[key] = known
         return known, image
@@ -253,7 +243,7 @@ class Interactive:
             try:
                 address, key = await self._address(task, click, plan)
             except (ClickError, ConfigError) as error:
-                self._report(f"{event} of task {task.id}", error)
+                self._status.report(f"{event} of task {task.id}", error)
                 return empty(plan.version)
             if event == "prewarm":
                 self._warm(key, address, task.id)
@@ -275,8 +265,8 @@ class Interactive:
                     known, image = await self._prepared(key, address, task_id)
                     doing = self._engine.click(lambda clicks: clicks.prewarm(known.digest, image), urgent=False)
                     await asyncio.wrap_future(doing)
-            except _EXPECTED as error:
-                self._report(f"prewarm of task {task_id}", error)
+            except Exception as error:  # noqa: BLE001 - the click itself tries again
+                self._status.report(f"prewarm of task {task_id}", error)
 
         warming[key] = asyncio.get_running_loop().create_task(work())
         warming[key].add_done_callback(lambda done: _forget(warming, key, done))

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ml_backend.serving.engine import Engine
 from ml_backend.serving.recovery import MemoryEvent
 
 _SECONDS = (0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 80, 160)
 
 
 class Metrics:
-    """Counters and timings of the service.
+    """Counters and timings of the service; ``engine`` is asked for its own numbers whenever the page is read."""
 
-    The arguments are asked whenever the page is read: images waiting, whether the models are loaded, bytes of the
-    accelerator's memory by kind, and how often it ran out by what was done about it.
-    """
-
-    def __init__(
-        self,
-        waiting: Callable[[], float],
-        ready: Callable[[], float],
-        memory: Callable[[], Mapping[str, int]] = dict,
-        out_of_memory: Callable[[], Mapping[MemoryEvent, int]] = dict,
-    ) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.registry = CollectorRegistry()
         self.tasks = Counter(
             "int_tasks", "Tasks by outcome.", ["outcome"], registry=self.registry
@@ -41,10 +32,11 @@ class Metrics:
         self.stage = Histogram(
             "int_stage_seconds", "Seconds by stage.", ["stage"], registry=self.registry, buckets=_SECONDS
         )
-        Gauge("int_queue_images", "Images waiting for the models.", registry=self.registry).set_function(waiting)
-        Gauge("int_models_ready", "1 once the models are loaded.", registry=self.registry).set_function(ready)
-
-        self.registry.register(_Memory(memory, out_of_memory))
+        waiting = Gauge("int_queue_images", "Images waiting for the models.", registry=self.registry)
+        waiting.set_function(lambda: engine.status.waiting)
+        ready = Gauge("int_models_ready", "1 once the models are loaded.", registry=self.registry)
+        ready.set_function(lambda: engine.status.state == "ready")
+        self.registry.register(_Memory(engine))
 
     def page(self) -> bytes:
         """The page in Prometheus' text format."""
@@ -54,22 +46,19 @@ class Metrics:
 class _Memory(Collector):
     """What the engine knows about memory, read when the page is."""
 
-    def __init__(
-        self, memory: Callable[[], Mapping[str, int]], out_of_memory: Callable[[], Mapping[MemoryEvent, int]]
-    ) -> None:
-        self._memory = memory
-        self._out_of_memory = out_of_memory
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
         """Both families; the counter has all its outcomes from the start."""
         ran_out = CounterMetricFamily(
             "int_out_of_memory", "Times memory ran out, by what came of it.", labels=["outcome"]
         )
-        counted = self._out_of_memory()
+        counted = self._engine.status.out_of_memory
         for outcome in get_args(MemoryEvent):
             ran_out.add_metric([outcome], counted.get(outcome, 0))
         yield ran_out
         used = GaugeMetricFamily("int_accelerator_bytes", "Memory of this process on the accelerator.", labels=["kind"])
-        for kind, value in self._memory().items():
+        for kind, value in self._engine.memory().items():
             used.add_metric([kind], value)
         yield used

@@ -119,7 +119,7 @@ class Models:
         """See ``Strategy.segment``."""
         return self.strategy.segment(images, task)
 
-    def relieve(self) -> None:
+    def free_memory(self) -> None:
         """Empty the caches: encoded images that wait for clicks, and the accelerator's allocator. From any thread."""
         self.clicks.release_all()
         release_memory()

@@ -1,6 +1,6 @@
 """A batch through the loaded models: ``isolate``, with what the service can do about memory.
 
-Knows no torch: what the models can do about their memory they offer as methods (`Relieves`, `HasCpuTwin`).
+Knows no torch: what the models can do about their memory they offer as methods (`FreesMemory`, `HasCpuTwin`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
 from int_model.runner.isolation import Failure, is_out_of_memory, isolate, try_once
-from ml_backend.errors import EngineError
+from ml_backend.errors import EngineError, ModelsAwayError
 
 _log = logging.getLogger(__name__)
 _TOO_LARGE = (
@@ -42,10 +42,10 @@ class HasStrategies(Protocol):
 
 
 @runtime_checkable
-class Relieves(Protocol):
+class FreesMemory(Protocol):
     """Models that can give memory back."""
 
-    def relieve(self) -> None:
+    def free_memory(self) -> None:
         """Empty caches, in this process and on the accelerator. Called from any thread."""
         ...
 
@@ -59,12 +59,12 @@ class HasCpuTwin(Protocol):
         ...
 
 
-def relieve(models: object) -> None:
+def free_memory(models: object) -> None:
     """Let the models give memory back, if they can. Never raises."""
-    if not isinstance(models, Relieves):
+    if not isinstance(models, FreesMemory):
         return
     try:
-        models.relieve()
+        models.free_memory()
     except Exception:  # noqa: BLE001 - the batch is tried again anyway
         _log.exception("the accelerator's memory could not be freed")
 
@@ -79,27 +79,30 @@ def segment_each(
     """Every image's result or error with its place in ``images``, each as soon as it is known. Raises nothing.
 
     As ``isolate``: out of memory, caches are emptied and the batch is halved. An image that does not fit alone goes to
-    the CPU where the models offer it, else it fails; the others go on.
+    the CPU where the models offer it, else it fails; the others go on. A model that cannot answer at the moment gives
+    ``ModelsAwayError``.
     """
 
-    def free_memory() -> None:
+    def retry() -> None:
         _log.warning("out of memory; trying again with fewer images or emptied caches")
-        relieve(models)
+        free_memory(models)
         on_memory("retried")
 
     def rescue(image: Image, _: Failure) -> Segmentation | Failure:
-        relieve(models)
+        free_memory(models)
         outcome = _on_cpu(models, image, task, on_memory)
         if isinstance(outcome, Failure):
             on_memory("failed")
         return outcome
 
-    outcomes = isolate(_attempt(models, task, strategy), images, free_memory=free_memory, rescue=rescue)
+    outcomes = isolate(_attempt(models, task, strategy), images, free_memory=retry, rescue=rescue)
     for index, outcome in outcomes:
         if not isinstance(outcome, Failure):
             yield index, outcome
         elif outcome.memory:
             yield index, EngineError(outcome.message)
+        elif outcome.transient:
+            yield index, ModelsAwayError(outcome.message, retry_after=outcome.retry_after)
         else:
             yield index, EngineError(f"the models failed on this image: {outcome.message}")
 

@@ -1,4 +1,4 @@
-"""What the models find in an image: from the store where it is known, else from the engine, once for all who ask."""
+"""What the models find in an image: from the store where it is known, else through the queue, once for all who ask."""
 
 from __future__ import annotations
 
@@ -6,33 +6,40 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
-from int_model.core.types import Image
 from int_model.io.images import decode_image
 from int_model.runner.results import StoredResult
 from int_model.runner.store import ResultKey
 from ml_backend.labelstudio.task_prompt import PromptGroup
 from ml_backend.serving.engine import Engine
-from ml_backend.serving.interactive import InThread
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import ModelIdentity
-from ml_backend.serving.turnstile import Ticket
+from ml_backend.serving.queue import ImageQueue, Job, Priority, Request, Waiter
+from ml_backend.serving.status import Status
+from ml_backend.serving.threads import Threads
 from ml_backend.storage.database import StoreError
 from ml_backend.storage.store import Store
 
 _log = logging.getLogger(__name__)
 
 
+def image_key(task_id: int | None, address: str) -> str:
+    """Stands for an address in a task; no digest of a file is equal to it. For a thread: `data:` addresses are long."""
+    return "@" + hashlib.sha256(f"{task_id} {address}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class Results:
-    """Results by image, prompt and strategy; lives in the service's event loop.
+    """Results by image, prompt and strategy; lives in one event loop.
 
     Args:
+        queue: orders the images; shared with the engine.
         engine: owns the models.
         store: keeps results.
         fetch: the file at an address of a task.
-        in_thread: runs blocking work.
-        report: notes a problem for operators.
+        threads: run blocking work.
+        status: is told of problems.
         metrics: counts and times.
         identity: of the models; a part of the store's keys.
         max_pixels: the largest image.
@@ -40,95 +47,172 @@ class Results:
 
     def __init__(
         self,
+        queue: ImageQueue,
         engine: Engine,
         store: Store,
         fetch: Callable[[str, int | None], Awaitable[bytes]],
-        in_thread: InThread,
-        report: Callable[[str, object], None],
+        threads: Threads,
+        status: Status,
         metrics: Metrics,
         *,
         identity: ModelIdentity,
         max_pixels: int,
     ) -> None:
+        self._queue = queue
         self._engine = engine
         self._store = store
         self._fetch = fetch
-        self._in_thread = in_thread
-        self._report = report
+        self._threads = threads
+        self._status = status
         self._metrics = metrics
         self._identity = identity
         self._max_pixels = max_pixels
-        self._coming: dict[tuple[str, str, str], asyncio.Task[StoredResult]] = {}
+        self._work: set[asyncio.Task[None]] = set()
+        self._closing = False
+        # Two who wait on behalf of others: so that late work goes on, and that a run does what people look at first.
+        self._background = Waiter(Priority.BATCH)
+        self._hurried = Waiter(Priority.PREDICT)
+
+    @property
+    def in_background(self) -> int:
+        """How many jobs go on though their requests have been answered."""
+        return len(self._background.jobs)
 
     async def close(self) -> None:
         """Drop what is on its way."""
-        coming = list(self._coming.values())
-        for task in coming:
+        self._closing = True
+        work = list(self._work)
+        for task in work:
             task.cancel()
-        await asyncio.gather(*coming, return_exceptions=True)
+        await asyncio.gather(*work, return_exceptions=True)
+        self._queue.close()
+
+    # --- for those who wait
 
     async def of_image(
-        self, address: str, task_id: int | None, groups: list[PromptGroup], ticket: Ticket
+        self, waiter: Waiter, address: str, task_id: int | None, groups: Sequence[PromptGroup]
     ) -> list[StoredResult]:
-        """What each group finds in the image at that address.
+        """What each group finds in the image at that address. Call `leave` afterwards, whatever came of it.
 
         Raises:
+            BusyError: too much is waiting already.
             FetchError: the file cannot be had.
             ImageError: it is no image.
             EngineError: the models failed, or cannot be asked.
         """
-        with self._metrics.stage.labels("fetch").time():
-            data = await self._fetch(address, task_id)
-        digest = await self._in_thread(lambda: hashlib.sha256(data).hexdigest())
-        found = [await self._stored(digest, group) for group in groups]
-        if any(entry is None for entry in found):
-            with self._metrics.stage.labels("decode").time():
-                image = await self._in_thread(lambda: decode_image(data, max_pixels=self._max_pixels))
-            missing = {
-                index: self._share(digest, group, image, ticket)
-                for index, (group, entry) in enumerate(zip(groups, found, strict=True))
-                if entry is None
-            }
-            for index, finished in zip(missing, await asyncio.gather(*missing.values()), strict=True):
-                found[index] = finished
-        return [entry for entry in found if entry is not None]
+        results: list[asyncio.Future[StoredResult]] = []
+        for request in await self._requests(address, task_id, groups):
+            results.append(asyncio.get_running_loop().create_future())
+            self._queue.join(waiter, request).results.append(results[-1])
+        self._load_next()
+        return list(await asyncio.gather(*results))
 
-    async def _share(self, digest: str, group: PromptGroup, image: Image, ticket: Ticket) -> StoredResult:
-        """Run the models once for the same image, prompt and strategy, however many tasks ask at the same time."""
-        key = (digest, group.prompt.text, group.strategy)
-        if key not in self._coming:
-            self._coming[key] = asyncio.get_running_loop().create_task(self._infer(digest, group, image, ticket))
-            self._coming[key].add_done_callback(lambda _: self._coming.pop(key, None))
-        return await asyncio.shield(self._coming[key])
+    async def hurry(self, address: str, task_id: int | None, groups: Sequence[PromptGroup]) -> None:
+        """Someone looks at an image now: if it is on its way for a batch run, it goes before other such work."""
+        for request in await self._requests(address, task_id, groups):
+            if self._queue.find(request) is not None:
+                self._queue.join(self._hurried, request)
+        self._load_next()
 
-    async def _infer(self, digest: str, group: PromptGroup, image: Image, ticket: Ticket) -> StoredResult:
-        started = time.monotonic()
-        work = self._engine.submit(image, group.prompt, ticket.priority, group.strategy)
-        segmentation = await asyncio.wrap_future(work)
-        self._metrics.images.inc()
-        self._metrics.stage.labels("models").observe(time.monotonic() - started)
-        result = await self._in_thread(StoredResult.of, segmentation)
-        if not result.objects:
-            _log.info("nothing found for %r: %s", group.prompt.text, result.reason)
+    def set_priority(self, waiter: Waiter, priority: Priority) -> None:
+        """Make everything that somebody waits for more or less urgent."""
+        self._queue.set_priority(waiter, priority)
+        self._load_next()
+
+    def leave(self, waiter: Waiter, *, keep: bool = False) -> None:
+        """Somebody waits no longer; what is left to do for them alone is dropped, or kept with the lowest priority."""
+        self._queue.leave(waiter, self._background if keep else None)
+        self._load_next()
+
+    async def _requests(self, address: str, task_id: int | None, groups: Sequence[PromptGroup]) -> list[Request]:
+        source = await self._threads(image_key, task_id, address)
+        return [Request(source, address, task_id, group.prompt, group.strategy) for group in groups]
+
+    # --- from a file to results
+
+    def _load_next(self) -> None:
+        while not self._closing and (jobs := self._queue.next_to_load()):
+            self._begin(self._load(jobs))
+
+    async def _load(self, jobs: list[Job]) -> None:
+        """Fetch and decode one image. What the store knows of it needs no decoding."""
+        image = None
         try:
-            payload = await self._in_thread(result.pack)
-            await self._in_thread(self._store.put_result, self._key(digest, group), payload)
-        except StoreError as error:
-            self._report("the store of results", error)
-        return result
+            with self._metrics.stage.labels("fetch").time():
+                data = await self._fetch(jobs[0].request.address, jobs[0].request.task_id)
+            digest = await self._threads(lambda: hashlib.sha256(data).hexdigest())
+            jobs = await self._unknown(self._queue.fetched(jobs, digest))
+            if jobs:
+                self._engine.check()
+                with self._metrics.stage.labels("decode").time():
+                    image = await self._threads(lambda: decode_image(data, max_pixels=self._max_pixels))
+        except Exception as error:  # noqa: BLE001 - told to all who wait
+            for job in jobs:
+                self._finish(job, error)
+        finally:
+            jobs = self._queue.end_load(jobs, image)
+            self._load_next()
+        for job in jobs:
+            self._begin(self._infer(job))
 
-    async def _stored(self, digest: str, group: PromptGroup) -> StoredResult | None:
-        def look_up() -> StoredResult | None:
-            payload = self._store.get_result(self._key(digest, group))
+    async def _unknown(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those that the store cannot answer."""
+        unknown = []
+        for job in jobs:
+            found = await self._threads(self._look_up, job)
+            self._metrics.cache.labels("miss" if found is None else "hit").inc()
+            if found is None:
+                unknown.append(job)
+            else:
+                self._finish(job, found)
+        return unknown
+
+    def _look_up(self, job: Job) -> StoredResult | None:
+        try:
+            payload = self._store.get_result(self._key(job))
             return None if payload is None else StoredResult.unpack(payload)
-
-        try:
-            found = await self._in_thread(look_up)
         except (StoreError, ValueError) as error:
-            self._report("the store of results", error)
-            found = None
-        self._metrics.cache.labels("miss" if found is None else "hit").inc()
-        return found
+            self._status.report("the store of results", str(error))
+            return None
 
-    def _key(self, digest: str, group: PromptGroup) -> ResultKey:
-        return ResultKey(digest, group.prompt.text, self._identity.cache_version_of(group.strategy))
+    async def _infer(self, job: Job) -> None:
+        """Wait for the models, and keep what they found."""
+        started = time.monotonic()
+        try:
+            segmentation = await asyncio.wrap_future(job.segmentation)
+            self._metrics.images.inc()
+            self._metrics.stage.labels("models").observe(time.monotonic() - started)
+            result = await self._threads(StoredResult.of, segmentation)
+            if not result.objects:
+                _log.info("nothing found for %r: %s", job.request.prompt.text, result.reason)
+            try:
+                payload = await self._threads(result.pack)
+                await self._threads(self._store.put_result, self._key(job), payload)
+            except StoreError as error:
+                self._status.report("the store of results", error)
+        except Exception as error:  # noqa: BLE001 - told to all who wait
+            self._finish(job, error)
+        else:
+            self._finish(job, result)
+
+    def _key(self, job: Job) -> ResultKey:
+        request = job.request
+        return ResultKey(job.source, request.prompt.text, self._identity.cache_version_of(request.strategy))
+
+    def _finish(self, job: Job, outcome: StoredResult | Exception) -> None:
+        self._queue.finish(job)
+        if isinstance(outcome, Exception) and job.waiters <= {self._background, self._hurried}:
+            self._status.report(f"task {job.request.task_id}", outcome)
+        for result in job.results:
+            if result.done():
+                continue
+            if isinstance(outcome, Exception):
+                result.set_exception(outcome)
+            else:
+                result.set_result(outcome)
+        self._load_next()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)

@@ -114,7 +114,7 @@ KEYPOINT = {
 
 
 @pytest.mark.parametrize(
-    "context", [{}, {"result": []}, {"result": [KEYPOINT]}, {"event": "track"}, {"result": None},
+    "context", [{"result": []}, {"result": [KEYPOINT]}, {"event": "track"}, {"result": None},
                 {"result": [None, 3]}, textarea(None), textarea([]), textarea([" "]), textarea(5)]
 )  # fmt: skip
 def test_interactive_calls_get_a_valid_empty_answer(shared: Backend, context: dict[str, Any]) -> None:

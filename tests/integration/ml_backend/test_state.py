@@ -186,7 +186,7 @@ def test_concurrent_requests_share_micro_batches(tmp_path: Path) -> None:
 def test_an_unexpected_failure_is_one_failed_task_with_an_incident_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ml_backend.serving.service.draw", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("ml_backend.serving.annotator.image_regions", lambda *_, **__: 1 / 0)
     with backend(tmp_path) as running:
         assert running.predict(GOOD) == [[]]
         assert "incident" in running.problems()

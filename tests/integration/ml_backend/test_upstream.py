@@ -161,7 +161,7 @@ def test_the_positional_call_of_the_webhook_works(module: ModuleType) -> None:
     model = module.IntBackend("1", label_config=POLYGONS)
     before = model.get("model_version")
     assert model.fit("ANNOTATION_CREATED", data) == {"event": "ANNOTATION_CREATED"}
-    assert module.current().service.versions("1") != [before]
+    assert module.current().context.projects.versions("1") != [before]
 
 
 @pytest.mark.parametrize("params", ["tiny frog", '{"prompt": "tiny frog"}', {"prompt": "tiny frog"}])

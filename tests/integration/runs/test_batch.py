@@ -57,8 +57,10 @@ class Bench:
 
     def worker(self, *, check_config: float = 0.0, **options: Any) -> RunWorker:
         given = {"size": 6, "alone": True, "sleep": self.clock.sleep, **options}
-        assert self.context.pushing is not None
-        executor = PredictExecutor(self.context.service, self.context.pushing, check_config=check_config)
+        context = self.context
+        assert context.pushing is not None
+        plan = context.projects.plan
+        executor = PredictExecutor(context.annotator, plan, context.pushing, check_config=check_config)
         return RunWorker(self.context.ledger, {RunKind.PREDICT: executor}, new_owner(), **given)
 
     async def begin(self, **options: Any) -> Run:
@@ -111,7 +113,7 @@ async def _main(folder: Path, fake: LabelStudio, test: Callable[[Bench], Any], s
     strategy = RedThings()
     options = {"data_dir": folder, "label_studio_url": fake.url, "label_studio_api_key": "legacy", **settings}
     context = AppContext.open(Settings(**options), load=lambda: strategy, identity=IDENTITY)
-    await context.service.start()
+    await context.start()
     try:
         await test(Bench(context, fake, strategy, Clock()))
     finally:
@@ -378,13 +380,13 @@ def test_a_worker_that_is_told_to_stop_gives_everything_back(tmp_path: Path) -> 
 def test_a_run_of_other_models_is_left_alone(tmp_path: Path, alone: bool, state: RunState) -> None:
     async def check(it: Bench) -> None:
         run = await it.begin()
-        object.__setattr__(it.context.service._identity, "fingerprint", "1" * 64)
+        object.__setattr__(it.context.projects._identity, "fingerprint", "1" * 64)
         try:
             worker = it.worker(alone=alone)
             assert not worker.suits(run.id)
             assert not await worker.work(run.id)
         finally:
-            object.__setattr__(it.context.service._identity, "fingerprint", "0" * 64)
+            object.__setattr__(it.context.projects._identity, "fingerprint", "0" * 64)
         assert it.run(run).state is state
         assert ("make int-fake" in it.run(run).why) is alone
         assert it.counts(run) == {"pending": 4}

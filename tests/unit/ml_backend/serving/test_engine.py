@@ -13,9 +13,12 @@ from int_model.core.types import Image, Segmentation, Trace
 from int_model.interactive.clicks import ClickSegmenter
 from int_model.interactive.prompts import ClickPrompt
 from int_model.strategies.model_options import ModelOptions
-from ml_backend.serving.engine import BusyError, Engine, EngineError, Priority, TakesClicks
+from ml_backend.errors import BusyError, EngineError
+from ml_backend.serving.engine import Engine, TakesClicks
 from ml_backend.serving.model_loading import Models
+from ml_backend.serving.queue import ImageQueue, Priority
 from tests.support.fakes import TASK, FakeSegmenter, fake_suite, scene
+from tests.support.queueing import make_queue, put, submit
 
 WAIT = 20
 
@@ -53,8 +56,13 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def engine(recorder: Recorder) -> Iterator[Engine]:
-    engine = Engine(lambda: recorder, micro_batch=3, queue_size=8, linger=0.05)
+def queue() -> ImageQueue:
+    return make_queue(size=9)
+
+
+@pytest.fixture
+def engine(recorder: Recorder, queue: ImageQueue) -> Iterator[Engine]:
+    engine = Engine(lambda: recorder, queue, micro_batch=3, linger=0.05)
     engine.start()
     yield engine
     recorder.gate.set()
@@ -64,25 +72,25 @@ def engine(recorder: Recorder) -> Iterator[Engine]:
 A, B = TaskPrompt("a"), TaskPrompt("b")
 
 
-def hold(engine: Engine, recorder: Recorder) -> None:
+def hold(queue: ImageQueue, recorder: Recorder) -> None:
     """Occupy the worker with one image (value 0)."""
-    engine.submit(image(0), A, Priority.INTERACTIVE)
+    submit(queue, image(0), A, Priority.INTERACTIVE)
     assert recorder.started.wait(WAIT)
 
 
-def test_order_and_micro_batches(engine: Engine, recorder: Recorder) -> None:
-    hold(engine, recorder)
-    futures = [engine.submit(image(v), A, Priority.BATCH) for v in (1, 2)]
-    futures += [engine.submit(image(v), t, Priority.PREDICT) for v, t in ((3, A), (4, B), (5, A), (6, A), (7, A))]
-    futures += [engine.submit(image(8), B, Priority.INTERACTIVE)]
+def test_order_and_micro_batches(engine: Engine, queue: ImageQueue, recorder: Recorder) -> None:
+    hold(queue, recorder)
+    futures = [submit(queue, image(v), A, Priority.BATCH) for v in (1, 2)]
+    futures += [submit(queue, image(v), t, Priority.PREDICT) for v, t in ((3, A), (4, B), (5, A), (6, A), (7, A))]
+    futures += [submit(queue, image(8), B, Priority.INTERACTIVE)]
     recorder.gate.set()
     assert [round(f.result(WAIT).score * 255) for f in futures] == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert recorder.batches == [("a", [0]), ("b", [8]), ("a", [3, 5, 6]), ("b", [4]), ("a", [7]), ("a", [1, 2])]
+    assert recorder.batches == [("a", [0]), ("b", [8]), ("a", [3, 5, 6]), ("b", [4]), ("a", [7, 1, 2])]
 
 
-def test_one_bad_image_fails_alone(engine: Engine, recorder: Recorder) -> None:
-    hold(engine, recorder)
-    futures = [engine.submit(image(v), A) for v in (1, 13, 2)]
+def test_one_bad_image_fails_alone(engine: Engine, queue: ImageQueue, recorder: Recorder) -> None:
+    hold(queue, recorder)
+    futures = [submit(queue, image(v), A) for v in (1, 13, 2)]
     recorder.gate.set()
     assert futures[0].result(WAIT).score == pytest.approx(1 / 255)
     assert futures[2].result(WAIT).score == pytest.approx(2 / 255)
@@ -90,54 +98,56 @@ def test_one_bad_image_fails_alone(engine: Engine, recorder: Recorder) -> None:
         futures[1].result(WAIT)
 
 
-def test_a_batch_that_is_too_large_is_done_one_by_one(engine: Engine, recorder: Recorder) -> None:
+def test_a_batch_that_is_too_large_is_done_one_by_one(engine: Engine, queue: ImageQueue, recorder: Recorder) -> None:
     recorder.limit = 1
-    hold(engine, recorder)
-    futures = [engine.submit(image(v), A) for v in (1, 2, 3)]
+    hold(queue, recorder)
+    futures = [submit(queue, image(v), A) for v in (1, 2, 3)]
     recorder.gate.set()
     assert [round(f.result(WAIT).score * 255) for f in futures] == [1, 2, 3]
 
 
-def test_a_strategy_that_loses_a_result_is_an_error(engine: Engine, recorder: Recorder) -> None:
+def test_a_strategy_that_loses_a_result_is_an_error(engine: Engine, queue: ImageQueue, recorder: Recorder) -> None:
     recorder.short = True
     recorder.gate.set()
     with pytest.raises(EngineError, match="0 results for 1 images"):
-        engine.submit(image(1), A).result(WAIT)
+        submit(queue, image(1), A).result(WAIT)
 
 
-def test_a_full_queue_refuses_all_but_interactive_work(engine: Engine, recorder: Recorder) -> None:
-    hold(engine, recorder)
+def test_a_full_queue_refuses_all_but_interactive_work(engine: Engine, queue: ImageQueue, recorder: Recorder) -> None:
+    hold(queue, recorder)
     for value in range(8):
-        engine.submit(image(value), A)
-    with pytest.raises(BusyError, match="8 images"):
-        engine.submit(image(9), A)
-    late = engine.submit(image(9), A, Priority.INTERACTIVE)
+        submit(queue, image(value), A)
+    with pytest.raises(BusyError, match="9 images"):
+        submit(queue, image(9), A)
+    late = submit(queue, image(9), A, Priority.INTERACTIVE)
     recorder.gate.set()
     assert late.result(WAIT)
 
 
-def test_cancelled_work_is_not_done(engine: Engine, recorder: Recorder) -> None:
-    hold(engine, recorder)
-    future, other = engine.submit(image(5), A), engine.submit(image(6), A)
-    assert future.cancel()
+def test_cancelled_work_is_not_done(engine: Engine, queue: ImageQueue, recorder: Recorder) -> None:
+    hold(queue, recorder)
+    unwanted, other = put(queue, image(5), A), submit(queue, image(6), A)
+    for waiter in list(unwanted.waiters):
+        queue.leave(waiter)
+    assert unwanted.segmentation.cancelled()
     recorder.gate.set()
     assert other.result(WAIT)
     assert all(5 not in values for _, values in recorder.batches)
 
 
-def test_loading_is_in_the_background_and_visible(recorder: Recorder) -> None:
+def test_loading_is_in_the_background_and_visible(queue: ImageQueue, recorder: Recorder) -> None:
     release = threading.Event()
 
     def load() -> Recorder:
         assert release.wait(WAIT)
         return recorder
 
-    engine = Engine(load)
+    engine = Engine(load, queue)
     assert engine.status.state == "idle"
     engine.start()
     engine.start()
     assert engine.status.state == "loading"
-    future = engine.submit(image(1), A)
+    future = submit(queue, image(1), A)
     assert engine.status.waiting == 1
     recorder.gate.set()
     release.set()
@@ -146,10 +156,12 @@ def test_loading_is_in_the_background_and_visible(recorder: Recorder) -> None:
     engine.close(WAIT)
     assert engine.status.state == "closed"
     with pytest.raises(EngineError, match="shutting down"):
-        engine.submit(image(1), A)
+        engine.check()
 
 
-def test_failed_loading_says_why_and_is_tried_again_later(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_loading_says_why_and_is_tried_again_later(
+    queue: ImageQueue, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempts: list[int] = []
 
     def load() -> Recorder:
@@ -159,26 +171,27 @@ def test_failed_loading_says_why_and_is_tried_again_later(recorder: Recorder, mo
         return recorder
 
     recorder.gate.set()
-    engine = Engine(load)
-    future = engine.submit(image(1), A)
+    engine = Engine(load, queue)
+    future = submit(queue, image(1), A)
     engine.start()
     with pytest.raises(EngineError, match="no weights here"):
         future.result(WAIT)
     assert (engine.status.state, engine.status.why) == ("failed", "no weights here")
     with pytest.raises(EngineError, match="no weights here"):
-        engine.submit(image(1), A)
+        engine.check()
     monkeypatch.setattr("ml_backend.serving.engine._RELOAD_AFTER", 0.0)
-    assert engine.submit(image(1), A).result(WAIT)
+    engine.check()
+    assert submit(queue, image(1), A).result(WAIT)
     assert engine.status.state == "ready"
     engine.close(WAIT)
 
 
-def test_closing_finishes_what_is_at_work_and_fails_what_waits(recorder: Recorder) -> None:
-    engine = Engine(lambda: recorder, micro_batch=1)
+def test_closing_finishes_what_is_at_work_and_fails_what_waits(queue: ImageQueue, recorder: Recorder) -> None:
+    engine = Engine(lambda: recorder, queue, micro_batch=1)
     engine.start()
-    first = engine.submit(image(1), A)
+    first = submit(queue, image(1), A)
     assert recorder.started.wait(WAIT)
-    second = engine.submit(image(2), A)
+    second = submit(queue, image(2), A)
     closing = threading.Thread(target=engine.close, args=(WAIT,))
     closing.start()
     with pytest.raises((EngineError, CancelledError), match="shutting down"):
@@ -189,7 +202,7 @@ def test_closing_finishes_what_is_at_work_and_fails_what_waits(recorder: Recorde
     assert not closing.is_alive()
 
 
-def test_nothing_is_lost_under_many_threads(engine: Engine, recorder: Recorder) -> None:
+def test_nothing_is_lost_under_many_threads(engine: Engine, queue: ImageQueue, recorder: Recorder) -> None:
     recorder.gate.set()
     done: list[float] = []
 
@@ -197,7 +210,7 @@ def test_nothing_is_lost_under_many_threads(engine: Engine, recorder: Recorder) 
         for value in range(20, 40):
             while True:
                 try:
-                    future = engine.submit(image(value), A if seed % 2 else B, Priority(seed % 3))
+                    future = submit(queue, image(value), A if seed % 2 else B, Priority(seed % 3))
                     break
                 except BusyError:
                     time.sleep(0.002)
@@ -224,15 +237,17 @@ class WithClicks(Recorder):
 
 
 @pytest.fixture
-def clicking() -> Iterator[tuple[Engine, WithClicks]]:
+def clicking(queue: ImageQueue) -> Iterator[tuple[Engine, WithClicks]]:
     models = WithClicks()
-    engine = Engine(lambda: models, micro_batch=1)
+    engine = Engine(lambda: models, queue, micro_batch=1)
     yield engine, models
     models.gate.set()
     engine.close(WAIT)
 
 
-def test_clicks_overtake_everything_and_go_before_later_work(clicking: tuple[Engine, WithClicks]) -> None:
+def test_clicks_overtake_everything_and_go_before_later_work(
+    clicking: tuple[Engine, WithClicks], queue: ImageQueue
+) -> None:
     engine, _ = clicking
     order: list[int] = []
     later = engine.click(lambda _: order.append(2), urgent=False)  # waits for the models
@@ -240,7 +255,7 @@ def test_clicks_overtake_everything_and_go_before_later_work(clicking: tuple[Eng
     dropped = engine.click(lambda _: order.append(9))
     assert dropped.cancel()
     assert engine.status.clicks == 4
-    images = [engine.submit(image(value), A, Priority.INTERACTIVE) for value in (1, 2)]
+    images = [submit(queue, image(value), A, Priority.INTERACTIVE) for value in (1, 2)]
     engine.start()
     for future in (later, first, second):
         future.result(WAIT)  # while the strategy is held up
@@ -270,7 +285,7 @@ def test_closing_fails_the_clicks_that_wait(clicking: tuple[Engine, WithClicks])
         engine.click(lambda _: 1)
 
 
-def test_a_click_makes_failed_models_load_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_click_makes_failed_models_load_again(queue: ImageQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     models, attempts = WithClicks(), []
 
     def load() -> WithClicks:
@@ -279,7 +294,7 @@ def test_a_click_makes_failed_models_load_again(monkeypatch: pytest.MonkeyPatch)
             raise RuntimeError("no weights here")
         return models
 
-    engine = Engine(load)
+    engine = Engine(load, queue)
     future = engine.click(lambda _: 1)
     engine.start()
     with pytest.raises(EngineError, match="no weights here"):
@@ -291,9 +306,9 @@ def test_a_click_makes_failed_models_load_again(monkeypatch: pytest.MonkeyPatch)
     engine.close(WAIT)
 
 
-def test_models_that_take_no_clicks_say_so(engine: Engine, recorder: Recorder) -> None:
+def test_models_that_take_no_clicks_say_so(engine: Engine, queue: ImageQueue, recorder: Recorder) -> None:
     recorder.gate.set()
-    engine.submit(image(1), A).result(WAIT)
+    submit(queue, image(1), A).result(WAIT)
     with pytest.raises(EngineError, match="take no clicks"):
         engine.click(lambda _: 1)
 
@@ -328,11 +343,11 @@ class Ways:
         return self.other
 
 
-def test_images_share_a_batch_only_with_the_same_strategy() -> None:
+def test_images_share_a_batch_only_with_the_same_strategy(queue: ImageQueue) -> None:
     ways = Ways()
-    engine = Engine(lambda: ways, micro_batch=4)
-    futures = [engine.submit(image(v), A, strategy=s) for v, s in ((1, ""), (2, "other"), (3, ""), (4, "other"))]
-    unknown = engine.submit(image(5), A, strategy="none")
+    engine = Engine(lambda: ways, queue, micro_batch=4)
+    futures = [submit(queue, image(v), A, strategy=s) for v, s in ((1, ""), (2, "other"), (3, ""), (4, "other"))]
+    unknown = submit(queue, image(5), A, strategy="none")
     engine.start()
     assert [round(f.result(WAIT).score * 255) for f in futures] == [1, 2, 3, 4]
     assert (ways.own.batches, ways.other.batches) == ([("a", [1, 3])], [("a", [2, 4])])
@@ -341,10 +356,10 @@ def test_images_share_a_batch_only_with_the_same_strategy() -> None:
     engine.close(WAIT)
 
 
-def test_models_of_one_strategy_refuse_another(engine: Engine, recorder: Recorder) -> None:
+def test_models_of_one_strategy_refuse_another(engine: Engine, queue: ImageQueue, recorder: Recorder) -> None:
     recorder.gate.set()
     with pytest.raises(EngineError, match="remove model_strategy='other'"):
-        engine.submit(image(1), A, strategy="other").result(WAIT)
+        submit(queue, image(1), A, strategy="other").result(WAIT)
 
 
 def test_one_suite_serves_all_strategies() -> None:

@@ -17,11 +17,13 @@ from int_model.interactive.prompts import ClickPrompt
 from int_model.models.memory import accelerator_memory
 from int_model.runner.isolation import is_out_of_memory
 from int_model.strategies.model_options import ModelOptions
-from ml_backend.serving.engine import Engine, EngineError
+from ml_backend.errors import EngineError
+from ml_backend.serving.engine import Engine
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import Models
 from ml_backend.serving.recovery import MemoryEvent, segment_each
 from tests.support.fakes import TASK, FakeSegmenter, fake_suite, scene
+from tests.support.queueing import make_queue, submit
 
 WAIT = 20
 PROMPT = TaskPrompt("a")
@@ -36,12 +38,12 @@ def cuda_full() -> Exception:
 
 
 class Cramped:
-    """Has room for ``room`` images; value 9 is too large at any time, 13 broken. ``relieve`` may make room."""
+    """Has room for ``room`` images; value 9 is too large at any time, 13 broken. ``free_memory`` may make room."""
 
     def __init__(self, room: int, error: Callable[[], Exception] = cuda_full, gained: int = 0) -> None:
         self.room, self.error, self.gained = room, error, gained
         self.tried: list[list[int]] = []
-        self.relieved = 0
+        self.freed = 0
         self.events: list[MemoryEvent] = []
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
@@ -53,8 +55,8 @@ class Cramped:
             raise RuntimeError("a bad image")
         return [Segmentation((2, 2), task.text, (), v / 255, Trace("t", "s"), reason="r") for v in values]
 
-    def relieve(self) -> None:
-        self.relieved += 1
+    def free_memory(self) -> None:
+        self.freed += 1
         self.room += self.gained
 
     def outcomes(self, *values: int) -> list[int | str]:
@@ -90,7 +92,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_small() -> None:
     models = Cramped(room=3)
     assert models.outcomes(*range(20, 28)) == list(range(20, 28))
     assert [len(values) for values in models.tried] == [8, 4, 2, 2, 2, 2]
-    assert (models.relieved, models.events) == (2, ["retried"] * 2)
+    assert (models.freed, models.events) == (2, ["retried"] * 2)
 
 
 def test_emptying_the_caches_may_be_enough() -> None:
@@ -166,9 +168,10 @@ def test_every_image_has_one_outcome_and_only_those_fail_that_must(
 
 def test_the_engine_recovers_and_counts() -> None:
     models = Cramped(room=1)
-    engine = Engine(lambda: models, micro_batch=4)
-    metrics = Metrics(lambda: 0, lambda: True, engine.memory, lambda: engine.status.out_of_memory)
-    futures = [engine.submit(image(v), PROMPT) for v in (1, 2, 9, 3)]
+    queue = make_queue()
+    engine = Engine(lambda: models, queue, micro_batch=4)
+    metrics = Metrics(engine)
+    futures = [submit(queue, image(v), PROMPT) for v in (1, 2, 9, 3)]
     engine.start()
     assert [round(futures[i].result(WAIT).score * 255) for i in (0, 1, 3)] == [1, 2, 3]
     with pytest.raises(EngineError, match="even alone") as caught:
@@ -178,7 +181,7 @@ def test_the_engine_recovers_and_counts() -> None:
     page = metrics.page().decode()
     assert 'int_out_of_memory_total{outcome="retried"} 3.0' in page
     assert 'int_out_of_memory_total{outcome="cpu"} 0.0' in page
-    assert engine.submit(image(4), PROMPT).result(WAIT)
+    assert submit(queue, image(4), PROMPT).result(WAIT)
     engine.close(WAIT)
 
 
@@ -200,7 +203,7 @@ class FullSegmenter(FakeSegmenter):
 def test_clicks_survive_a_full_accelerator(times: int) -> None:
     picture, (mask,) = scene(objects=[("frog", 40, 50, 20)])
     models = Models.of(fake_suite(segmenter=FullSegmenter(times)), ModelOptions(), 1 << 24)
-    engine = Engine(lambda: models)
+    engine = Engine(lambda: models, make_queue())
     engine.start()
     prompt = ClickPrompt(np.array([[40.0, 50.0]]), np.array([1]))
     future = engine.click(lambda clicks: clicks.answer("key", picture, prompt))
@@ -215,12 +218,12 @@ def test_clicks_survive_a_full_accelerator(times: int) -> None:
     engine.close(WAIT)
 
 
-def test_relief_forgets_encoded_images() -> None:
+def test_freeing_memory_forgets_encoded_images() -> None:
     picture, _ = scene(objects=[("frog", 40, 50, 20)])
     models = Models.of(fake_suite(), ModelOptions(), 1 << 24)
     models.clicks.prewarm("key", picture)
     assert len(models.clicks.cache) == 1
-    models.relieve()
+    models.free_memory()
     assert (len(models.clicks.cache), models.clicks.cache.currsize) == (0, 0)
     assert models.accelerator_memory() == accelerator_memory("cpu") == {}
 

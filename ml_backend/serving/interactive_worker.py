@@ -1,4 +1,4 @@
-"""The engine's fast lane: a thread of its own for clicks, beside the one that runs the strategy."""
+"""A thread for clicks, beside the engine's own that runs the strategy."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class _Job:
     future: Future[Any] = field(compare=False)
 
 
-class ClickLane:
+class InteractiveWorker:
     """Runs click work one at a time, urgent work first, from `open` on; what comes before waits.
 
-    Work that runs out of memory is tried once more after `relieve`; ``on_memory`` hears of it.
+    Work that runs out of memory is tried once more after `free_memory`; ``on_memory`` hears of it.
 
     The strategy may be busy with its other models for minutes. Clicks share only the segmenter with it, which lets
     one call in at a time (``int_model.interactive.shared_segmenter``), so they need not wait for its batch.
@@ -40,7 +40,7 @@ class ClickLane:
 
     def __init__(self, on_memory: Callable[[MemoryEvent], None] = lambda _: None) -> None:
         self._on_memory = on_memory
-        self._relieve: Callable[[], None] = lambda: None
+        self._free_memory: Callable[[], None] = lambda: None
         self._condition = threading.Condition()
         self._heap: list[_Job] = []
         self._numbers = itertools.count()
@@ -64,10 +64,10 @@ class ClickLane:
             self._condition.notify_all()
         return future
 
-    def open(self, segmenter: ClickSegmenter, relieve: Callable[[], None] = lambda: None) -> None:
-        """Begin to work, with this segmenter; ``relieve`` makes it give memory back."""
+    def open(self, segmenter: ClickSegmenter, free_memory: Callable[[], None] = lambda: None) -> None:
+        """Begin to work, with this segmenter; ``free_memory`` makes it give memory back."""
         with self._condition:
-            self._relieve = relieve
+            self._free_memory = free_memory
             self._segmenter = segmenter
             if self._thread is None and not self._closing:
                 self._thread = threading.Thread(target=self._run, name="clicks", daemon=True)
@@ -121,6 +121,6 @@ class ClickLane:
             return
         # Only here, outside the handler, has the traceback let go of what the failed attempt held.
         _log.warning("a click ran out of memory; trying it once more")
-        self._relieve()
+        self._free_memory()
         self._on_memory("retried")
         self._answer(job, segmenter, once_more=False)

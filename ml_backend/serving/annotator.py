@@ -1,0 +1,153 @@
+"""From a task to its prediction, whoever asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from int_model.io.errors import ImageError
+from int_model.runner.results import StoredResult
+from ml_backend.fetching.images import FetchError
+from ml_backend.labelstudio.pages import Page, pages_of
+from ml_backend.labelstudio.predictions import ImageRegions, image_regions
+from ml_backend.labelstudio.task_prompt import PromptError, PromptGroup, group_by_prompt
+from ml_backend.labelstudio.wire import PredictionOut, TaskIn
+from ml_backend.serving.engine import Engine
+from ml_backend.serving.metrics import Metrics
+from ml_backend.serving.plan import Plan
+from ml_backend.serving.queue import Priority, Waiter
+from ml_backend.serving.results import Results
+from ml_backend.serving.status import Status
+from ml_backend.serving.threads import Threads
+
+_NOTHING = "what was found is below the score threshold, too small, or has no fitting label"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a task; ``reason`` says why the prediction is empty or lacks an image, or is ""."""
+
+    prediction: PredictionOut
+    reason: str = ""
+
+
+class TaskAnnotator:
+    """Annotates tasks; lives in one event loop.
+
+    Args:
+        engine: owns the models.
+        results: what the models find.
+        threads: run blocking work.
+        status: is told of tasks that fail.
+        metrics: counts and times.
+        strategy: that of the service.
+        default_prompt: where the project sets none.
+        max_regions: most regions of one image.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        results: Results,
+        threads: Threads,
+        status: Status,
+        metrics: Metrics,
+        *,
+        strategy: str,
+        default_prompt: str,
+        max_regions: int,
+    ) -> None:
+        self.engine = engine
+        self._results = results
+        self._threads = threads
+        self._status = status
+        self._metrics = metrics
+        self._strategy = strategy
+        self._default_prompt = default_prompt
+        self._max_regions = max_regions
+        self._at_work = 0
+
+    @property
+    def at_work(self) -> int:
+        """Tasks on their way, also those whose requests have been answered without them."""
+        return self._at_work + self._results.in_background
+
+    async def annotate(self, task: TaskIn, plan: Plan, waiter: Waiter | None = None) -> Answer:
+        """A task's prediction, however long it takes.
+
+        Args:
+            task: its data name the images.
+            plan: of its project.
+            waiter: how urgent it is; like a batch run if None.
+
+        Raises:
+            ConfigError, EngineError, FetchError, ImageError, PromptError: this task cannot be annotated, and why.
+        """
+        self._at_work += 1
+        waiting = waiter or Waiter(Priority.BATCH)
+        try:
+            answer = await self._annotate(task, plan, waiting)
+        except Exception as error:
+            self._metrics.tasks.labels("failed").inc()
+            self._status.report(f"task {task.id}", error)
+            raise
+        finally:
+            self._at_work -= 1
+            self._results.leave(waiting)
+        self._metrics.tasks.labels("annotated" if answer.prediction.result else "nothing_found").inc()
+        return answer
+
+    async def hurry(self, task: TaskIn, plan: Plan) -> None:
+        """Someone looks at a task now: what is being done for it goes before other batch work."""
+        with contextlib.suppress(PromptError):  # the run says what is wrong with the task
+            for page in pages_of(plan.config, task.data):
+                await self._results.hurry(page.address, task.id, self._groups(page, task, plan))
+
+    async def _annotate(self, task: TaskIn, plan: Plan, waiter: Waiter) -> Answer:
+        asked = [(page, self._groups(page, task, plan)) for page in pages_of(plan.config, task.data)]
+        found = await asyncio.gather(*(self._page(page, groups, task, waiter) for page, groups in asked))
+        drawn, reasons, missing = [], [], []
+        for (page, groups), results in zip(asked, found, strict=True):
+            if isinstance(results, ValueError):
+                missing.append((page, results))
+            else:
+                reasons += [result.reason for result in results if result.reason]
+                pairs = list(zip(groups, results, strict=True))
+                drawn.append(await self._draw(plan, pairs, page.item_index))
+        if missing and not drawn:
+            raise missing[0][1]
+        left_out = "; ".join(f"{page.name} is left out: {error}" for page, error in missing)
+        if left_out:
+            self._status.report(f"task {task.id}", left_out)
+        shown = [entry for entry in drawn if entry.regions]
+        score = sum(entry.score for entry in shown) / len(shown) if shown else 0.0
+        regions = [region for entry in shown for region in entry.regions]
+        prediction = PredictionOut(result=regions, score=round(score, 4), model_version=plan.version)
+        empty = "" if regions else "; ".join(dict.fromkeys(reasons)) or _NOTHING
+        return Answer(prediction, "; ".join(filter(None, (left_out, empty))))
+
+    async def _page(
+        self, page: Page, groups: list[PromptGroup], task: TaskIn, waiter: Waiter
+    ) -> list[StoredResult] | ValueError:
+        """What is found in one image, or why it is left out."""
+        if page.error is not None:
+            return page.error
+        try:
+            return await self._results.of_image(waiter, page.address, task.id, groups)
+        except (FetchError, ImageError) as error:
+            if isinstance(error, FetchError) and error.transient:
+                raise  # the whole task may do later
+            return error
+
+    def _groups(self, page: Page, task: TaskIn, plan: Plan) -> list[PromptGroup]:
+        chosen = {name: options.strategy for name, options in plan.options.items()}
+        other = {name: strategy for name, strategy in chosen.items() if strategy != self._strategy}
+        targets = plan.config.targets(page.image.name)
+        return group_by_prompt(targets, plan.params, self._default_prompt, task.data, plan.typed, other)
+
+    async def _draw(
+        self, plan: Plan, results: list[tuple[PromptGroup, StoredResult]], item_index: int | None
+    ) -> ImageRegions:
+        with self._metrics.stage.labels("draw").time():
+            return await self._threads(image_regions, plan.config, results, plan.options, self._max_regions, item_index)

@@ -1,0 +1,161 @@
+"""Projects as Label Studio introduced them: labeling configs, extra params, and the model versions that follow."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from typing import Any
+
+from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig, only_images, parse_label_config
+from ml_backend.labelstudio.output_options import OutputOptions, options_for
+from ml_backend.labelstudio.task_prompt import ConnectionParams, parse_extra_params
+from ml_backend.labelstudio.wire import PredictIn, SetupIn
+from ml_backend.serving.model_loading import ModelIdentity
+from ml_backend.serving.plan import Plan
+from ml_backend.serving.status import Status
+from ml_backend.serving.threads import Threads
+from ml_backend.serving.versions import model_version
+from ml_backend.settings import Settings
+from ml_backend.storage.database import StoreError
+from ml_backend.storage.store import Project, Store
+
+_log = logging.getLogger(__name__)
+_WRITE_SECONDS = 1.0
+
+
+class Projects:
+    """The projects that are known; lives in one event loop.
+
+    Args:
+        settings: of the environment.
+        identity: of the models.
+        store: keeps projects beyond the process.
+        status: is told what will not work with a project.
+    """
+
+    def __init__(self, settings: Settings, identity: ModelIdentity, store: Store, status: Status) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._store = store
+        self._status = status
+        self._known: dict[str, Project] = {}
+        self._writer = Threads(1, "store")
+
+    async def load(self) -> None:
+        """Read what the store has."""
+        try:
+            for project in await self._writer(self._store.projects):
+                self._known[project.id] = project
+        except StoreError as error:
+            self._status.report("the known projects", error)
+
+    async def close(self) -> None:
+        """Finish what is being written."""
+        await self._writer.close()
+
+    async def setup(self, request: SetupIn) -> str:
+        """Remember a project; returns its model version. Waits at most a second for the database."""
+        await asyncio.to_thread(_parsed_or_error, request.label_config)  # a long one must not hold up /health
+        project = Project(request.project, request.extra_params, request.label_config)
+        if self._known.get(project.id) != project:
+            await self._remember(project)
+            self._explain(project)
+        return self._version_of(project)
+
+    async def update(self, project_id: str, label_config: str) -> None:
+        """Take over a changed labeling config of a project that is known."""
+        known = self._known.get(project_id)
+        if known is not None and label_config and label_config != known.label_config:
+            await self._remember(Project(known.id, known.extra_params, label_config))
+
+    def versions(self, project_id: str = "") -> list[str]:
+        """The model versions in use: of one project, or of all."""
+        known = self._known.get(project_id) if project_id else None
+        projects = [known] if known is not None else list(self._known.values())
+        return list(dict.fromkeys(map(self._version_of, projects))) or [self._version_of(Project(""))]
+
+    def version_of_text(self, label_config: str) -> str:
+        """The model version for the text of a labeling config, which need not make sense, without extra params."""
+        return self._version_of(Project("", None, label_config))
+
+    def asked(self, request: PredictIn) -> Project:
+        """The project of a request, with the labeling config that the request brings, if any."""
+        known = self._known.get(request.project, Project(request.project))
+        return Project(known.id, known.extra_params, request.label_config or known.label_config)
+
+    def plan(self, label_config: str, extra_params: Any) -> Plan:
+        """How the tasks of a project with that labeling config and those extra params are annotated.
+
+        Raises ``ConfigError`` if the config has no use for predictions of ours. Blocking, but quick.
+        """
+        return self._plan(_parsed(label_config), extra_params)
+
+    def plan_of(self, request: PredictIn) -> Plan:
+        """The same for a request. A click needs no more of the config than its images."""
+        project = self.asked(request)
+        try:
+            config = _parsed(project.label_config)
+        except ConfigError:
+            if not request.is_interactive or request.typed_prompt:
+                raise
+            config = only_images(project.label_config)
+        return self._plan(config, project.extra_params, request.typed_prompt)
+
+    def _plan(self, config: LabelingConfig, extra_params: Any, typed: str = "") -> Plan:
+        params = parse_extra_params(extra_params)
+        return Plan(config, params, self._options(config, params)[0], self._version(config, params), typed)
+
+    async def _remember(self, project: Project) -> None:
+        self._known[project.id] = project
+        writing = asyncio.create_task(self._writer(self._store.save_project, project))
+        try:
+            await asyncio.wait_for(asyncio.shield(writing), _WRITE_SECONDS)
+        except TimeoutError:
+            _log.warning("the database is slow; project %s is written later", project.id)
+        except StoreError as error:
+            self._status.report(f"project {project.id}", error)
+
+    def _explain(self, project: Project) -> None:
+        """Report what will not work with a project, since Label Studio shows none of it."""
+        params = parse_extra_params(project.extra_params)
+        warnings = [params.warning] if params.warning else []
+        try:
+            config = _parsed(project.label_config)
+            warnings += config.warnings
+            warnings += self._options(config, params)[1]
+        except ConfigError as error:
+            warnings.append(str(error))
+        for warning in warnings:
+            self._status.report(f"project {project.id}", warning)
+
+    def _version_of(self, project: Project) -> str:
+        config = _parsed_or_error(project.label_config)
+        text = project.label_config if isinstance(config, ConfigError) else config
+        return self._version(text, parse_extra_params(project.extra_params))
+
+    def _version(self, config: LabelingConfig | str, params: ConnectionParams) -> str:
+        settings = self._settings
+        return model_version(self._identity, config, params, settings.prompt, settings.output, settings.max_regions)
+
+    def _options(
+        self, config: LabelingConfig, params: ConnectionParams
+    ) -> tuple[dict[str, OutputOptions], tuple[str, ...]]:
+        chosen = {c.name: options_for(c, params.options, self._settings.output) for c in config.controls}
+        warnings = tuple(dict.fromkeys(text for entry in chosen.values() for text in entry.warnings))
+        return {name: entry.options for name, entry in chosen.items()}, warnings
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed_or_error(text: str) -> LabelingConfig | ConfigError:
+    try:
+        return parse_label_config(text)
+    except ConfigError as error:
+        return error
+
+
+def _parsed(text: str) -> LabelingConfig:
+    found = _parsed_or_error(text)
+    if isinstance(found, ConfigError):
+        raise ConfigError(str(found))
+    return found

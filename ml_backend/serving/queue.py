@@ -1,0 +1,347 @@
+"""The one queue of images on their way to the models. Who waits for an image now decides when its turn comes.
+
+Safe between threads: the event loop puts jobs in and reports what became of their files, the engine's thread takes out
+what is ready. Knows neither how a file is fetched nor what a model is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Image, Segmentation
+from int_model.runner.results import StoredResult
+from ml_backend.errors import BusyError
+
+_MAX_JOBS = 50_000
+
+
+class Priority(IntEnum):
+    """Who goes first: a smaller number."""
+
+    INTERACTIVE = 0
+    PREDICT = 1
+    BATCH = 2
+
+
+class Stage(Enum):
+    """How far a job is: its file is not fetched yet, is being fetched and decoded, is decoded, is at the models."""
+
+    QUEUED = "queued"
+    LOADING = "loading"
+    READY = "ready"
+    RUNNING = "running"
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """Whoever waits for jobs. Its priority counts for all of them; `ImageQueue.set_priority` changes it."""
+
+    priority: Priority
+    jobs: set[Job] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt for the image at an address.
+
+    Attributes:
+        source: stands for task and address; never equal to the digest of a file.
+        address: as the task names it.
+        task_id: of the task, or None.
+        prompt: what to look for.
+        strategy: name of the strategy; "" is that of the settings.
+    """
+
+    source: str
+    address: str
+    task_id: int | None
+    prompt: TaskPrompt
+    strategy: str = ""
+
+    @property
+    def kind(self) -> tuple[TaskPrompt, str]:
+        """What the images of a micro-batch have in common."""
+        return self.prompt, self.strategy
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The work of one or more equal requests.
+
+    Attributes:
+        request: the first of them.
+        number: its place in the order of arrival.
+        stage: how far it is.
+        waiters: all who wait for it.
+        source: stands for the image: as in the request, then the digest of the file once it is fetched.
+        names: every source that leads to the job.
+        image: ``uint8 [H, W, 3]`` from `Stage.READY` on.
+        segmentation: what the models say; set by the engine.
+        results: one for each request; set by whoever calls `ImageQueue.finish`.
+    """
+
+    request: Request
+    number: int
+    source: str = ""
+    names: list[str] = field(default_factory=list)
+    stage: Stage = Stage.QUEUED
+    waiters: set[Waiter] = field(default_factory=set)
+    image: Image | None = None
+    segmentation: Future[Segmentation] = field(default_factory=Future)
+    results: list[asyncio.Future[StoredResult]] = field(default_factory=list)
+
+    @property
+    def priority(self) -> Priority:
+        """That of the most urgent waiter; the lowest without any."""
+        return min((waiter.priority for waiter in self.waiters), default=max(Priority))
+
+    @property
+    def order(self) -> tuple[Priority, int]:
+        """The smallest goes first."""
+        return self.priority, self.number
+
+
+class ImageQueue:
+    """Jobs by image, prompt and strategy, the most urgent first, then by arrival.
+
+    A request for work that is under way joins it. Work that nobody waits for any more is dropped unless the models are
+    at it. Only so many images are fetched at a time, and only so many are held in memory until the models are done
+    with them. Each step of urgency above `Priority.BATCH` may exceed both limits by ``reserve``, since otherwise a
+    request would wait for the places of less urgent ones.
+
+    Args:
+        places: most images that are being fetched, wait for the models in memory, or are at them.
+        downloads: most images that are being fetched and decoded.
+        reserve: see above.
+        size: most jobs; more are refused, unless they are interactive.
+    """
+
+    def __init__(self, *, places: int, downloads: int, reserve: int, size: int = _MAX_JOBS) -> None:
+        self._places = places
+        self._downloads = downloads
+        self._reserve = reserve
+        self._size = size
+        self._changed = threading.Condition()
+        self._numbers = itertools.count()
+        self._jobs: dict[str, dict[tuple[TaskPrompt, str], Job]] = {}
+        self._queued: dict[int, Job] = {}
+        self._heap: list[tuple[Priority, int]] = []  # may hold outdated entries of jobs with another priority by now
+        self._begun: set[Job] = set()
+        self._loading = 0
+        self._woken = False
+
+    def __len__(self) -> int:
+        """How many jobs there are."""
+        with self._changed:
+            return len(self._queued) + len(self._begun)
+
+    @property
+    def ready(self) -> int:
+        """How many jobs wait for the models only."""
+        with self._changed:
+            return len(self._ready())
+
+    # --- waiters, in the event loop
+
+    def join(self, waiter: Waiter, request: Request) -> Job:
+        """Wait for the job of a request, which is made if there is none.
+
+        Raises:
+            BusyError: there are too many jobs.
+        """
+        with self._changed:
+            job = self._jobs.get(request.source, {}).get(request.kind)
+            if job is None:
+                count = len(self._queued) + len(self._begun)
+                if count >= self._size and waiter.priority != Priority.INTERACTIVE:
+                    raise BusyError(f"{count} images are waiting for the models already; try again later")
+                job = Job(request, next(self._numbers), request.source)
+                self._name(job, request.source)
+                self._queued[job.number] = job
+            self._add(waiter, job)
+            return job
+
+    def find(self, request: Request) -> Job | None:
+        """The job of a request, if there is one."""
+        with self._changed:
+            return self._jobs.get(request.source, {}).get(request.kind)
+
+    def set_priority(self, waiter: Waiter, priority: Priority) -> None:
+        """Give all jobs of a waiter another place in the order."""
+        with self._changed:
+            waiter.priority = priority
+            for job in waiter.jobs:
+                self._file(job)
+
+    def leave(self, waiter: Waiter, successor: Waiter | None = None) -> None:
+        """Wait no longer for any job; ``successor`` waits instead."""
+        with self._changed:
+            for job in waiter.jobs:
+                job.waiters.discard(waiter)
+                if successor is not None:
+                    self._add(successor, job)
+                elif job.waiters:
+                    self._file(job)
+                elif job.stage in (Stage.QUEUED, Stage.READY):
+                    self._drop(job)
+            waiter.jobs.clear()
+
+    # --- files, in the event loop
+
+    def next_to_load(self) -> list[Job]:
+        """The jobs of the image whose file is to be fetched next; [] if none may be. `end_load` frees the download."""
+        with self._changed:
+            while self._heap:
+                priority, number = self._heap[0]
+                first = self._queued.get(number)
+                if first is not None and first.priority == priority:
+                    extra = self._reserve * max(0, Priority.BATCH - priority)
+                    held = len({job.source for job in self._begun})
+                    if self._loading >= self._downloads + extra or held >= self._places + extra:
+                        return []
+                    jobs = [job for job in self._jobs[first.source].values() if job.number in self._queued]
+                    for job in jobs:
+                        del self._queued[job.number]
+                        self._begun.add(job)
+                        job.stage = Stage.LOADING
+                    self._loading += 1
+                    return sorted(jobs, key=lambda job: job.number)
+                heapq.heappop(self._heap)
+            return []
+
+    def fetched(self, jobs: Sequence[Job], digest: str) -> list[Job]:
+        """Take note of a file's digest; the jobs that go on. Others join those of the same file and are gone."""
+        with self._changed:
+            return [job for job in jobs if self._still_wanted(job) and self._identify(job, digest)]
+
+    def end_load(self, jobs: Sequence[Job], image: Image | None = None) -> list[Job]:
+        """An image is decoded, and its jobs are ready for the models; or None: their files could not be had.
+
+        Returns the jobs that go on.
+        """
+        with self._changed:
+            self._loading -= 1
+            if image is None:
+                return []
+            wanted = [job for job in jobs if self._still_wanted(job)]
+            for job in wanted:
+                job.stage, job.image = Stage.READY, image
+            self._changed.notify_all()
+            return wanted
+
+    def close(self) -> None:
+        """Drop all jobs; those who wait for them are cancelled."""
+        with self._changed:
+            for job in [*self._queued.values(), *self._begun]:
+                self._drop(job)
+
+    def finish(self, job: Job) -> None:
+        """The job is done, or has failed."""
+        with self._changed:
+            self._remove(job)
+
+    # --- the engine
+
+    def wait(self) -> None:
+        """Return as soon as a job is ready or `wake` is called."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._woken or self._ready())
+            self._woken = False
+
+    def wake(self) -> None:
+        """End the `wait` that is under way, or the next one."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def take(self, most: int, linger: float = 0.0) -> list[Job]:
+        """The most urgent job that is ready and up to ``most - 1`` more of its kind, in order; [] if none is ready.
+
+        An interactive job is not held up by less urgent company. A batch that is not full waits ``linger`` seconds for
+        more, unless an interactive job is ready.
+        """
+        with self._changed:
+            ready = self._ready()
+            if ready and len(ready) < most and all(job.priority != Priority.INTERACTIVE for job in ready):
+                self._changed.wait_for(lambda: self._woken or len(self._ready()) >= most, linger)
+            return self._begin(sorted(self._ready(), key=lambda job: job.order), most)
+
+    def take_all(self) -> list[Job]:
+        """All jobs that are ready, without waiting; forgets an earlier `wake`."""
+        with self._changed:
+            self._woken = False
+            return [job for job in self._ready() if self._begin([job], 1)]
+
+    # --- with the lock held
+
+    def _ready(self) -> list[Job]:
+        return [job for job in self._begun if job.stage is Stage.READY]
+
+    def _begin(self, ordered: list[Job], most: int) -> list[Job]:
+        if not ordered:
+            return []
+        first = ordered[0]
+        least = Priority.INTERACTIVE if first.priority == Priority.INTERACTIVE else max(Priority)
+        alike = [job for job in ordered if job.request.kind == first.request.kind and job.priority <= least][:most]
+        for job in alike:
+            job.stage = Stage.RUNNING
+        return [job for job in alike if job.segmentation.set_running_or_notify_cancel()]
+
+    def _add(self, waiter: Waiter, job: Job) -> None:
+        job.waiters.add(waiter)
+        waiter.jobs.add(job)
+        self._file(job)
+
+    def _file(self, job: Job) -> None:
+        if job.number in self._queued:
+            heapq.heappush(self._heap, job.order)
+
+    def _name(self, job: Job, source: str) -> None:
+        self._jobs.setdefault(source, {})[job.request.kind] = job
+        job.names.append(source)
+
+    def _identify(self, job: Job, digest: str) -> bool:
+        known = self._jobs.get(digest, {}).get(job.request.kind)
+        if known is None:
+            job.source = digest
+            self._name(job, digest)
+            return True
+        self._remove(job)
+        for source in job.names:
+            self._name(known, source)
+        for waiter in job.waiters:
+            waiter.jobs.discard(job)
+            self._add(waiter, known)
+        known.results += job.results
+        known.number = min(known.number, job.number)
+        return False
+
+    def _still_wanted(self, job: Job) -> bool:
+        if not job.waiters:
+            self._drop(job)
+        return bool(job.waiters)
+
+    def _drop(self, job: Job) -> None:
+        self._remove(job)
+        job.segmentation.cancel()
+        for result in job.results:
+            result.cancel()
+
+    def _remove(self, job: Job) -> None:
+        self._queued.pop(job.number, None)
+        self._begun.discard(job)
+        for waiter in job.waiters:
+            waiter.jobs.discard(job)
+        for source in job.names:
+            if self._jobs.get(source, {}).get(job.request.kind) is job:
+                del self._jobs[source][job.request.kind]
+                if not self._jobs[source]:
+                    del self._jobs[source]
