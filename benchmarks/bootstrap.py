@@ -65,7 +65,7 @@ def saved_images(store: Path, copy: Path) -> int:
             shutil.copyfile(source, f"{copy}{suffix}")
     try:
         with sqlite3.connect(copy) as db:
-            return int(db.execute("SELECT COUNT(*) FROM files").fetchone()[0])
+            return int(db.execute("SELECT COUNT(*) FROM notes WHERE name LIKE 'file %'").fetchone()[0])
     except sqlite3.Error:  # copied in the middle of a write
         return 0
     finally:

@@ -25,17 +25,6 @@ class Plan:
     failed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """One image that was worked on now: the error and a note in one sentence each, or ""; objects found."""
-
-    path: Path
-    error: str
-    objects: int
-    seconds: float
-    note: str = ""
-
-
 def make_plan(store: DatasetStore, paths: Sequence[Path], labels: Sequence[LabelPlan], *, retry_failed: bool) -> Plan:
     """Which images lack a result of a label. Failures count as done unless ``retry_failed``."""
     todo, done, failed = [], 0, 0
@@ -88,8 +77,8 @@ def collect(
     batch_size: int,
     version: str,
     retry_failed: bool = False,
-) -> Iterator[Finished]:
-    """Segment images and save each micro-batch before the next begins.
+) -> Iterator[tuple[Source, str]]:
+    """Segment images and save each micro-batch before the next begins; yields every file with its error, or "".
 
     A file that cannot be read, or an image on which a prompt fails, is saved with its error; the others go on.
     Identical files are segmented once.
@@ -107,7 +96,5 @@ def collect(
     for batch in run(map(read_source, todo), lambda _: passes, batch_size=batch_size, store=store):
         store.keep_files([KnownFile.of(source) for source, _ in batch])
         for source, results in batch:
-            done = [result for result in results if isinstance(result, StoredResult)]
-            errors = [source.error, *(result.explain() for result in results if isinstance(result, Failure))]
-            objects, seconds = sum(len(result.objects) for result in done), sum(result.seconds for result in done)
-            yield Finished(source.path, next(filter(None, errors), ""), objects, seconds, source.note)
+            failures = (result.explain() for result in results if isinstance(result, Failure))
+            yield source, source.error or next(failures, "")

@@ -5,9 +5,8 @@ A file that lies there as it did is not read again; a renamed one is recognised 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from int_model.datasets.duplicates import perceptual_hash
@@ -37,35 +36,22 @@ class KnownFile:
 
 
 class DatasetStore(ResultStore):
-    """Results and files, held by one run at a time."""
-
-    schema = f"""{ResultStore.schema}
-CREATE TABLE IF NOT EXISTS files (
-  path BLOB PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL,
-  height INTEGER NOT NULL, width INTEGER NOT NULL, phash TEXT NOT NULL, error TEXT NOT NULL
-) WITHOUT ROWID;
-"""
+    """Results, and what is known of files; held by one run at a time."""
 
     def keep_files(self, files: Iterable[KnownFile]) -> None:
         """Keep what was read, all or none of it."""
-        rows = [
-            (os.fsencode(f.path), f.state.size, f.state.mtime_ns, f.digest, *f.size, f"{f.phash:016x}", f.error)
-            for f in files
-        ]
-        with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self.keep_notes({_name(f.path): [*astuple(f.state), f.digest, *f.size, f.phash, f.error] for f in files})
 
     def file(self, path: Path) -> KnownFile | None:
         """What is known of the file as it lies there now (always spelled alike by the caller).
 
         None if it is new or was changed.
         """
-        query = "SELECT size, mtime_ns, digest, height, width, phash, error FROM files WHERE path = ?"
-        row = self._row(query, (os.fsencode(path),))
-        if row is None or FileState(*row[:2]) != FileState.of(path):
+        told = self.note(_name(path))
+        if told is None or FileState(*told[:2]) != FileState.of(path):
             return None
-        size, mtime_ns, digest, height, width, phash, error = row
-        return KnownFile(path, FileState(size, mtime_ns), digest, (height, width), int(phash, 16), error)
+        size, mtime_ns, digest, height, width, phash, error = told
+        return KnownFile(path, FileState(size, mtime_ns), digest, (height, width), phash, error)
 
     def result(self, key: ResultKey) -> StoredResult | str | None:
         """The result of an image, the error in one sentence, or None if it was not done."""
@@ -76,3 +62,7 @@ CREATE TABLE IF NOT EXISTS files (
             return entry.error or StoredResult.unpack(entry.payload)
         except ValueError as error:
             raise self._damaged(error) from error
+
+
+def _name(path: Path) -> str:
+    return f"file {path}"

@@ -76,10 +76,7 @@ def evaluate(
     chosen = chosen_protocol(protocol)
     _refuse_older(cache_dir)
     models = _Models(suite, tuple(seeds), share_calls)
-    needed = models.of(seeds[0]).int_overrides
-    defaults = {variant.strategy: default_config(variant.strategy, needed) for variant in variants}
-    configs = {**defaults, **(configs or {})}
-    plans = _prepared(variants, configs)
+    plans = _prepared(variants, configs or {}, models)
     total = len(examples) * len(variants) * len(seeds) if isinstance(examples, Sized) else None
     with ResultStore(None if cache_dir is None else cache_dir / STORE, shared=True) as store:
         work = _Work(plans, models, store, cache_dir, chosen, pages, progress, total)
@@ -108,14 +105,20 @@ class _Plan:
         return VariantInfo(own.name, own.strategy, dict(own.config), self.config.fingerprint(), own.note)
 
 
-def _prepared(variants: Sequence[Variant], configs: Mapping[str, StrategyConfig]) -> list[_Plan]:
+def _prepared(variants: Sequence[Variant], configs: Mapping[str, StrategyConfig], models: _Models) -> list[_Plan]:
     if not variants:
         raise ValueError("there is nothing to compare; give at least one variant")
     names = [variant.name for variant in variants]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ValueError(f"two variants are called '{double}'; give each its own name")
-    return [_Plan(variant, variant.configured(configs[variant.strategy])) for variant in variants]
+    plans = []
+    for variant in variants:
+        config = configs.get(variant.strategy)
+        if config is None:
+            config = default_config(variant.strategy, models.of(models.seeds[0]).int_overrides)
+        plans.append(_Plan(variant, variant.configured(config)))
+    return plans
 
 
 class _Models:

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,19 +115,8 @@ def _vlm(rows: Rows, suite: Any, scene: Scene) -> None:
     _add(rows, "VLM: name (scored, all names of the task)", float(names[int(np.argmax(scores))] == scene.name))
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Every ``of``-th of the first ``count`` scenes, from ``index`` on, for one process."""
-
-    index: int
-    of: int
-    count: int
-    profile: str
-    variants: tuple[Variant, ...]
-
-
-def run_part(part: Part) -> tuple[Rows, Evaluation]:
-    """Load the models once, go through the scenes; returns the figures of the models alone, and the strategies'."""
+def run_part(profile: str, variants: Sequence[Variant], count: int, of: int, index: int) -> tuple[Rows, Evaluation]:
+    """Load the models once, go through every ``of``-th of the first ``count`` scenes, from ``index`` on."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import torch
 
@@ -135,12 +124,12 @@ def run_part(part: Part) -> tuple[Rows, Evaluation]:
     from int_model.strategies.registry import default_config
 
     torch.set_num_threads(1)
-    suite = load_suite(part.profile, device="cpu", offline=True)
+    suite = load_suite(profile, device="cpu", offline=True)
     options: Any = default_config("grounded_sam", suite.int_overrides)
-    own = range(part.index, part.count, part.of)
+    own = range(index, count, of)
     kit = joined(kit_rows(suite, options.detector, i) for i in own)
-    scenes = Selected(NanoScenes(part.count, (TEST_SEED,)), own)
-    return kit, evaluate(scenes, part.variants, suite, rounds=1)
+    scenes = Selected(NanoScenes(count, (TEST_SEED,)), own)
+    return kit, evaluate(scenes, variants, suite, rounds=1)
 
 
 def joined(parts: Iterable[Rows]) -> Rows:
@@ -155,10 +144,10 @@ def joined(parts: Iterable[Rows]) -> Rows:
 def run(count: int, profile: str, processes: int, variants: Sequence[Variant]) -> tuple[Rows, Evaluation]:
     """All figures of the first ``count`` test scenes, made in several processes."""
     parts = min(count, processes * 3)
-    jobs = [Part(index, parts, count, profile, tuple(variants)) for index in range(parts)]
+    job = functools.partial(run_part, profile, variants, count, parts)
     done = []
     with multiprocessing.get_context("spawn").Pool(min(processes, parts)) as pool:
-        for outcome in pool.imap_unordered(run_part, jobs):
+        for outcome in pool.imap_unordered(job, range(parts)):
             done.append(outcome)
             print(f"part {len(done)} of {parts}", file=sys.stderr, flush=True)  # noqa: T201
     first = done[0][1]

@@ -77,8 +77,6 @@ class ResultStore:
     Every method may raise `StoreError`.
     """
 
-    schema = _SCHEMA
-
     def __init__(self, file: Path | None, *, shared: bool = False) -> None:
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +87,7 @@ class ResultStore:
                 if not shared:
                     self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._db.execute("PRAGMA synchronous = FULL")
-                self._db.executescript(f"BEGIN IMMEDIATE; {self.schema} COMMIT;")
+                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
             self._check_format()
         except StoreError:
             self._db.close()
@@ -123,18 +121,19 @@ class ResultStore:
 
     def note(self, name: str) -> Any:
         """The JSON value that was kept under a name, or None."""
-        row = self._row("SELECT value FROM notes WHERE name = ?", (name,))
+        row = self._row("SELECT value FROM notes WHERE name = ?", (_text(name),))
         return None if row is None else json.loads(row[0])
 
-    def keep_note(self, name: str, value: Any) -> None:
-        """Keep a JSON value under a name."""
+    def keep_notes(self, notes: Mapping[str, Any]) -> None:
+        """Keep JSON values under names, all or none of them."""
+        rows = [(_text(name), json.dumps(value, sort_keys=True)) for name, value in notes.items()]
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value, sort_keys=True)))
+            self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?)", rows)
 
     def _check_format(self) -> None:
         found = self.note("format")
         if found is None:
-            self.keep_note("format", FORMAT)
+            self.keep_notes({"format": FORMAT})
         elif found != FORMAT:
             raise StoreError(f"'{self._place}' was written by another version of this program; choose another --out")
 

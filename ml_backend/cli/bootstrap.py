@@ -110,7 +110,7 @@ class _Run:
                 f"the settings differ from the last run ({changes}). Images that have no results of the new settings "
                 "are segmented anew; the results of the old ones are kept, and used again if you go back to them"
             )
-        self.store.keep_note("settings", settings)
+        self.store.keep_notes({"settings": settings})
         ready = plan.done + plan.failed
         if ready:
             failed = f" ({plan.failed} failed; --retry-failed tries them again)" if plan.failed else ""
@@ -130,13 +130,13 @@ class _Run:
                 retry_failed=self.options.retry_failed,
             )
             begun, failed = time.monotonic(), 0
-            for count, item in enumerate(finished, 1):
+            for count, (source, error) in enumerate(finished, 1):
                 bar.advance("segmenting")
-                if item.error:
+                if error:
                     failed += 1
-                    say(self.console, f"{display_name(item.path)}: {item.error}", "red")
-                elif item.note:
-                    say(self.console, f"{display_name(item.path)}: {item.note}")
+                    say(self.console, f"{display_name(source.path)}: {error}", "red")
+                elif source.note:
+                    say(self.console, f"{display_name(source.path)}: {source.note}")
                 each = (time.monotonic() - begun) / count
                 bar.line(partial(_so_far, count, len(plan.todo), failed, each), last=count == len(plan.todo))
 

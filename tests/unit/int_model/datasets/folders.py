@@ -76,7 +76,7 @@ def fill(
     """Collect all that is missing; returns the errors."""
     plan = make_plan(store, paths, LABELS, retry_failed=retry)
     done = collect(store, plan.todo, strategy or Shapes(), LABELS, batch_size=2, version="test", retry_failed=retry)
-    return [item.error for item in done]
+    return [error for _, error in done]
 
 
 @contextmanager

@@ -28,8 +28,9 @@ def test_results_and_notes_are_kept(tmp_path: Path, file: str | None) -> None:
         odd = ResultKey("digest", "\udcff", "identity")
         store.put({odd: Entry(error="no \udcfe")})
         assert store.failed(odd)
-        store.keep_note("settings", {"a": 1})
+        store.keep_notes({"settings": {"a": 1}, "\udcff": 2})
         assert store.note("settings") == {"a": 1}
+        assert store.note("\udcff") == 2
         assert store.note("nothing") is None
 
 
