@@ -24,12 +24,14 @@ def find_images(places: Sequence[Path], skip: Sequence[Path] = ()) -> list[Path]
 
     ``skip`` are folders that are left out, e.g. those that results are written to. A file is listed once. Links to
     folders are not followed. A folder that cannot be read is listed itself, so that reading it says what is wrong.
-    Raises ``ValueError`` for a place that does not exist or a folder without images.
+    Raises ``ValueError`` for a place that does not exist, one of ``skip``, or a folder without images.
     """
     skipped = {os.path.realpath(folder) for folder in skip}
     found: dict[str, Path] = {}
     for place in places:
         if place.is_dir():
+            if os.path.realpath(place) in skipped:
+                raise ValueError(f"results would be written into '{display_name(place)}'; choose another --out")
             images = list(_in_folder(place, skipped))
             if not images:
                 raise ValueError(f"the folder '{display_name(place)}' holds no image; images end in .jpg, .png, ...")

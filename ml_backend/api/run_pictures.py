@@ -12,7 +12,7 @@ from int_model.core.caches import LruCache
 from int_model.core.types import Image
 from int_model.io.drawing import Colour, colour_of, encode, shrink, shrink_mask, tint
 from int_model.io.errors import ImageError
-from int_model.io.images import decode_image
+from ml_backend.fetching.decoding import decode_fetched
 from ml_backend.fetching.images import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.label_config import ConfigError, parse_label_config
@@ -93,7 +93,7 @@ class Pictures:
         return address, None
 
     def _draw(self, data: bytes, regions: Sequence[Mapping[str, Any]]) -> bytes:
-        image = decode_image(data, max_pixels=self._max_pixels)
+        image = decode_fetched(data, self._max_pixels)
         return draw(image, regions)
 
 

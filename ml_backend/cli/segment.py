@@ -126,14 +126,13 @@ class _Outputs:
     def finish(self, seconds: float) -> None:
         """Write the report, and say what it all came to."""
         place = self.folder
-        if self.folder is not None and self.report is not None:
+        if self.folder is not None and self.report is not None and len(self.report):
             place = self.folder / "report.html"
-            if len(self.report):
-                write_atomic(place, self.report.render().encode())
+            write_atomic(place, self.report.render().encode())
         total, tried = len(self.stems), len(self.records)
         failed = f", {self.failures} failed" if self.failures else ""
         stopped = f", stopped before {total - tried} more" if tried < total else ""
-        where = "" if place is None else f"; see {display_name(place)}"
+        where = "" if place is None or not tried else f"; see {display_name(place)}"
         done = f"{tried - self.failures} of {total} images done"
         say(self.console, f"{done}{failed}{stopped} in {seconds:.1f} s{where}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from xml.etree.ElementTree import Element, ParseError
@@ -36,6 +36,13 @@ _PASTE = (
 
 class ConfigError(ValueError):
     """The labeling config cannot work; the message lists what it has, what is needed, and a line to paste."""
+
+
+_LIKE_ADDRESS = re.compile(r"\s*(/|[A-Za-z][A-Za-z0-9+.-]*:|$)")
+_REPEATED = (
+    "<Repeater> is not supported: what is in it gets no predictions. Show several images with "
+    "<Image valueList='$images'> instead"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,11 @@ class ImageObject:
             ConfigError: the task has no such field, or it holds no address.
         """
         found = _lookup(self.value, data)
+        if isinstance(found, str) and not _VARIABLE.fullmatch(self.value.strip()) and not _LIKE_ADDRESS.match(found):
+            raise ConfigError(
+                f"<Image name='{self.name}' value='{self.value}'> gives '{found.strip()[:100]}', which is no address; "
+                f"write $ before the name of a field, and no spaces in it (the task has the fields {_listed(data)})"
+            )
         many = found if isinstance(found, list) else [found]
         addresses = [_address(item) for item in many]
         if not any(addresses) or (len(addresses) > 1 and not self.is_list):
@@ -189,7 +201,7 @@ def parse_label_config(text: str | None) -> LabelingConfig:
     """
     elements = _elements(text)
     images = _images(elements)
-    warnings: list[str] = []
+    warnings = [_REPEATED] if any(_tag(element) == "repeater" for element in elements) else []
     controls = _controls(elements, images, warnings)
     config = LabelingConfig(images, controls, tuple(warnings))
     if not any(config.targets(name) for name in images):
@@ -221,7 +233,16 @@ def _elements(text: str | None) -> list[Element]:
         raise ConfigError(
             f"the labeling config is not valid XML ({error}); correct it in Settings > Labeling"
         ) from None
-    return list(root.iter())
+    return list(_outside_repeaters(root))
+
+
+def _outside_repeaters(element: Element) -> Iterator[Element]:
+    """An element and what is in it, but for the insides of ``<Repeater>``, which are patterns of tags."""
+    waiting = [element]
+    while waiting:
+        yield (one := waiting.pop())
+        if _tag(one) != "repeater":
+            waiting += reversed(list(one))
 
 
 def _images(elements: Iterable[Element]) -> dict[str, ImageObject]:

@@ -19,8 +19,8 @@ from int_model.core.caches import LruCache
 from int_model.core.types import Image, Instance, union
 from int_model.interactive.clicks import ClickSegmenter, NotEncodedError
 from int_model.interactive.prompts import ClickPrompt
-from int_model.io.images import decode_image
 from ml_backend.errors import EngineError
+from ml_backend.fetching.decoding import decode_fetched
 from ml_backend.labelstudio.clicks import Click, ClickError, parse_click, target_of, to_prompt
 from ml_backend.labelstudio.label_config import ConfigError
 from ml_backend.labelstudio.predictions import clicked_regions
@@ -227,7 +227,7 @@ class Interactive:
         data = await self._fetch(address, task_id)
 
         def decode() -> tuple[str, Image]:
-            return hashlib.sha256(data).hexdigest(), decode_image(data, max_pixels=self._max_pixels)
+            return hashlib.sha256(data).hexdigest(), decode_fetched(data, self._max_pixels)
 
         digest, image = await self._threads(decode)
         known = _Known(digest, (int(image.shape[0]), int(image.shape[1])), time.monotonic())

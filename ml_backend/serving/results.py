@@ -9,9 +9,9 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from int_model.io.images import decode_image
 from int_model.runner.results import StoredResult
 from int_model.runner.store import ResultKey
+from ml_backend.fetching.decoding import decode_fetched
 from ml_backend.labelstudio.task_prompt import PromptGroup
 from ml_backend.serving.engine import Engine
 from ml_backend.serving.metrics import Metrics
@@ -145,7 +145,7 @@ class Results:
             if jobs:
                 self._engine.check()
                 with self._metrics.stage.labels("decode").time():
-                    image = await self._threads(lambda: decode_image(data, max_pixels=self._max_pixels))
+                    image = await self._threads(lambda: decode_fetched(data, self._max_pixels))
         except Exception as error:  # noqa: BLE001 - told to all who wait
             for job in jobs:
                 self._finish(job, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -253,3 +254,9 @@ def test_one_of_two_images_may_be_missing(shared: Backend) -> None:
     (result,) = shared.predict({"a": None, "b": GOOD["image"]}, config=config)
     assert [region["to_name"] for region in result["result"]] == ["b"], "the whole task used to be lost"
     assert "<Image name='a'> is left out" in shared.problems().splitlines()[-1]
+
+
+def test_an_image_over_the_limit_is_told_the_setting(tmp_path: Path) -> None:
+    with backend(tmp_path, max_image_pixels=100) as small:
+        assert small.predict(GOOD) == [[]]
+        assert "the limit is 100 in all; make it smaller, or raise INT_MAX_IMAGE_PIXELS" in small.problems()

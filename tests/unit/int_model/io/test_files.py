@@ -38,6 +38,9 @@ def test_missing_and_empty_places_are_named_with_the_cure(tmp_path: Path) -> Non
         find_images([tmp_path / "nowhere"])
     with pytest.raises(ValueError, match=r"holds no image; images end in"):
         find_images([tmp_path])
+    picture(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"results would be written into '.*'; choose another --out"):
+        find_images([tmp_path], skip=[tmp_path / "."])
 
 
 def test_a_link_in_a_circle_is_one_unreadable_image(tmp_path: Path) -> None:

@@ -128,11 +128,32 @@ def test_other_modes_and_one_pixel() -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "PostScript"),
         (b"%PDF-1.7", "PDF"),
         (bytes(range(256)), "not an image"),
+        (b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100" + bytes(200), "DICOM without its first 132 bytes"),
+        (b"\x5c\x01\x00\x00" + bytes(340) + b"ni1\x00", r"header of a NIfTI pair \(.hdr and .img\)"),
+        (b"\x5c\x01\x00\x00" + bytes(340) + b"n+1\x00", "'int-backend medical prepare' makes pictures of it"),
+        (b"BM" + bytes(12) + b"\x07\x00\x00\x00" + bytes(80), "BMP.* of a kind that is not read here|not read here"),
     ],
 )
 def test_other_content_is_refused_by_name(data: bytes, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         decode_image(data)
+
+
+def test_what_is_valid_but_not_read_is_not_called_damaged() -> None:
+    bitmap = bytearray(encode(np.zeros((4, 4, 3), dtype=np.uint8), "BMP"))
+    bitmap[30:34] = (9).to_bytes(4, "little")  # a compression that there is not
+    with pytest.raises(ImageError, match=r"of a kind that is not read here \(Unsupported BMP compression"):
+        decode_image(bytes(bitmap))
+    packed = bytearray(encode(np.zeros((4, 4, 3), dtype=np.uint8), "TIFF"))
+    tag = packed.index(b"\x03\x01\x03\x00\x01\x00\x00\x00")  # compression
+    packed[tag + 8 : tag + 10] = (50001).to_bytes(2, "little")
+    with pytest.raises(ImageError, match=r"damaged, or its compression \(webp\) is not read here"):
+        decode_image(bytes(packed))
+
+
+def test_bitmaps_without_a_file_header_are_read() -> None:
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert np.array_equal(decode_image(encode(image, "DIB")), image), ".dib files were collected and then refused"
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])

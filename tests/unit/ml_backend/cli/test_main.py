@@ -294,6 +294,20 @@ def test_an_interrupted_run_keeps_what_is_done(run: Run, tmp_path: Path, monkeyp
     assert (tmp_path / "res/report.html").read_text().count('<details class="image"') == 1
 
 
+def test_a_run_stopped_before_its_first_image_points_to_no_report(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    save_scene(tmp_path / "0.png")
+    monkeypatch.setattr(suites, "load_suite", stop)
+    result = run("segment", "0.png", "--task", TASK, "--out", "res")
+    assert result.exit_code == 130
+    assert "stopped before 1 more" in result.stderr
+    assert "see " not in result.stderr, "there is no report.html"
+
+
 def test_a_full_disk_is_that_image_s_error(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -278,3 +278,33 @@ def test_an_unknown_strategy_names_the_choices() -> None:
     text = view(f'{IMAGE}<PolygonLabels name="p" toName="image" model_strategy="inter">{CATS}</PolygonLabels>')
     (warning,) = options_for(parse_label_config(text).controls[0], {}, OutputOptions()).warnings
     assert "strategy = 'inter' in <... name='p'> is ignored: there is no such strategy; choose one of: int," in warning
+
+
+def test_tags_in_a_repeater_are_left_out_with_a_warning() -> None:
+    inside = f'<Image name="p{{{{i}}}}" value="$pages[{{{{i}}}}]"/><PolygonLabels name="q" toName="p{{{{i}}}}">{CATS}'
+    repeater = f'<Repeater on="$pages" indexFlag="{{{{i}}}}">{inside}</PolygonLabels></Repeater>'
+    config = parse_label_config(view(f'{IMAGE}<PolygonLabels name="p" toName="image">{CATS}</PolygonLabels>{repeater}'))
+    assert list(config.images) == ["image"]
+    assert [control.name for control in config.controls] == ["p"]
+    (warning,) = config.warnings
+    assert warning.startswith("<Repeater> is not supported")
+    with pytest.raises(ConfigError, match=r"<Repeater> is not supported.*valueList"):
+        parse_label_config(view(repeater))
+
+
+@pytest.mark.parametrize("value", ["image", "$my image", "photos/$image"])
+def test_a_template_that_gives_no_address_is_blamed_itself(value: str) -> None:
+    config = parse_label_config(
+        view(f'<Image name="i" value="{value}"/><PolygonLabels name="p" toName="i">{CATS}</PolygonLabels>')
+    )
+    with pytest.raises(ConfigError, match=r"which is no address; write \$ before the name of a field"):
+        config.images["i"].addresses({"image": "cat.png", "my image": "/a.png"})
+
+
+@pytest.mark.parametrize("value", ["$base/$image", "https://example.com/$image", "/data/$image", "s3://b/$image"])
+def test_templates_that_give_addresses_are_filled(value: str) -> None:
+    config = parse_label_config(
+        view(f'<Image name="i" value="{value}"/><PolygonLabels name="p" toName="i">{CATS}</PolygonLabels>')
+    )
+    (address,) = config.images["i"].addresses({"image": "cat.png", "base": "http://x"})
+    assert address.endswith("/cat.png")
