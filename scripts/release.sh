@@ -2,8 +2,8 @@
 # release.sh PYTHON DIST: build the wheel and the sdist, check both, install the wheel into an environment of its own,
 # segment one bundled sample there, and write the software bill of materials of what was installed.
 set -euo pipefail
-python=$1
-dist=$2
+python=$(cd "$(dirname "$1")" && pwd)/$(basename "$1") # the last steps run in another folder
+dist=$(mkdir -p "$2" && cd "$2" && pwd)
 top=$(cd "$(dirname "$0")/.." && pwd)
 clean=$(mktemp -d)
 trap 'rm -rf "$clean"' EXIT
