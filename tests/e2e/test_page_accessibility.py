@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from int_model.evaluation.page import render_page
 from int_model.report import ReportBuilder
 from ml_backend.api.run_pages import Notice, RunView, error_page, list_page, run_page
 from ml_backend.runs.types import Progress, Run, RunRequest, RunSpec, RunState, TaskRecord, TaskState
-from tests.e2e.browser import find_chromium, open_page
+from tests.e2e.browser import open_page
 from tests.support.fakes import TASK, fake_suite, scene
 from tests.support.made_up import made_up
 from tests.unit.int_model.datasets.folders import filled, items
@@ -92,9 +91,9 @@ def served_pages(folder: Path) -> Iterator[Path]:
         yield folder / f"{name}.html"
 
 
-def audit(program: str, files: list[Path]) -> list[Found]:
+def audit(files: list[Path]) -> list[Found]:
     found = []
-    with open_page(program, files[0].parents[1].as_uri()) as page:
+    with open_page(files[0].parents[1].as_uri()) as page:
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             for width in (1200, 320):
@@ -112,20 +111,12 @@ def audit(program: str, files: list[Path]) -> list[Found]:
 
 @pytest.mark.parametrize("make", [reports, evaluations, contact_sheets, served_pages])
 def test_pages_are_accessible(make: Callable[[Path], Iterator[Path]], tmp_path: Path) -> None:
-    program = find_chromium()
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Chromium found: install Debian's chromium or set CHROMIUM=/path/to/it")
-        pytest.skip("no Chromium found")
     files = [path.resolve() for path in make(tmp_path)]
     with ThreadPoolExecutor(1) as pool:  # another session-wide page may hold this thread's event loop
-        assert pool.submit(audit, program, files).result() == []
+        assert pool.submit(audit, files).result() == []
 
 
 def test_the_audit_notices_each_fault(tmp_path: Path) -> None:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("no Chromium found")
     file = tmp_path / "bad" / "bad.html"
     file.parent.mkdir()
     file.write_text(
@@ -135,7 +126,7 @@ def test_the_audit_notices_each_fault(tmp_path: Path) -> None:
         "<div style='overflow:auto;width:50px'><div style='width:99px'>scrolls</div></div></body></html>"
     )
     with ThreadPoolExecutor(1) as pool:
-        (first, *_) = pool.submit(audit, program, [file.resolve()]).result()
+        (first, *_) = pool.submit(audit, [file.resolve()]).result()
     text = " ".join(first.faults)
     for word in (
         "language",
