@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from int_model.io.images import prepare
+from int_model.strategies.base import Segments
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
 from ml_backend.fetching.images import FetchLimits, ImageFetcher
 from ml_backend.labelstudio.client import LabelStudioClient
@@ -25,7 +26,6 @@ from ml_backend.serving.model_loading import ModelIdentity, identify, load_strat
 from ml_backend.serving.predictions import LateTasks, Predictions
 from ml_backend.serving.projects import Projects
 from ml_backend.serving.queue import ImageQueue
-from ml_backend.serving.recovery import Segments
 from ml_backend.serving.results import Results
 from ml_backend.serving.status import Status
 from ml_backend.serving.threads import Threads

@@ -12,8 +12,9 @@ from int_model.datasets.store import DatasetStore, KnownFile
 from int_model.io.files import Source, read_source
 from int_model.runner.isolation import Failure
 from int_model.runner.results import StoredResult
-from int_model.runner.runner import Made, Pass, Segments, run
+from int_model.runner.runner import Made, Pass, run
 from int_model.runner.store import Entry, ResultKey
+from int_model.strategies.base import Segments
 
 
 @dataclass(frozen=True, slots=True)

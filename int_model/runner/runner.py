@@ -15,14 +15,7 @@ from int_model.io.files import Source, read_source
 from int_model.models.memory import release_memory
 from int_model.runner.isolation import Failure, isolate
 from int_model.runner.store import Entry, ResultKey, ResultStore
-
-
-class Segments(Protocol):
-    """What is needed of a strategy here."""
-
-    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
-        """One segmentation per image, in order."""
-        ...
+from int_model.strategies.base import Segments
 
 
 class Item(Protocol):

@@ -17,19 +17,23 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT", bound=StrategyConfig)
 
 
-class Strategy(Protocol):
-    """Segments lists of images for one task prompt."""
-
-    @property
-    def name(self) -> str:
-        """One of ``STRATEGIES``."""
-        ...
+class Segments(Protocol):
+    """What segments lists of images for one task prompt."""
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
         """One segmentation per image (``uint8 [H, W, 3]``, sizes may differ), in order.
 
         Raises ``ValueError`` if an entry is not such an image; the message names its position.
         """
+        ...
+
+
+class Strategy(Segments, Protocol):
+    """A way from a task prompt to masks."""
+
+    @property
+    def name(self) -> str:
+        """One of ``STRATEGIES``."""
         ...
 
 

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from int_model.strategies.base import Segments
 from ml_backend.api import openapi as api
 from ml_backend.api.middleware import (
     BasicAuth,
@@ -32,7 +33,6 @@ from ml_backend.labelstudio.annotation_events import ANNOTATION_EVENTS
 from ml_backend.labelstudio.wire import RequestError, parse_predict, parse_setup, project_key
 from ml_backend.serving.model_loading import ModelIdentity, identify
 from ml_backend.serving.predictions import Predictions
-from ml_backend.serving.recovery import Segments
 from ml_backend.settings import Settings
 from ml_backend.storage.annotations import Annotations
 from ml_backend.storage.database import StoreError

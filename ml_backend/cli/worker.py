@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Callable
 
+from int_model.strategies.base import Segments
 from ml_backend.cli.serve import check_data_folder, set_up_logging
 from ml_backend.context import AppContext
 from ml_backend.runs.manager import NO_LABEL_STUDIO, RunsError
@@ -15,7 +16,6 @@ from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.queues.redis_worker import TicketWorker
 from ml_backend.serving.model_loading import ModelIdentity
-from ml_backend.serving.recovery import Segments
 from ml_backend.settings import Settings
 
 _log = logging.getLogger(__name__)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from int_model.interactive.clicks import ClickSegmenter
+from int_model.strategies.base import Segments
 from ml_backend.errors import EngineError
 from ml_backend.serving.interactive_worker import InteractiveWorker
 from ml_backend.serving.queue import ImageQueue
-from ml_backend.serving.recovery import MemoryEvent, Segments, free_memory, segment_each
+from ml_backend.serving.recovery import MemoryEvent, free_memory, segment_each
 
 _log = logging.getLogger(__name__)
 LEASE_SECONDS = 1.0

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
 from int_model.runner.isolation import Failure, is_out_of_memory, isolate, try_once
+from int_model.strategies.base import Segments
 from ml_backend.errors import EngineError, ModelsAwayError
 
 _log = logging.getLogger(__name__)
@@ -22,14 +23,6 @@ _TOO_LARGE = (
 
 MemoryEvent = Literal["retried", "cpu", "failed"]
 """A batch, image or click that was tried again; an image that went to the CPU; one that had to be given up."""
-
-
-class Segments(Protocol):
-    """What the engine drives; see ``int_model.strategies.registry.Strategy``."""
-
-    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
-        """One segmentation per image, in order."""
-        ...
 
 
 @runtime_checkable
