@@ -48,7 +48,12 @@ class PatchesConfig(QuartersConfig):
 class BoxQuestionConfig(Section):
     """How the vision-language model is asked for a box."""
 
-    box_tokens: int = Field(32, ge=1, description="Stand-in: most new tokens of a box (ancestor code: 1024).")
+    box_tokens: int = Field(
+        96,
+        ge=1,
+        description="Stand-in: most new tokens of a box (ancestor code: 1024); a bare box takes 24 of LLaVA's tokens, "
+        "one in a sentence 39; what is cut is lost.",
+    )
 
 
 class VlmConfig(BoxQuestionConfig):
@@ -58,7 +63,9 @@ class VlmConfig(BoxQuestionConfig):
         "original", description="Ancestor paper (A.6): the VLM always sees the original image; `reweighted` feeds X_i."
     )
     caption_tokens: int = Field(48, ge=1, description="Stand-in: most new tokens of the caption (ancestor code: 1024).")
-    name_tokens: int = Field(8, ge=1, description="Stand-in: most new tokens of a name (ancestor code: 1024).")
+    name_tokens: int = Field(
+        16, ge=1, description="Stand-in: most new tokens of a name, for a short sentence (ancestor code: 1024)."
+    )
 
 
 class NegativeAnswerConfig(Section):
@@ -102,6 +109,18 @@ class InpaintConfig(RegionConfig):
     later: Literal["mask_crop", "per_patch_box", "union_box_crop"] = Field(
         "mask_crop", description="Ancestor paper eq. 4: from iteration 2 on the last mask is removed, then crops."
     )
+    without_box: Literal["untouched", "others"] = Field(
+        "untouched",
+        description="Stand-in: with `per_patch_box`, a patch whose answer held no box stays as it is. `others`: it "
+        "loses what the boxes of the other patches cover of it, often most of it.",
+    )
+    max_part: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Stand-in: with `per_patch_box`, no patch loses more than this part of its pixels; of a larger "
+        "region the inner part is removed. 1: no bound.",
+    )
 
 
 class ScoreConfig(Section):
@@ -120,7 +139,12 @@ class ScoreConfig(Section):
     with_caption: bool = Field(
         False, description="Stand-in: without the caption, since one that names the object makes the model copy it."
     )
-    eps: float = Field(1e-6, gt=0, lt=1, description="Stand-in: floor of D, so that one zero does not end a patch.")
+    eps: float = Field(
+        1e-3,
+        gt=0,
+        lt=1,
+        description="Stand-in: floor of D, so that one zero does not end a patch; about the noise of half precision.",
+    )
 
     @model_validator(mode="after")
     def _differences_have_no_product(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -24,19 +25,43 @@ def diagonal(height: int, width: int) -> float:
     return math.hypot(height, width)
 
 
-def patch_masks(patches: Sequence[Patch], boxes: Sequence[Box | None], dilation: float) -> list[Mask]:
+def patch_masks(
+    patches: Sequence[Patch],
+    boxes: Sequence[Box | None],
+    dilation: float,
+    *,
+    without_box: Literal["untouched", "others"] = "untouched",
+    max_part: float = 1.0,
+) -> list[Mask]:
     """What each patch loses in iteration 1, ``bool`` of the patch's size: its own box, grown.
 
-    A patch without a box loses what the boxes of the other patches cover of it, perhaps nothing. The growth is
-    ``dilation`` times the patch's diagonal.
+    Args:
+        patches: K of them.
+        boxes: K, in image pixels; None where the answer held none.
+        dilation: the growth in parts of the patch's diagonal.
+        without_box: a patch without a box stays ``untouched``, or loses what the boxes of the ``others`` cover of it.
+        max_part: the largest part of its pixels that a patch loses, see ``bounded``.
     """
     known = [box for box in boxes if box is not None]
     masks: list[Mask] = []
     for patch, own in zip(patches, boxes, strict=True):
-        inside = [patch.from_image(box) for box in ([own] if own is not None else known)]
+        removed = [own] if own is not None else known if without_box == "others" else []
+        inside = [patch.from_image(box) for box in removed]
         mask = union(patch.size, [box.to_mask(*patch.size) for box in inside if box is not None])
-        masks.append(grow(mask, dilation * diagonal(*patch.size)))
+        masks.append(bounded(grow(mask, dilation * diagonal(*patch.size)), max_part))
     return masks
+
+
+def bounded(mask: Mask, max_part: float) -> Mask:
+    """The mask, or of a larger one the ``max_part * mask.size`` pixels that lie deepest inside it."""
+    most = int(max_part * mask.size)
+    if int(mask.sum()) <= most:
+        return mask
+    padded = np.pad(mask.astype(np.uint8), 1)  # beyond the patch is outside
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
+    inner = np.zeros(mask.size, dtype=np.bool_)
+    inner[np.argsort(-depth, axis=None, kind="stable")[:most]] = True
+    return np.asarray(inner.reshape(mask.shape))
 
 
 def image_mask(size: tuple[int, int], boxes: Sequence[Box | None], dilation: float) -> Mask:

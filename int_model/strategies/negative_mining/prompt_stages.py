@@ -123,15 +123,16 @@ def _region(state: ImageState, config: IntConfig) -> _Region:
     boxes, dilation = state.candidates.boxes, config.inpaint.dilation
     mode = config.inpaint.later if state.iterations else config.inpaint.first
     if mode == "per_patch_box":
-        masks = patch_masks(state.patches, boxes, dilation)
+        own = config.inpaint
+        masks = patch_masks(state.patches, boxes, dilation, without_box=own.without_box, max_part=own.max_part)
         return _Region(mode, masks, on_canvas(state.size, state.patches, masks))
     if mode == "union_box_crop":
         whole = image_mask(state.size, boxes, dilation)
     elif (last := require(state.fused).mask).any():
         whole = grow(last, dilation * diagonal(*state.size))
     else:  # nothing was segmented: the winning patch's box, else every box
-        own = boxes[require(state.mined).choice.patch]
-        whole = image_mask(state.size, [own] if own else boxes, dilation)
+        winner = boxes[require(state.mined).choice.patch]
+        whole = image_mask(state.size, [winner] if winner else boxes, dilation)
     return _Region(mode, [whole], whole)
 
 

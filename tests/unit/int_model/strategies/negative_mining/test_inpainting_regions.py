@@ -42,9 +42,31 @@ def test_each_patch_loses_its_own_box() -> None:
     assert masks[3].all()
 
 
-def test_a_patch_without_a_box_loses_what_the_others_cover_of_it() -> None:
+def test_a_patch_without_a_box_stays_as_it_is() -> None:
     boxes = [Box(10, 10, 20, 20), None, Box(40, 5, 50, 15), None, None]
-    masks = patch_masks(PATCHES, boxes, dilation=0)
+    masks = patch_masks(PATCHES, boxes, dilation=0.05)
+    assert [bool(mask.any()) for mask in masks] == [True, False, True, False, False]
+
+
+@pytest.mark.parametrize("part", [0.25, 0.5, 0.8])
+def test_no_patch_loses_more_than_its_bound(part: float) -> None:
+    boxes = [Box(0, 0, 60, 40)] * 5
+    for mask, patch in zip(patch_masks(PATCHES, boxes, dilation=0.05, max_part=part), PATCHES, strict=True):
+        assert int(mask.sum()) == int(part * mask.size)
+        height, width = patch.size
+        assert mask[height // 2, width // 2]  # the inner part goes, the rim stays
+        assert not mask[0, 0]
+
+
+def test_a_region_within_the_bound_is_removed_whole() -> None:
+    boxes = [Box(10, 10, 20, 20)] * 5
+    free, bound = (patch_masks(PATCHES, boxes, dilation=0, max_part=part) for part in (1.0, 0.9))
+    assert all(np.array_equal(a, b) for a, b in zip(free, bound, strict=True))
+
+
+def test_a_patch_without_a_box_may_lose_what_the_others_cover_of_it() -> None:
+    boxes = [Box(10, 10, 20, 20), None, Box(40, 5, 50, 15), None, None]
+    masks = patch_masks(PATCHES, boxes, dilation=0, without_box="others")
     assert np.array_equal(masks[1], Box(10, 10, 20, 20).to_mask(40, 30))
     assert int(masks[3].sum()) == 200
     assert not patch_masks(PATCHES, [None] * 5, dilation=0.05)[0].any()

@@ -62,7 +62,7 @@ def test_the_name_that_context_suggests_loses() -> None:
 def test_scores_are_the_logarithms_of_the_products_of_d() -> None:
     image, _ = scene(objects=TWO)
     steps = run(image, {"iterations": {"count": 3}, "inpaint": {"reuse_iou": 1.0}}).trace.iterations
-    product = np.prod([np.maximum(step.contrast, 1e-6) for step in steps], axis=0)
+    product = np.prod([np.maximum(step.contrast, IntConfig().score.eps) for step in steps], axis=0)
     assert steps[-1].log_scores == pytest.approx(np.log(product))
     assert steps[-1].winner_patch == int(product.argmax())
     assert steps[-1].normalised == pytest.approx(product / product.sum())
@@ -154,7 +154,7 @@ def test_psnm_off_without_the_whole_image_takes_the_commonest() -> None:
 def test_pnm_off_resets_the_scores() -> None:
     image, _ = scene(objects=TWO)
     for step in run(image, {"switches": {"pnm": False}, "iterations": {"count": 3}}).trace.iterations:
-        assert step.log_scores == pytest.approx(np.log(np.maximum(step.contrast, 1e-6)))
+        assert step.log_scores == pytest.approx(np.log(np.maximum(step.contrast, IntConfig().score.eps)))
 
 
 def test_smg_off_uses_boxes_alone() -> None:

@@ -167,9 +167,21 @@ def test_a_region_that_covers_a_patch_makes_it_black() -> None:
     image = np.zeros((60, 60, 3), np.uint8)
     image[:] = (200, 180, 120)
     image[1:59, 1:59] = (200, 30, 30)
-    config = IntConfig().merged({"iterations": {"count": 1}})
+    config = IntConfig().merged({"iterations": {"count": 1}, "inpaint": {"max_part": 1.0}})
     (result,) = IntPipeline(fake_suite(), config).segment([image], PROMPT)
     assert not result.trace.iterations[0].inpainted[5].any()
+
+
+def test_no_patch_loses_everything() -> None:
+    inpainter = FakeInpainter()
+    image = np.zeros((60, 60, 3), np.uint8)
+    image[:] = (200, 180, 120)
+    image[1:59, 1:59] = (200, 30, 30)
+    config = IntConfig().merged({"iterations": {"count": 1}})
+    (result,) = IntPipeline(fake_suite(inpainter=inpainter), config).segment([image], PROMPT)
+    assert all(removed.any() for removed in result.trace.iterations[0].inpainted)
+    assert len(inpainter.masks) == 9
+    assert all(0 < mask.mean() <= 0.9 for mask in inpainter.masks)
 
 
 def test_a_run_leaves_no_file(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
