@@ -85,7 +85,10 @@ class ResultStore:
         try:
             with self._told():
                 if not shared:
+                    # The lock comes before the mode: in the mode, two that wait both keep what the other one needs.
+                    self._db.execute("BEGIN EXCLUSIVE")
                     self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+                    self._db.execute("COMMIT")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
             self._check_format()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,24 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
         old.execute("INSERT INTO notes VALUES ('format', '1')")
     with pytest.raises(StoreError, match="was written by another version of this program; choose another --out"):
         ResultStore(tmp_path / "s.sqlite")
+
+
+def test_of_two_that_open_a_store_at_once_one_gets_it(tmp_path: Path) -> None:
+    file = tmp_path / "w" / "r.sqlite"
+    ResultStore(file).__exit__(None, None, None)
+    for _ in range(3):
+        together, over = threading.Barrier(2), threading.Barrier(2)
+
+        def take(together: threading.Barrier = together, over: threading.Barrier = over) -> bool:
+            together.wait()
+            try:
+                with ResultStore(file):
+                    over.wait()
+            except StoreError:
+                over.wait()
+                return False
+            return True
+
+        with ThreadPoolExecutor(2) as threads:
+            got = [threads.submit(take) for _ in range(2)]
+            assert sorted(one.result() for one in got) == [False, True], "now and then both were refused"
