@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from int_model.core.caches import LruCache
 from int_model.core.types import Detection, Floats, Image, Mask
 from int_model.models.decoding import decode_in_chunks
 from int_model.models.protocols import (
+    AnswerScoring,
     ConceptMask,
     ContrastiveVisionLanguage,
     Embedding,
@@ -78,13 +79,8 @@ class ModelCalls:
         alpha: float,
         plausible: float,
     ) -> list[tuple[str, ...]]:
-        """Raises ``ValueError`` if the suite's vision-language model cannot decode contrastively."""
-        vlm = self._suite.vlm
-        if not isinstance(vlm, ContrastiveVisionLanguage):
-            raise ValueError(  # noqa: TRY004 a user's choice of strategy and profile, shown as one sentence
-                f"the vision-language model of the profile '{self._suite.profile}' cannot decode contrastively, which "
-                "the strategy 'promac' needs; choose another strategy"
-            )
+        """The strategy has checked that the suite's vision-language model is a ``ContrastiveVisionLanguage``."""
+        vlm = cast(ContrastiveVisionLanguage, self._suite.vlm)
         with self._role("vlm_contrast", owners, passes=len(max_new_tokens)):
             answers = vlm.contrast(images, others, questions, max_new_tokens, alpha, plausible) if images else []
         return _complete(answers, images, "vision-language model")
@@ -97,15 +93,19 @@ class ModelCalls:
         names: Sequence[Sequence[str]],
         reduce: Reduce,
     ) -> list[Floats]:
+        """The strategy has checked that the suite's vision-language model is an ``AnswerScoring``."""
+        vlm = cast(AnswerScoring, self._suite.vlm)
         with self._role("vlm_score", owners):
-            scores = self._suite.vlm.score(images, questions, names, reduce) if images else []
+            scores = vlm.score(images, questions, names, reduce) if images else []
         return _complete(scores, images, "vision-language model")
 
     def answer_distributions(
         self, owners: Sequence[int], images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
     ) -> list[NDArray[np.float32]]:
+        """As ``score``."""
+        vlm = cast(AnswerScoring, self._suite.vlm)
         with self._role("vlm_score", owners):
-            rows = self._suite.vlm.answer_distributions(images, questions, answers) if images else []
+            rows = vlm.answer_distributions(images, questions, answers) if images else []
         return _complete(rows, images, "vision-language model")
 
     def inpaint(

@@ -1,4 +1,6 @@
-"""The five roles that models play, and an optional one. Everything above this package talks to these Protocols only.
+"""The five roles that models play, an optional one, and what a model may offer beyond its role.
+
+Everything above this package talks to these Protocols only.
 
 All methods take lists and batch inside; the i-th output belongs to the i-th input. Images are ``uint8 [H, W, 3]``
 RGB of any size (sizes may differ in one call). Adapters keep no reference to what they are given, and are called
@@ -39,8 +41,8 @@ class CoordinateFrame:
 
 
 @runtime_checkable
-class VisionLanguage(Protocol):
-    """An image-text-to-text model."""
+class Dialogue(Protocol):
+    """An image-text-to-text model that can be talked to: all that many remote endpoints offer."""
 
     frame: CoordinateFrame
 
@@ -53,6 +55,11 @@ class VisionLanguage(Protocol):
         Returns T stripped answers per image (an answer may be empty).
         """
         ...
+
+
+@runtime_checkable
+class AnswerScoring(Protocol):
+    """A vision-language model that says how likely it finds given answers."""
 
     def score(
         self, images: Sequence[Image], questions: Sequence[str], names: Sequence[Sequence[str]], reduce: Reduce = "mean"
@@ -72,8 +79,13 @@ class VisionLanguage(Protocol):
 
 
 @runtime_checkable
-class ContrastiveVisionLanguage(Protocol):
-    """What ``promac`` asks of a vision-language model beyond ``VisionLanguage``."""
+class VisionLanguage(Dialogue, AnswerScoring, Protocol):
+    """A vision-language model that can be talked to and that scores answers."""
+
+
+@runtime_checkable
+class ContrastiveVisionLanguage(Dialogue, Protocol):
+    """A vision-language model that can also be asked about one image against another."""
 
     def contrast(
         self,
@@ -84,7 +96,7 @@ class ContrastiveVisionLanguage(Protocol):
         alpha: float,
         plausible: float = 0.0,
     ) -> list[tuple[str, ...]]:
-        """As ``VisionLanguage.dialogue``, but decoded against ``others[i]`` (ProMaC eq. 3).
+        """As ``dialogue``, but decoded against ``others[i]`` (ProMaC eq. 3).
 
         Each token has the largest ``(1 + alpha) logit(. | images[i]) - alpha logit(. | others[i])``. Both branches are
         asked the same questions and have heard the same answers; only the image differs. Tokens whose probability

@@ -13,11 +13,11 @@ from int_model.models.profile import Profile, ProfileError, Weights, profile_nam
 from int_model.models.protocols import (
     Concepts,
     Detector,
+    Dialogue,
     Inpainter,
     PromptAdapter,
     Segmenter,
     TextImage,
-    VisionLanguage,
 )
 
 __all__ = [
@@ -49,6 +49,7 @@ class ModelSuite:
     """The models of a profile, which work together.
 
     Attributes:
+        vlm: a strategy that needs more than dialogue checks for it when it is made.
         profile: the profile's name.
         device: where the models run, e.g. ``cpu`` or ``cuda``.
         fingerprint: see ``profile_fingerprint``.
@@ -58,7 +59,7 @@ class ModelSuite:
             a part of the project's version.
     """
 
-    vlm: VisionLanguage
+    vlm: Dialogue
     inpainter: Inpainter
     detector: Detector
     segmenter: Segmenter

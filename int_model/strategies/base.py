@@ -99,3 +99,20 @@ def register(
     if name in ENTRIES:
         raise ValueError(f"two strategies are called '{name}': {ENTRIES[name].make!r} and {make!r}; rename one")
     ENTRIES[name] = StrategyEntry(name, summary, config, make, needs or {})
+
+
+def check_vlm(suite: ModelSuite, strategy: str, ability: type[Any], needed: str, instead: str) -> None:
+    """Raise ``ValueError`` unless the suite's vision-language model has an ability that the strategy cannot do without.
+
+    Args:
+        suite: the models.
+        strategy: its name.
+        ability: a Protocol of ``int_model.models.protocols``.
+        needed: the ability in words.
+        instead: what to choose otherwise, as an instruction.
+    """
+    if not isinstance(suite.vlm, ability):
+        raise ValueError(  # noqa: TRY004 a user's choice of strategy and profile, shown as one sentence
+            f"the strategy '{strategy}' needs {needed}, which the vision-language model of the profile "
+            f"'{suite.profile}' does not offer: {instead}"
+        )

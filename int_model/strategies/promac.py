@@ -35,7 +35,8 @@ from int_model.core.options import Section
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Detection, Floats, Image, Patch, Progress, Segmentation, SoftMask
 from int_model.models.calls import ModelCalls, TextFeatures
-from int_model.strategies.base import register
+from int_model.models.protocols import ContrastiveVisionLanguage
+from int_model.strategies.base import check_vlm, register
 from int_model.strategies.negative_mining.candidates import CandidateSet, collect_candidates, is_proper
 from int_model.strategies.negative_mining.conclude import conclude
 from int_model.strategies.negative_mining.contrast import Choice, Contrast
@@ -112,6 +113,13 @@ class ProMaC:
     name = "promac"
 
     def __init__(self, suite: ModelSuite, config: PromacConfig, progress: Progress | None = None) -> None:
+        check_vlm(
+            suite,
+            self.name,
+            ContrastiveVisionLanguage,
+            "contrastive decoding",
+            "choose the strategy 'grounded_sam' or 'vlm_box', or a profile whose model runs on this machine",
+        )
         own = {"patches": {"scales": config.promac.scales}, "iterations": {"count": config.promac.iterations}}
         self._suite = suite
         self._config = config

@@ -14,7 +14,8 @@ from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Progress, Segmentation, check_image
 from int_model.models.calls import ModelCalls, TextFeatures
-from int_model.strategies.base import register
+from int_model.models.protocols import AnswerScoring
+from int_model.strategies.base import check_vlm, register
 from int_model.strategies.negative_mining.conclude import conclude
 from int_model.strategies.negative_mining.final_choice import has_settled
 from int_model.strategies.negative_mining.mask_stages import combine, decode, locate, point, update
@@ -31,6 +32,15 @@ class IntPipeline:
     name = "int"
 
     def __init__(self, suite: ModelSuite, config: IntConfig, progress: Progress | None = None) -> None:
+        if config.switches.psnm:
+            check_vlm(
+                suite,
+                self.name,
+                AnswerScoring,
+                "the probabilities of answers",
+                "choose the strategy 'grounded_sam' or 'vlm_box', a profile whose model runs on this machine, or set "
+                "switches.psnm to false",
+            )
         self._suite = suite
         self._config = config
         self._progress = progress or silent

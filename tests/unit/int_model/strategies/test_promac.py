@@ -157,8 +157,8 @@ class Plain:
 
 
 def test_a_model_that_cannot_contrast_is_refused_in_one_sentence() -> None:
-    with pytest.raises(ValueError, match="'fake' cannot decode contrastively"):
-        run(scene(objects=[("owl", 64, 48, 16)])[0], vlm=Plain())
+    with pytest.raises(ValueError, match=r"'promac' needs contrastive decoding, .*'fake' does not offer"):
+        make_strategy("promac", fake_suite(vlm=Plain()))
 
 
 def test_batches_and_single_images_agree() -> None:

@@ -12,7 +12,8 @@ import int_model
 from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image
-from int_model.strategies.registry import STRATEGIES, make_strategy
+from int_model.evaluation.sharing import SharedCalls
+from int_model.strategies.registry import STRATEGIES, default_config, make_strategy
 from tests.support.fakes import TASK, FakeSegmenter, FakeVlm, NoAdapter, fake_suite, scene
 
 PROMPT = TaskPrompt(TASK)
@@ -39,6 +40,33 @@ def test_every_strategy_passes_on_the_suites_prompt_adapter(name: str) -> None:
     suite = dataclasses.replace(fake_suite(segmenter=segmenter), prompt_adapter=NoAdapter())
     make_strategy(name, suite).segment([scene(objects=TWO)[0]], PROMPT)
     assert set(segmenter.adapted) == {(NoAdapter(), TASK)}
+
+
+class DialogueOnly:
+    """A remote endpoint: dialogue, and nothing else."""
+
+    def __init__(self) -> None:
+        fake = FakeVlm()
+        self.frame, self.dialogue = fake.frame, fake.dialogue
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"), [("int", "the probabilities of answers"), ("promac", "contrastive decoding")]
+)
+def test_a_strategy_that_needs_more_than_dialogue_refuses_at_construction(name: str, needed: str) -> None:
+    message = f"the strategy '{name}' needs {needed}, .* profile 'fake' does not offer: choose"
+    for suite in (fake_suite(vlm=DialogueOnly()), SharedCalls().over(fake_suite(vlm=DialogueOnly()))):
+        with pytest.raises(ValueError, match=message):
+            make_strategy(name, suite)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("vlm_box", {}), ("grounded_sam", {}), ("int", {"switches": {"psnm": False}})]
+)
+def test_dialogue_is_enough_for_the_others(name: str, options: dict[str, Any]) -> None:
+    suite = fake_suite(vlm=DialogueOnly())
+    (result,) = make_strategy(name, suite, default_config(name, options)).segment([scene(objects=TWO)[0]], PROMPT)
+    assert result.instances
 
 
 def test_unknown_strategies_are_refused() -> None:
