@@ -218,6 +218,9 @@ class PointPromptsConfig(MultimaskConfig):
     points: Literal["in_box", "all", "none"] = Field(
         "in_box", description="Stand-in: a box gets only its own points, as several boxes share one similarity map."
     )
+    point_source: str = Field(
+        "spatial_clip", description="Paper eq. 10, `spatial_clip`: CLIP's similarity. A module of `point_prompting`."
+    )
     negative_margin: float = Field(
         0.15, ge=0, le=1, description="Stand-in: negative points may lie outside the box by this part of its sides."
     )

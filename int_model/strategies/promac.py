@@ -36,6 +36,7 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Detection, Floats, Image, Patch, Progress, Segmentation, SoftMask
 from int_model.models.calls import ModelCalls, TextFeatures
 from int_model.models.protocols import ContrastiveVisionLanguage
+from int_model.point_prompting.role import make_point_prompter
 from int_model.strategies.base import check_vlm, register
 from int_model.strategies.negative_mining.candidates import CandidateSet, collect_candidates, is_proper
 from int_model.strategies.negative_mining.conclude import conclude
@@ -126,6 +127,7 @@ class ProMaC:
         self._stages = IntConfig.for_stages(config, {**own, **_SETTING})
         self._progress = progress or silent
         self._texts = TextFeatures()
+        self._points = make_point_prompter(suite, self._stages)
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
         """See ``Strategy.segment``."""
@@ -148,7 +150,7 @@ class ProMaC:
             steps.done(f"iteration {i}: inpainting")
             decide(calls, loop, task, config)  # eqs. 3, 5
             steps.done(f"iteration {i}: contrastive answers")
-            point(calls, loop, stages)  # eq. 6
+            point(calls, loop, self._points)  # eq. 6
             decode_patches(calls, loop, task, config)  # eq. 6
             combine(calls, loop, stages)  # eqs. 7, 8
             for state in loop:

@@ -15,6 +15,7 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Floats, Image, union
 from int_model.models.calls import ModelCalls
 from int_model.models.protocols import MaskPrompt
+from int_model.point_prompting.role import PointPrompter, PointQuery
 from int_model.strategies.negative_mining.semantic_masks import (
     BoxQuery,
     cut_out,
@@ -28,8 +29,7 @@ from int_model.strategies.negative_mining.semantic_masks import (
     select_masks,
     semantic_scores,
 )
-from int_model.strategies.negative_mining.spatial_clip import map_to_points, sentences, similarity_map
-from int_model.strategies.negative_mining.state import Decoded, Fused, ImageState, Points, require
+from int_model.strategies.negative_mining.state import Decoded, Fused, ImageState, require
 
 
 def locate(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: IntConfig) -> None:
@@ -45,30 +45,17 @@ def locate(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, co
         state.boxes = found or fallback_boxes(state.candidates.boxes[choice.patch], state.size)
 
 
-def point(calls: ModelCalls, states: Sequence[ImageState], config: IntConfig) -> None:
+def point(calls: ModelCalls, states: Sequence[ImageState], prompter: PointPrompter | None) -> None:
     """Eq. 10, the points: where X_i looks like the name and not like its environment."""
-    if not config.switches.smg or config.sam.points == "none":
+    if prompter is None:
         return
-    sclip = config.sclip
-    features = calls.embed_patches([state.owner for state in states], [state.current for state in states])
-    for state, grid in zip(states, features, strict=True):
-        mined = require(state.mined)
-        name, environment, empty = (
-            calls.embed_text(state.owner, sentences(text, sclip.templates))
-            for text in (mined.choice.name, mined.background, "")
-        )
-        background = environment[None] if sclip.use_background else None
-        similarity = similarity_map(
-            grid, name[None], background, empty, normalise=sclip.normalise, strategy=sclip.strategy
-        )
-        points, labels = map_to_points(
-            similarity,
-            state.size,
-            down_sample=sclip.down_sample,
-            threshold=sclip.attn_thr,
-            max_points=sclip.max_points,
-        )
-        state.points = Points(points, labels, similarity)
+    chosen = [require(state.mined) for state in states]
+    queries = [
+        PointQuery(state.owner, state.current, mined.choice.name, mined.background)
+        for state, mined in zip(states, chosen, strict=True)
+    ]
+    for state, found in zip(states, prompter.prompt(calls, queries), strict=True):
+        state.points = found
 
 
 def decode(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: IntConfig) -> None:

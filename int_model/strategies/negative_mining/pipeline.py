@@ -15,6 +15,7 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Progress, Segmentation, check_image
 from int_model.models.calls import ModelCalls, TextFeatures
 from int_model.models.protocols import AnswerScoring
+from int_model.point_prompting.role import make_point_prompter
 from int_model.strategies.base import check_vlm, register
 from int_model.strategies.negative_mining.conclude import conclude
 from int_model.strategies.negative_mining.final_choice import has_settled
@@ -45,6 +46,7 @@ class IntPipeline:
         self._config = config
         self._progress = progress or silent
         self._texts = TextFeatures()
+        self._points = make_point_prompter(suite, config)
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
         """See ``Strategy.segment``."""
@@ -72,7 +74,7 @@ class IntPipeline:
                 take_answers(loop)
 
             locate(calls, loop, task, config)  # eq. 9
-            point(calls, loop, config)  # eq. 10
+            point(calls, loop, self._points)  # eq. 10
             steps.done(f"iteration {i}: boxes and points")
             decode(calls, loop, task, config)  # eq. 10
             combine(calls, loop, config)  # eqs. 11, 12

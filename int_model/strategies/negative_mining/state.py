@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from int_model.core.config import IntConfig
 from int_model.core.types import Floats, Image, IterationTrace, Mask, Patch, SoftMask
 from int_model.models.protocols import Embedding
+from int_model.point_prompting.role import PointPrompts
 from int_model.strategies.negative_mining.candidates import CandidateSet
 from int_model.strategies.negative_mining.contrast import Choice, Contrast, normalised
 from int_model.strategies.negative_mining.patches import make_patches
@@ -41,15 +42,6 @@ class Mined:
     running: Floats
     choice: Choice
     background: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Points:
-    """Spatial CLIP's answer: ``points [P, 2]``, ``labels [P]`` and the map they come from."""
-
-    points: Floats = field(default_factory=lambda: np.zeros((0, 2)))
-    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    similarity: SoftMask | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +85,7 @@ class ImageState:
     mined: Mined | None = None
     boxes_by_name: dict[str, FoundBoxes | None] = field(default_factory=dict)
     boxes: FoundBoxes | None = None
-    points: Points = field(default_factory=Points)
+    points: PointPrompts = field(default_factory=PointPrompts)
     embedding: Embedding | None = None
     decoded: Decoded | None = None
     fused: Fused | None = None

@@ -28,7 +28,8 @@ def test_every_option_is_read_somewhere() -> None:
     package = Path(str(int_model.__file__)).parent
     read = {
         node.attr
-        for file in [*(package / "strategies").rglob("*.py"), *(package / "masks").rglob("*.py")]
+        for folder in ("strategies", "masks", "point_prompting")
+        for file in (package / folder).rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute)
     }

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from int_model.strategies.negative_mining.spatial_clip import (
+from int_model.point_prompting.spatial_clip import (
     TEMPLATES,
     map_to_points,
     min_max,

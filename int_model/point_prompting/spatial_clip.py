@@ -6,13 +6,20 @@ text has been taken away (it stands for what every text has in common). Features
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from int_model.core.config import IntConfig, SpatialClipConfig
 from int_model.core.types import Floats, SoftMask
+from int_model.models.calls import ModelCalls
+from int_model.point_prompting.role import PointPrompts, PointQuery
+
+if TYPE_CHECKING:
+    from int_model.models.suite import ModelSuite
 
 _QUALITIES = (
     "bad",
@@ -65,6 +72,43 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),
 }
 """Sentences that a text is put into; 85 in the ensemble, as in the ancestor code (with wording of our own)."""
+
+
+class SpatialClip:
+    """The ``PointPrompter`` of the paper; it needs no training."""
+
+    def __init__(self, config: SpatialClipConfig) -> None:
+        self._config = config
+
+    def prompt(self, calls: ModelCalls, queries: Sequence[PointQuery]) -> list[PointPrompts]:
+        """See ``PointPrompter.prompt``."""
+        features = calls.embed_patches([query.owner for query in queries], [query.image for query in queries])
+        return [self._points(calls, query, grid) for query, grid in zip(queries, features, strict=True)]
+
+    def _points(self, calls: ModelCalls, query: PointQuery, grid: NDArray[np.float32]) -> PointPrompts:
+        options = self._config
+        name, environment, empty = (
+            calls.embed_text(query.owner, sentences(text, options.templates))
+            for text in (query.name, query.background, "")
+        )
+        background = environment[None] if options.use_background else None
+        similarity = similarity_map(
+            grid, name[None], background, empty, normalise=options.normalise, strategy=options.strategy
+        )
+        points, labels = map_to_points(
+            similarity,
+            (query.image.shape[0], query.image.shape[1]),
+            down_sample=options.down_sample,
+            threshold=options.attn_thr,
+            max_points=options.max_points,
+        )
+        return PointPrompts(points, labels, similarity)
+
+
+def make(suite: ModelSuite, config: IntConfig) -> SpatialClip:
+    """The point prompter over the suite's CLIP, which it reaches through ``ModelCalls``."""
+    del suite
+    return SpatialClip(config.sclip)
 
 
 def sentences(text: str, templates: Literal["ensemble", "photo", "plain"]) -> tuple[str, ...]:
