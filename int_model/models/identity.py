@@ -11,13 +11,11 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 import int_model
-from int_model.models.profile import Profile, ProfileError, Weights
+from int_model.models.profile import Profile, ProfileError, RoleSettings, Weights
 
 _BUNDLED = "bundled:"
 _SAMPLE = 1 << 20
 _SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model", ".jinja"}
-# Batch and cache sizes, and where the weights lie, do not change what the models answer.
-_NO_IDENTITY = {"id", "revision", "max_batch", "feature_cache_mb", "text_cache", "share_prefix"}
 
 
 def folder_of(identifier: str) -> Path | None:
@@ -71,8 +69,8 @@ def segmenter_fingerprint(profile: Profile) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _described(settings: Any) -> list[Any]:
-    options = settings.model_dump(mode="json", exclude=_NO_IDENTITY)
+def _described(settings: RoleSettings) -> list[Any]:
+    options = settings.model_dump(mode="json", exclude=set(settings.speed_only))
     return [options, weights_identity(settings) if isinstance(settings, Weights) else None]
 
 

@@ -2,16 +2,18 @@
 
 A profile is a TOML file with one table per role (``vlm``, ``inpainter``, ``detector``, ``segmenter``, ``text_image``
 and, if wanted, ``concepts``), a table ``int`` with overrides of the method's configuration, and a table ``meta`` for
-people.
+people. The key ``kind`` of a role names an adapter: a shipped one by its short name, or any other, in a profile file
+only, as ``package.module:Class``, a subclass of ``RoleSettings``.
 """
 
 from __future__ import annotations
 
+import importlib
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,16 +23,36 @@ OPTIONAL_ROLES = ("concepts",)
 """Roles that a profile may leave out; only the strategy ``sam3`` asks for this one."""
 
 
+_DEFAULT_KIND = "hf"
+
+
 class ProfileError(ValueError):
-    """A profile that does not exist or does not make sense; the message is one sentence that names the cure."""
+    """A profile that does not exist or does not make sense; the message is one sentence that names the remedy."""
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class Weights(_Table):
-    """A role that loads a checkpoint.
+class RoleSettings(_Table):
+    """A kind of adapter: the keys of its table in a profile, and who loads it. An adapter declares a subclass.
+
+    Attributes:
+        kind: as written in the profile.
+        role: the table that it may stand in.
+        loader: ``package.module:function``, called as ``function(settings, source)``; returns a model with the role's
+            Protocol. ``source`` is an ``int_model.models.weights.Source``, or None for a kind without weights.
+        speed_only: options that do not change what the model answers.
+    """
+
+    kind: str
+    role: ClassVar[str]
+    loader: ClassVar[str]
+    speed_only: ClassVar[frozenset[str]] = frozenset({"max_batch"})
+
+
+class Weights(RoleSettings):
+    """A kind that loads a checkpoint.
 
     Attributes:
         id: hub id (``owner/name``), path of a folder, or ``bundled:NAME`` for a checkpoint inside this package. A path
@@ -39,6 +61,7 @@ class Weights(_Table):
         dtype: ``auto`` is float16 on CUDA and float32 elsewhere.
     """
 
+    speed_only: ClassVar[frozenset[str]] = frozenset({"id", "revision", "max_batch"})
     id: str = Field(min_length=1)
     revision: str = "main"
     dtype: DtypeName = "auto"
@@ -57,7 +80,10 @@ class VisionLanguageRole(Weights):
         feature_cache_mb: how much memory projected image features may hold between calls (LLaVA).
     """
 
-    kind: Literal["hf"] = "hf"
+    role: ClassVar = "vlm"
+    loader: ClassVar = "int_model.models.adapters.vision_language:load"
+    speed_only: ClassVar = Weights.speed_only | {"feature_cache_mb", "share_prefix"}
+    kind: str = "hf"
     max_batch: int = Field(default=8, ge=1)
     padded: bool = True
     units: Literal["auto", "unit", "thousand", "pixel"] = "auto"
@@ -81,7 +107,9 @@ class DetectorRole(Weights):
         template: the query for a name; ``{}`` stands for it. GroundingDINO's is lower-cased and ends in a full stop.
     """
 
-    kind: Literal["hf"] = "hf"
+    role: ClassVar = "detector"
+    loader: ClassVar = "int_model.models.adapters.detector:load"
+    kind: str = "hf"
     max_batch: int = Field(default=4, ge=1)
     template: str = "{}"
 
@@ -99,7 +127,9 @@ class SegmenterRole(Weights):
         max_batch: most images encoded, or prompts decoded, in one pass.
     """
 
-    kind: Literal["hf"] = "hf"
+    role: ClassVar = "segmenter"
+    loader: ClassVar = "int_model.models.adapters.segmenter:load"
+    kind: str = "hf"
     max_batch: int = Field(default=8, ge=1)
 
 
@@ -112,7 +142,10 @@ class TextImageRole(Weights):
         text_cache: how many text embeddings are kept.
     """
 
-    kind: Literal["hf"] = "hf"
+    role: ClassVar = "text_image"
+    loader: ClassVar = "int_model.models.adapters.text_image:load"
+    speed_only: ClassVar = Weights.speed_only | {"text_cache"}
+    kind: str = "hf"
     max_batch: int = Field(default=32, ge=1)
     surgery_layers: int = Field(default=6, ge=0)
     text_cache: int = Field(default=4096, ge=0)
@@ -125,11 +158,13 @@ class ConceptsRole(Weights):
         max_batch: most images in one pass.
     """
 
-    kind: Literal["hf"] = "hf"
+    role: ClassVar = "concepts"
+    loader: ClassVar = "int_model.models.adapters.concepts:load"
+    kind: str = "hf"
     max_batch: int = Field(default=1, ge=1)
 
 
-class OpenCVRole(_Table):
+class OpenCVRole(RoleSettings):
     """Classical inpainting: no weights, no prompts.
 
     Attributes:
@@ -138,16 +173,20 @@ class OpenCVRole(_Table):
         max_side: larger images are filled at this longer side and the filling is enlarged; 0 always works at full size.
     """
 
-    kind: Literal["opencv"] = "opencv"
+    role: ClassVar = "inpainter"
+    loader: ClassVar = "int_model.models.adapters.inpainting:load_opencv"
+    kind: str = "opencv"
     method: Literal["telea", "ns"] = "telea"
     radius: float = Field(default=0.01, gt=0, le=0.1)
     max_side: int = Field(default=512, ge=0)
 
 
-class MeanColourRole(_Table):
+class MeanColourRole(RoleSettings):
     """Fill with the mean colour of what is left: the cheapest baseline."""
 
-    kind: Literal["mean-colour"] = "mean-colour"
+    role: ClassVar = "inpainter"
+    loader: ClassVar = "int_model.models.adapters.inpainting:load_mean_colour"
+    kind: str = "mean-colour"
 
 
 class DiffusersRole(Weights):
@@ -161,7 +200,9 @@ class DiffusersRole(Weights):
         seed: of each image's own generator, so that an image's result does not depend on its batch.
     """
 
-    kind: Literal["diffusers"] = "diffusers"
+    role: ClassVar = "inpainter"
+    loader: ClassVar = "int_model.models.adapters.inpainting:load_diffusers"
+    kind: str = "diffusers"
     max_batch: int = Field(default=9, ge=1)
     size: int = Field(default=512, ge=8, multiple_of=8)
     steps: int = Field(default=25, ge=1)
@@ -170,7 +211,20 @@ class DiffusersRole(Weights):
     seed: int = Field(default=32, ge=0)
 
 
-InpainterRole = Annotated[OpenCVRole | MeanColourRole | DiffusersRole, Field(discriminator="kind")]
+SHIPPED_KINDS: dict[tuple[str, str], type[RoleSettings]] = {
+    (shipped.role, shipped.model_fields["kind"].default): shipped
+    for shipped in (
+        VisionLanguageRole,
+        OpenCVRole,
+        MeanColourRole,
+        DiffusersRole,
+        DetectorRole,
+        SegmenterRole,
+        TextImageRole,
+        ConceptsRole,
+    )
+}
+"""The kinds with a short name, by role and name."""
 
 
 class Meta(_Table):
@@ -185,12 +239,12 @@ class Profile(_Table):
     """The roles of a suite. Raises ``pydantic.ValidationError`` on unknown keys or values."""
 
     name: str
-    vlm: VisionLanguageRole
-    inpainter: InpainterRole
-    detector: DetectorRole
-    segmenter: SegmenterRole
-    text_image: TextImageRole
-    concepts: ConceptsRole | None = None
+    vlm: RoleSettings
+    inpainter: RoleSettings
+    detector: RoleSettings
+    segmenter: RoleSettings
+    text_image: RoleSettings
+    concepts: RoleSettings | None = None
     int_overrides: Mapping[str, Any] = Field(default={}, alias="int")
     meta: Meta = Meta()
 
@@ -217,17 +271,37 @@ def read_profile(profile: str | Path, overrides: Mapping[str, Any] | None = None
     Raises ``ProfileError`` with one sentence that names the file and the key at fault.
     """
     name, table = _read(profile)
-    for role in ROLES:
-        if isinstance(table.get(role), dict):
-            table[role].setdefault("kind", "hf")
     for key in sorted(overrides or {}, key=_kinds_first):
         _override(table, key, (overrides or {})[key], overrides or {})
+    place = ""
     try:
+        for place in (*ROLES, *OPTIONAL_ROLES):
+            if isinstance(table.get(place), dict):
+                table[place] = _settings(place, table[place])
+        place = ""
         return Profile.model_validate({"name": name, **table})
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ProfileError(f"profile '{name}': {place}: {first['msg']}") from error
+        where = ".".join(str(part) for part in (place, *first["loc"]) if part)
+        raise ProfileError(f"profile '{name}': {where}: {first['msg']}") from error
+
+
+def _settings(role: str, table: dict[str, Any]) -> RoleSettings:
+    kind = str(table.setdefault("kind", _DEFAULT_KIND))
+    module, _, name = kind.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name) if name else SHIPPED_KINDS[role, kind]
+    except KeyError as error:
+        names = ", ".join(shipped for own, shipped in SHIPPED_KINDS if own == role)
+        raise ProfileError(
+            f"there is no {role}.kind '{kind}'; choose one of: {names}, or name a class of your own in a profile file, "
+            "as package.module:Class"
+        ) from error
+    except (ImportError, AttributeError) as error:
+        raise ProfileError(f"{role}.kind '{kind}' cannot be imported ({error}); check the name and the path") from error
+    if not (isinstance(found, type) and issubclass(found, RoleSettings) and getattr(found, "role", "") == role):
+        raise ProfileError(f"{role}.kind '{kind}' is not a subclass of RoleSettings with role = '{role}'")
+    return found.model_validate(table)
 
 
 def _shipped() -> Any:
@@ -250,7 +324,7 @@ def _read(profile: str | Path) -> tuple[str, dict[str, Any]]:
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"the profile file '{path}' is not TOML: {error}") from error
     if is_path:
-        for role in ROLES:
+        for role in (*ROLES, *OPTIONAL_ROLES):
             _resolve_relative_id(table.get(role), path.parent)
     return (path.stem if is_path else str(profile)), table
 
@@ -272,7 +346,9 @@ def _override(table: dict[str, Any], key: str, value: Any, overrides: Mapping[st
         _set_nested(table.setdefault("int", {}), option.split("."), value)
         return
     section = table.setdefault(role, {})
-    if option == "kind" and section.get("kind") != value:
+    if option == "kind" and section.get("kind", _DEFAULT_KIND) != value:
+        if ":" in str(value):
+            raise ProfileError(f"{role}.kind '{value}' runs code of its own, so it belongs in a profile file")
         section.clear()
     if option == "id" and section.get("id") != value and f"{role}.revision" not in overrides:
         section.pop("revision", None)

@@ -9,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from int_model.models.identity import profile_fingerprint
-from int_model.models.profile import Profile, ProfileError, Weights, profile_names, read_profile
-from int_model.models.protocols import (
-    Concepts,
-    Detector,
-    Dialogue,
-    Inpainter,
-    PromptAdapter,
-    Segmenter,
-    TextImage,
-)
+from int_model.models.profile import Profile, ProfileError, RoleSettings, Weights, profile_names, read_profile
+from int_model.models.protocols import Concepts, Detector, Dialogue, Inpainter, PromptAdapter, Segmenter, TextImage
 
 __all__ = [
     "ModelSuite",
@@ -30,15 +22,13 @@ __all__ = [
     "read_profile",
 ]
 
-_LOADERS = {
-    ("vlm", "hf"): "vision_language:load",
-    ("inpainter", "opencv"): "inpainting:load_opencv",
-    ("inpainter", "mean-colour"): "inpainting:load_mean_colour",
-    ("inpainter", "diffusers"): "inpainting:load_diffusers",
-    ("detector", "hf"): "detector:load",
-    ("segmenter", "hf"): "segmenter:load",
-    ("text_image", "hf"): "text_image:load",
-    ("concepts", "hf"): "concepts:load",
+_PROTOCOLS: dict[str, type[Any]] = {
+    "vlm": Dialogue,
+    "inpainter": Inpainter,
+    "detector": Detector,
+    "segmenter": Segmenter,
+    "text_image": TextImage,
+    "concepts": Concepts,
 }
 
 Progress = Callable[[str, int, int], None]
@@ -114,7 +104,7 @@ def load_suite(
         source = None
         if isinstance(settings, Weights):
             source = Source.of(role, settings, device=place, offline=local_only)
-        models[role] = _loader(role, settings.kind)(settings, source)
+        models[role] = _load(settings, source)
     if progress is not None:
         progress("ready", len(profile.roles), len(profile.roles))
     return ModelSuite(
@@ -132,9 +122,13 @@ def _hub_is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _loader(role: str, kind: str) -> Callable[[Any, Any], Any]:
-    module, _, function = _LOADERS[role, kind].partition(":")
-    loader: Callable[[Any, Any], Any] = getattr(
-        importlib.import_module(f"int_model.models.adapters.{module}"), function
-    )
-    return loader
+def _load(settings: RoleSettings, source: Any) -> Any:
+    module, _, function = settings.loader.partition(":")
+    model = getattr(importlib.import_module(module), function)(settings, source)
+    protocol = _PROTOCOLS[settings.role]
+    if not isinstance(model, protocol):
+        raise ProfileError(
+            f"{settings.role}.kind '{settings.kind}' loads a {type(model).__name__}, which lacks methods of "
+            f"int_model.models.protocols.{protocol.__name__}: choose another kind, or complete the class"
+        )
+    return model

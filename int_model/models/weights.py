@@ -19,7 +19,7 @@ from int_model.models.profile import Weights
 
 
 class WeightsError(RuntimeError):
-    """Weights that are absent, incomplete or unreadable; the message is one sentence that names the cure."""
+    """Weights that are absent, incomplete or unreadable; the message is one sentence that names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
