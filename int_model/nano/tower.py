@@ -28,10 +28,10 @@ from transformers import (
     OwlViTImageProcessor,
 )
 
+from int_model.models.adapters.imaging import pad_to_square, square_frame
 from int_model.nano.pool import PooledScene, ScenePool
 from int_model.nano.text import MAX_TEXT, TEMPLATES, clip_tokenizer
 from int_model.nano.world import ALL_ENVIRONMENTS, NAMES, TASKS
-from int_model.strategies.negative_mining.patches import pad_to_square, square_frame
 
 log = logging.getLogger(__name__)
 

@@ -27,12 +27,13 @@ from transformers import (
 )
 
 from int_model.core.task_prompt import TaskPrompt
+from int_model.models.adapters.imaging import pad_to_square, square_frame
 from int_model.nano import tower
 from int_model.nano.pool import PooledScene, ScenePool
 from int_model.nano.text import caption, vlm_tokenizer
 from int_model.nano.tower import learning_rate
 from int_model.nano.world import ALL_ENVIRONMENTS, NAMES, TASKS
-from int_model.strategies.negative_mining.patches import make_patches, pad_to_square, square_frame
+from int_model.strategies.negative_mining.patches import make_patches
 
 log = logging.getLogger(__name__)
 WIDTH, LAYERS = 128, 3

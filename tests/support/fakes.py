@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.types import Box, Detection, Floats, Image, Mask
+from int_model.models.adapters.imaging import square_frame
 from int_model.models.protocols import ConceptMask, CoordinateFrame, MaskPrompt, MaskProposal, PromptAdapter, Reduce
 from int_model.models.suite import ModelSuite
-from int_model.strategies.negative_mining.patches import square_frame
 
 OBJECTS = {"frog": (200, 30, 30), "snake": (30, 180, 30), "owl": (30, 30, 200)}
 ENVIRONMENTS = {"sand": (200, 180, 120), "moss": (120, 190, 150)}

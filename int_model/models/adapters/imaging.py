@@ -1,4 +1,4 @@
-"""Small image operations that the adapters share. No torch here."""
+"""Small image operations that the adapters share, and the square that a VLM sees of an image. No torch here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from int_model.core.types import Image, check_image
+from int_model.core.types import Box, Image, check_image
+
+CLIP_MEAN: tuple[int, int, int] = (122, 116, 104)
+"""CLIP's mean colour, with which LLaVA-1.5 pads images to a square."""
 
 
 def same_length(**lists: Sequence[object]) -> None:
@@ -59,3 +62,27 @@ def normalise(image: Image, means: Sequence[float], stds: Sequence[float]) -> ND
     """``(image / 255 - mean) / std`` per channel: ``float32 [3, H, W]``."""
     scaled = (image.astype(np.float32) / 255.0 - np.asarray(means, np.float32)) / np.asarray(stds, np.float32)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+def square_frame(height: int, width: int) -> tuple[int, int, int]:
+    """``(side, left, top)`` of the smallest square around an image that is centred in it, in whole pixels."""
+    side = max(height, width)
+    return side, (side - width) // 2, (side - height) // 2
+
+
+def pad_to_square(image: Image, fill: tuple[int, int, int] = CLIP_MEAN) -> Image:
+    """The image centred in a square of colour ``fill``; nothing is cropped."""
+    height, width = image.shape[:2]
+    side, left, top = square_frame(height, width)
+    square = np.empty((side, side, 3), dtype=np.uint8)
+    square[:] = fill
+    square[top : top + height, left : left + width] = image
+    return square
+
+
+def from_square(box: Box, height: int, width: int) -> Box | None:
+    """A box in pixels of the padded square, in image pixels and clipped to the image; None if outside."""
+    _, left, top = square_frame(height, width)
+    x1, x2 = max(0.0, box.x1 - left), min(float(width), box.x2 - left)
+    y1, y2 = max(0.0, box.y1 - top), min(float(height), box.y2 - top)
+    return Box(x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from int_model.core.caches import LruCache
 from int_model.core.types import Image, check_image
-from int_model.models.adapters.imaging import content_key, mean_colour, shrink, to_pil
-from int_model.strategies.negative_mining.patches import pad_to_square
+from int_model.models.adapters.imaging import content_key, mean_colour, pad_to_square, shrink, to_pil
 
 
 @dataclass(frozen=True, slots=True)

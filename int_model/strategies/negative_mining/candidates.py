@@ -11,8 +11,8 @@ from typing import Literal
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Candidate, Patch
+from int_model.models.adapters.imaging import from_square, square_frame
 from int_model.models.protocols import CoordinateFrame
-from int_model.strategies.negative_mining.patches import from_square, square_frame
 
 NO_ENVIRONMENT = "background"
 """The environment where the VLM gave none, or named the object itself."""

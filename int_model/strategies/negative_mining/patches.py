@@ -1,18 +1,13 @@
-"""Multi-scale patches (paper, module HCG), and the square that a VLM sees instead of a patch."""
+"""Multi-scale patches (paper, module HCG)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-import numpy as np
-
-from int_model.core.types import Box, Image, Patch
+from int_model.core.types import Box, Patch
 
 _Corners = tuple[int, int, int, int]
-
-CLIP_MEAN: tuple[int, int, int] = (122, 116, 104)
-"""CLIP's mean colour, with which LLaVA-1.5 pads images to a square."""
 
 
 def make_patches(
@@ -57,27 +52,3 @@ def _halves(corners: _Corners) -> Iterator[_Corners]:
         middle = (y1 + y2) // 2
         yield x1, y1, x2, middle
         yield x1, middle, x2, y2
-
-
-def square_frame(height: int, width: int) -> tuple[int, int, int]:
-    """``(side, left, top)`` of the smallest square around an image that is centred in it, in whole pixels."""
-    side = max(height, width)
-    return side, (side - width) // 2, (side - height) // 2
-
-
-def pad_to_square(image: Image, fill: tuple[int, int, int] = CLIP_MEAN) -> Image:
-    """The image centred in a square of colour ``fill``; nothing is cropped."""
-    height, width = image.shape[:2]
-    side, left, top = square_frame(height, width)
-    square = np.empty((side, side, 3), dtype=np.uint8)
-    square[:] = fill
-    square[top : top + height, left : left + width] = image
-    return square
-
-
-def from_square(box: Box, height: int, width: int) -> Box | None:
-    """A box in pixels of the padded square, in image pixels and clipped to the image; None if outside."""
-    _, left, top = square_frame(height, width)
-    x1, x2 = max(0.0, box.x1 - left), min(float(width), box.x2 - left)
-    y1, y2 = max(0.0, box.y1 - top), min(float(height), box.y2 - top)
-    return Box(x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None

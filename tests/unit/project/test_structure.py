@@ -20,7 +20,7 @@ LAYERS = {
     "int_model": [
         ["core"],
         ["masks", "models"],
-        ["io"],
+        ["io", "point_prompting"],
         ["html", "strategies"],
         ["interactive"],
         ["learning", "report", "runner"],
