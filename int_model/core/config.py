@@ -134,7 +134,7 @@ class ScoreConfig(Section):
     reduce: Literal["mean", "prod", "first", "max"] = Field(
         "mean",
         description="Stand-in: how the token probabilities of a name become one number; `mean` is the geometric mean, "
-        "which does not punish long names.",
+        "which favours rare names of many pieces; `prod` is the probability of a name as a whole answer, in any form.",
     )
     with_caption: bool = Field(
         False, description="Stand-in: without the caption, since one that names the object makes the model copy it."

@@ -66,8 +66,10 @@ class AnswerScoring(Protocol):
     ) -> list[Floats]:
         """Teacher-forced probability of each answer ``names[i][j]`` to ``questions[i]`` under ``images[i]``.
 
-        ``mean`` is the geometric mean of the token probabilities, ``prod`` their product, ``first`` the first
-        token's, ``max`` the largest. Returns ``float64 [len(names[i])]`` in ``[0, 1]`` per image.
+        ``mean`` is the geometric mean of the token probabilities, ``prod`` the probability of the name
+        as a whole answer: the product with the token that ends it (else "stick" would hold the mass of "stick insect"),
+        summed over the forms that the model may write (as given, lower case, Capitalised), ``first`` the first token's,
+        ``max`` the largest. Returns ``float64 [len(names[i])]`` in ``[0, 1]`` per image.
         """
         ...
 

@@ -160,8 +160,16 @@ class HFVisionLanguage:
             logs = torch.log_softmax(logits.float(), dim=-1).gather(-1, ids[:, None])[:, 0]
             return reducer(logs.double().cpu().numpy())
 
-        forced = self._force(images, questions, names, probability)
-        return [np.array(row, dtype=np.float64) for row in forced]
+        if reduce != "prod":
+            forced = self._force(images, questions, names, probability)
+            return [np.array(row, dtype=np.float64) for row in forced]
+        forms = [[self._forms(name) for name in row] for row in names]
+        flat = [[form for own in row for form in own] for row in forms]
+        each = [iter(row) for row in self._force(images, questions, flat, probability, ended=True)]
+        return [
+            np.array([math.fsum(next(values) for _ in own) for own in row], dtype=np.float64)
+            for row, values in zip(forms, each, strict=True)
+        ]
 
     def answer_distributions(
         self, images: Sequence[Image], questions: Sequence[str], answers: Sequence[str]
@@ -179,15 +187,22 @@ class HFVisionLanguage:
         questions: Sequence[str],
         answers: Sequence[Sequence[str]],
         pick: Callable[[Tensor, Tensor], R],
+        *,
+        ended: bool = False,
     ) -> list[list[R]]:
-        """``pick(logits [T, V], ids [T])`` for every answer. Equal (image, question, answers) are computed once."""
+        """``pick(logits [T, V], ids [T])`` for every answer. Equal (image, question, answers) are computed once.
+
+        ``ended``: the token that ends an answer is the last of the T.
+        """
+        end = self._end_token() if ended else ()
         jobs: dict[tuple[bytes, str, tuple[str, ...]], _Job] = {}
         keys = []
         for image, question, row in zip(images, questions, answers, strict=True):
             key = (content_key(image), question, tuple(row))
             if key not in jobs:
                 prompt = self._render([self._question(question, with_image=True)])
-                jobs[key] = _Job(image, prompt, tuple(self._continuation(question, prompt, answer) for answer in row))
+                forced = tuple((*self._continuation(question, prompt, answer), *end) for answer in row)
+                jobs[key] = _Job(image, prompt, forced)
             keys.append(key)
 
         def work(batch: Sequence[_Job]) -> list[list[R]]:
@@ -197,6 +212,21 @@ class HFVisionLanguage:
         with torch.inference_mode():
             done = dict(zip(jobs, in_batches(list(jobs.values()), self._max_batch, work), strict=True))
         return [done[key] for key in keys]
+
+    def _forms(self, name: str) -> list[str]:
+        """The ways in which the model may write a name; of those that are the same tokens to it only the first."""
+        forms: dict[tuple[int, ...], str] = {}
+        for form in (name, name.lower(), name[:1].upper() + name[1:], name.title()):
+            ids = tuple(self._tokenizer(" " + form, add_special_tokens=False)["input_ids"])
+            if not forms or self._tokenizer.unk_token_id not in ids:
+                forms.setdefault(ids, form)
+        return list(forms.values())
+
+    def _end_token(self) -> tuple[int, ...]:
+        """The token at which this model's answers end; nothing where it has none."""
+        ends = self._generation.eos_token_id
+        ends = self._tokenizer.eos_token_id if ends is None else ends
+        return tuple(ends[:1]) if isinstance(ends, (list, tuple)) else () if ends is None else (int(ends),)
 
     def _continuation(self, question: str, prompt: str, answer: str) -> tuple[int, ...]:
         """The token ids of ``answer`` as the model would have generated them after ``prompt``.

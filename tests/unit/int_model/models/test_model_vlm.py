@@ -68,7 +68,6 @@ def test_probabilities_equal_a_naive_forward_pass(vlm: VisionLanguage, profile: 
     tokens = naive_token_probabilities(profile.parent / "vlm", IMAGES[0], QUESTIONS[0], name)
     expected = {
         "mean": np.exp(np.log(tokens).mean()),
-        "prod": tokens.prod(),
         "first": tokens[0],
         "max": tokens.max(),
     }
@@ -76,6 +75,24 @@ def test_probabilities_equal_a_naive_forward_pass(vlm: VisionLanguage, profile: 
         [row] = vlm.score(IMAGES[:1], QUESTIONS[:1], [[name]], reduce)  # type: ignore[arg-type]
         assert row.dtype == np.float64
         np.testing.assert_allclose(row, [value], rtol=1e-4)
+
+
+def test_prod_is_the_probability_of_the_name_as_a_whole_answer_in_any_of_its_forms(
+    vlm: VisionLanguage, profile: Path
+) -> None:
+    folder = profile.parent / "vlm"
+    tokenizer = AutoProcessor.from_pretrained(folder).tokenizer
+    forms: dict[tuple[int, ...], str] = {}
+    for form in ("moth", "Moth"):
+        ids = tuple(tokenizer(" " + form, add_special_tokens=False)["input_ids"])
+        if form == "moth" or tokenizer.unk_token_id not in ids:
+            forms.setdefault(ids, form)
+    ended = [
+        naive_token_probabilities(folder, IMAGES[0], QUESTIONS[0], form + tokenizer.eos_token).prod()
+        for form in forms.values()
+    ]
+    [row] = vlm.score(IMAGES[:1], QUESTIONS[:1], [["moth"]], "prod")
+    np.testing.assert_allclose(row, [sum(ended)], rtol=1e-4)
 
 
 def test_a_name_of_many_tokens_is_scored_token_by_token(profile: Path) -> None:
