@@ -11,6 +11,7 @@ from int_model.strategies.base import Segments
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
 from ml_backend.fetching.images import FetchLimits, ImageFetcher
 from ml_backend.labelstudio.client import LabelStudioClient
+from ml_backend.runs.executors import Executor
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.manager import NO_LABEL_STUDIO, Runs, RunsError
 from ml_backend.runs.owners import new_owner
@@ -203,10 +204,14 @@ class AppContext:
 
     def worker(self, *, alone: bool = False) -> RunWorker:
         """A worker of this process; see `RunWorker`. Raises ``RunsError`` where no Label Studio is configured."""
+        executors = self.executors()
+        return RunWorker(self.ledger, executors, new_owner(), size=self.settings.run_batch, alone=alone)
+
+    def executors(self) -> dict[RunKind, Executor]:
+        """What this process can do runs with, by kind. Raises ``RunsError`` where no Label Studio is configured."""
         if self.pushing is None:
             raise RunsError(NO_LABEL_STUDIO)
-        executors = {RunKind.PREDICT: PredictExecutor(self.annotator, self.projects.plan, self.pushing)}
-        return RunWorker(self.ledger, executors, new_owner(), size=self.settings.run_batch, alone=alone)
+        return {RunKind.PREDICT: PredictExecutor(self.annotator, self.projects, self.pushing)}
 
     def runs(self, queue: RunQueue) -> Runs:
         """What people do with runs; ``queue`` is told where work is."""
@@ -217,6 +222,7 @@ class AppContext:
             self.projects.plan,
             default_prompt=self.settings.prompt,
             known_projects=self.store.projects,
+            adapter_of=self.store.adapter_of,
         )
 
     async def close(self) -> None:

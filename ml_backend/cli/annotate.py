@@ -136,13 +136,11 @@ async def _main(
 
 
 def _must_suit(context: AppContext, run_id: str) -> None:
-    spec = context.ledger.get(run_id).spec
-    here = context.projects.plan(spec.label_config, spec.extra_params).version
-    if here != spec.model_version:
-        raise RunsError(
-            f"run {run_id} is for {spec.model_version}, and the models and settings here make {here}; use the "
-            "--profile, --strategy and settings that it was made with, or start a new run"
-        )
+    spec, executors = context.ledger.get(run_id).spec, context.executors()
+    kind = spec.kind
+    why = executors[kind].unfit(spec) if kind in executors else f"this program does no runs of the kind '{kind.value}'"
+    if why:
+        raise RunsError(f"run {run_id} cannot be gone on with here: {why}")
 
 
 async def _do(context: AppContext, run: Run, stop: asyncio.Event, bar: Console) -> Run:

@@ -56,6 +56,7 @@ class Runs:
         default_prompt: the settings' prompt.
         port: that the backend listens on; it tells several connections of ours apart.
         known_projects: what ``/setup`` has introduced, for projects whose connection cannot be read.
+        adapter_of: the adapter that was chosen for a project, or "".
     """
 
     def __init__(
@@ -63,11 +64,12 @@ class Runs:
         ledger: Ledger,
         client: LabelStudioClient | None,
         queue: RunQueue,
-        plan: Callable[[str, Any], Plan],
+        plan: Callable[[str, Any, str], Plan],
         *,
         default_prompt: str = "",
         port: int = 0,
         known_projects: Callable[[], Sequence[Project]] = tuple,
+        adapter_of: Callable[[str], str] = lambda _: "",
     ) -> None:
         self.ledger = ledger
         self._client = client
@@ -76,6 +78,7 @@ class Runs:
         self._default_prompt = default_prompt
         self._port = port
         self._known_projects = known_projects
+        self._adapter_of = adapter_of
 
     def start(
         self, request: RunRequest, *, dry_run: bool = False, stopping: Callable[[], bool] = lambda: False
@@ -182,7 +185,7 @@ class Runs:
         facts = client.project(request.project)
         text, prompt = str(facts.get("label_config") or ""), request.prompt.strip()
         params, connected = self._params(client, request.project)
-        own = self._plan(text, params).version if connected and prompt else None
+        own = self._plan_of(request, text, params).version if connected and prompt else None
         spec, warnings = self._spec(request, text, with_prompt(params, prompt) if prompt else params)
         version = spec.model_version
         warnings += project_warnings(facts, version, set_model_version=request.set_model_version)
@@ -195,7 +198,7 @@ class Runs:
 
     def _spec(self, request: RunRequest, label_config: str, extra_params: Any) -> tuple[RunSpec, list[str]]:
         """The run over that labeling config and those params, and the labels that do not take the request's prompt."""
-        plan = self._plan(label_config, extra_params)
+        plan = self._plan_of(request, label_config, extra_params)
         prompts, warnings = self._prompts(plan, request.prompt.strip())
         spec = RunSpec(
             request=request,
@@ -205,8 +208,12 @@ class Runs:
             prompt=prompts,
             strategy=", ".join(dict.fromkeys(options.strategy for options in plan.options.values())),
             config_hash=config_hash(label_config),
+            adapter=plan.adapter,
         )
         return spec, warnings
+
+    def _plan_of(self, request: RunRequest, label_config: str, extra_params: Any) -> Plan:
+        return self._plan(label_config, extra_params, self._adapter_of(str(request.project)))
 
     def _params(self, client: LabelStudioClient, project: int) -> tuple[Any, bool]:
         """The extra params of our connection, or those that ``/setup`` brought; and whether there is any such."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from int_model.io.errors import ImageError
 from ml_backend.backoff import Backoff
@@ -25,6 +23,7 @@ from ml_backend.runs.triage import pushed_before, triage
 from ml_backend.runs.types import RunSpec, TaskResult, TaskState, config_hash
 from ml_backend.serving.annotator import Answer, TaskAnnotator
 from ml_backend.serving.plan import Plan
+from ml_backend.serving.projects import Projects
 from ml_backend.storage.database import StoreError
 
 _log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class PredictExecutor:
 
     Args:
         annotator: annotates tasks, in the same event loop.
-        plan: see `Projects.plan`.
+        projects: plans how.
         client: Label Studio, without retries of its own.
         check_config: seconds for which the project's labeling config counts as unchanged.
     """
@@ -49,13 +48,13 @@ class PredictExecutor:
     def __init__(
         self,
         annotator: TaskAnnotator,
-        plan: Callable[[str, Any], Plan],
+        projects: Projects,
         client: LabelStudioClient,
         *,
         check_config: float = 5.0,
     ) -> None:
         self.annotator = annotator
-        self.plan = plan
+        self.projects = projects
         self.client = client
         self.check_config = check_config
         self.threads = ThreadPoolExecutor(4, thread_name_prefix="runs-http")
@@ -63,19 +62,22 @@ class PredictExecutor:
 
     def unfit(self, spec: RunSpec) -> str:
         try:
-            version = self.plan(spec.label_config, spec.extra_params).version
+            plan = self.plan(spec)
         except ConfigError as error:
             return str(error)
-        if version == spec.model_version:
-            return ""
-        return (
-            f"the run is for {spec.model_version}, and the models and settings here make {version}; use the profile, "
-            "strategy and settings that the run was made with, or make a new run"
-        )
+        if plan.version != spec.model_version:
+            return (
+                f"the run is for {spec.model_version}, and the models and settings here make {plan.version}; use the "
+                "profile, strategy and settings that the run was made with, or make a new run"
+            )
+        return self.projects.lacks(plan)
 
     def open(self, session: RunSession) -> PredictWork:
-        spec = session.run.spec
-        return PredictWork(self, session, self.plan(spec.label_config, spec.extra_params))
+        return PredictWork(self, session, self.plan(session.run.spec))
+
+    def plan(self, spec: RunSpec) -> Plan:
+        """How this process would do a run. Raises ``ConfigError``."""
+        return self.projects.plan(spec.label_config, spec.extra_params, spec.adapter)
 
     def close(self) -> None:
         self.threads.shutdown(wait=False, cancel_futures=True)

@@ -102,11 +102,11 @@ class TaskAnnotator:
         """Someone looks at a task now: what is being done for it goes before other batch work."""
         with contextlib.suppress(PromptError):  # the run says what is wrong with the task
             for page in pages_of(plan.config, task.data):
-                await self._results.hurry(page.address, task.id, self._groups(page, task, plan))
+                await self._results.hurry(page.address, task.id, self._groups(page, task, plan), plan.adapter)
 
     async def _annotate(self, task: TaskIn, plan: Plan, waiter: Waiter) -> Answer:
         asked = [(page, self._groups(page, task, plan)) for page in pages_of(plan.config, task.data)]
-        found = await asyncio.gather(*(self._page(page, groups, task, waiter) for page, groups in asked))
+        found = await asyncio.gather(*(self._page(page, groups, task, plan, waiter) for page, groups in asked))
         drawn, reasons, missing = [], [], []
         for (page, groups), results in zip(asked, found, strict=True):
             if isinstance(results, ValueError):
@@ -128,13 +128,13 @@ class TaskAnnotator:
         return Answer(prediction, "; ".join(filter(None, (left_out, empty))))
 
     async def _page(
-        self, page: Page, groups: list[PromptGroup], task: TaskIn, waiter: Waiter
+        self, page: Page, groups: list[PromptGroup], task: TaskIn, plan: Plan, waiter: Waiter
     ) -> list[StoredResult] | ValueError:
         """What is found in one image, or why it is left out."""
         if page.error is not None:
             return page.error
         try:
-            return await self._results.of_image(waiter, page.address, task.id, groups)
+            return await self._results.of_image(waiter, page.address, task.id, groups, plan.adapter)
         except (FetchError, ImageError) as error:
             if isinstance(error, FetchError) and error.transient:
                 raise  # the whole task may do later

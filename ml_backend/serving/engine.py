@@ -227,7 +227,7 @@ class Engine:
         self._working = len(jobs)
         try:
             if jobs:
-                prompt, strategy = jobs[0].request.kind
+                prompt, strategy, _ = jobs[0].request.kind
                 for index, outcome in segment_each(models, images, prompt, strategy, self._note):
                     if isinstance(outcome, EngineError):
                         jobs[index].segmentation.set_exception(outcome)

@@ -46,6 +46,10 @@ class ModelIdentity:
     others: Mapping[str, str] = field(default_factory=dict, hash=False)
     adapter: str = ""
 
+    def adapted(self, adapter: str) -> ModelIdentity:
+        """The same models with what a project learned on top of them; "" keeps this identity's adapter."""
+        return replace(self, adapter=adapter) if adapter else self
+
     def fingerprint_of(self, strategy: str) -> str:
         """The fingerprint of a strategy over these models; "" means the service's."""
         return self.others.get(strategy, self.fingerprint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from dataclasses import replace
 from typing import Any
 
 from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig, only_images, parse_label_config
@@ -22,6 +23,7 @@ from ml_backend.storage.store import Project, Store
 
 _log = logging.getLogger(__name__)
 _WRITE_SECONDS = 1.0
+_READ_SECONDS = 0.5
 
 
 class Projects:
@@ -55,9 +57,10 @@ class Projects:
         await self._writer.close()
 
     async def setup(self, request: SetupIn) -> str:
-        """Remember a project; returns its model version. Waits at most a second for the database."""
+        """Remember a project; returns its model version. Waits at most a second and a half for the database."""
         await asyncio.to_thread(_parsed_or_error, request.label_config)  # a long one must not hold up /health
-        project = Project(request.project, request.extra_params, request.label_config)
+        adapter = await self._chosen_adapter(request.project)
+        project = Project(request.project, request.extra_params, request.label_config, adapter)
         if self._known.get(project.id) != project:
             await self._remember(project)
             self._explain(project)
@@ -67,7 +70,7 @@ class Projects:
         """Take over a changed labeling config of a project that is known."""
         known = self._known.get(project_id)
         if known is not None and label_config and label_config != known.label_config:
-            await self._remember(Project(known.id, known.extra_params, label_config))
+            await self._remember(replace(known, label_config=label_config))
 
     def versions(self, project_id: str = "") -> list[str]:
         """The model versions in use: of one project, or of all."""
@@ -82,17 +85,31 @@ class Projects:
     def asked(self, request: PredictIn) -> Project:
         """The project of a request, with the labeling config that the request brings, if any."""
         known = self._known.get(request.project, Project(request.project))
-        return Project(known.id, known.extra_params, request.label_config or known.label_config)
+        return replace(known, label_config=request.label_config or known.label_config)
 
-    def plan(self, label_config: str, extra_params: Any) -> Plan:
+    def plan(self, label_config: str, extra_params: Any, adapter: str = "") -> Plan:
         """How the tasks of a project with that labeling config and those extra params are annotated.
+
+        ``adapter`` is that of the project; "" stands for the one that this process was started with, if any.
 
         Raises ``ConfigError`` if the config has no use for predictions of ours. Blocking, but quick.
         """
-        return self._plan(_parsed(label_config), extra_params)
+        return self._plan(_parsed(label_config), extra_params, adapter)
+
+    def lacks(self, plan: Plan) -> str:
+        """Why this process's models cannot do a plan, and what to do; or ""."""
+        if plan.adapter == self._identity.adapter:
+            return ""
+        return (
+            f"the project's adapter {plan.adapter} is not loaded here; start this process with --adapter (INT_ADAPTER) "
+            "and the file of that adapter"
+        )
 
     def plan_of(self, request: PredictIn) -> Plan:
-        """The same for a request. A click needs no more of the config than its images."""
+        """The same for a request. A click needs no more of the config than its images.
+
+        Raises ``ConfigError`` also if this process lacks the project's adapter.
+        """
         project = self.asked(request)
         try:
             config = _parsed(project.label_config)
@@ -100,11 +117,23 @@ class Projects:
             if not request.is_interactive or request.typed_prompt:
                 raise
             config = only_images(project.label_config)
-        return self._plan(config, project.extra_params, request.typed_prompt)
+        plan = self._plan(config, project.extra_params, project.adapter, request.typed_prompt)
+        if lacking := self.lacks(plan):
+            raise ConfigError(lacking)
+        return plan
 
-    def _plan(self, config: LabelingConfig, extra_params: Any, typed: str = "") -> Plan:
-        params = parse_extra_params(extra_params)
-        return Plan(config, params, self._options(config, params)[0], self._version(config, params), typed)
+    def _plan(self, config: LabelingConfig, extra_params: Any, adapter: str, typed: str = "") -> Plan:
+        params, identity = parse_extra_params(extra_params), self._identity.adapted(adapter)
+        version = self._version(identity, config, params)
+        return Plan(config, params, self._options(config, params)[0], version, typed, identity.adapter)
+
+    async def _chosen_adapter(self, project_id: str) -> str:
+        """The project's adapter as the store has it now; as it was known where the database is slow or away."""
+        reading = asyncio.create_task(self._writer(self._store.adapter_of, project_id))
+        done, _ = await asyncio.wait([reading], timeout=_READ_SECONDS)
+        if done and reading.exception() is None:
+            return reading.result()
+        return self._known.get(project_id, Project(project_id)).adapter
 
     async def _remember(self, project: Project) -> None:
         self._known[project.id] = project
@@ -132,11 +161,11 @@ class Projects:
     def _version_of(self, project: Project) -> str:
         config = _parsed_or_error(project.label_config)
         text = project.label_config if isinstance(config, ConfigError) else config
-        return self._version(text, parse_extra_params(project.extra_params))
+        return self._version(self._identity.adapted(project.adapter), text, parse_extra_params(project.extra_params))
 
-    def _version(self, config: LabelingConfig | str, params: ConnectionParams) -> str:
+    def _version(self, identity: ModelIdentity, config: LabelingConfig | str, params: ConnectionParams) -> str:
         settings = self._settings
-        return model_version(self._identity, config, params, settings.prompt, settings.output, settings.max_regions)
+        return model_version(identity, config, params, settings.prompt, settings.output, settings.max_regions)
 
     def _options(
         self, config: LabelingConfig, params: ConnectionParams

@@ -58,6 +58,7 @@ class Request:
         task_id: of the task, or None.
         prompt: what to look for.
         strategy: name of the strategy; "" is that of the settings.
+        adapter: what was learned on top of the models; "" for the models as they are.
     """
 
     source: str
@@ -65,11 +66,12 @@ class Request:
     task_id: int | None
     prompt: TaskPrompt
     strategy: str = ""
+    adapter: str = ""
 
     @property
-    def kind(self) -> tuple[TaskPrompt, str]:
+    def kind(self) -> tuple[TaskPrompt, str, str]:
         """What the images of a micro-batch have in common."""
-        return self.prompt, self.strategy
+        return self.prompt, self.strategy, self.adapter
 
 
 @dataclass(slots=True, eq=False)
@@ -131,7 +133,7 @@ class ImageQueue:
         self._size = size
         self._changed = threading.Condition()
         self._numbers = itertools.count()
-        self._jobs: dict[str, dict[tuple[TaskPrompt, str], Job]] = {}
+        self._jobs: dict[str, dict[tuple[TaskPrompt, str, str], Job]] = {}
         self._queued: dict[int, Job] = {}
         self._heap: list[tuple[Priority, int]] = []  # may hold outdated entries of jobs with another priority by now
         self._begun: set[Job] = set()

@@ -90,9 +90,11 @@ class Results:
     # --- for those who wait
 
     async def of_image(
-        self, waiter: Waiter, address: str, task_id: int | None, groups: Sequence[PromptGroup]
+        self, waiter: Waiter, address: str, task_id: int | None, groups: Sequence[PromptGroup], adapter: str = ""
     ) -> list[StoredResult]:
         """What each group finds in the image at that address. Call `leave` afterwards, whatever came of it.
+
+        ``adapter`` is that of the plan.
 
         Raises:
             BusyError: too much is waiting already.
@@ -101,15 +103,15 @@ class Results:
             EngineError: the models failed, or cannot be asked.
         """
         results: list[asyncio.Future[StoredResult]] = []
-        for request in await self._requests(address, task_id, groups):
+        for request in await self._requests(address, task_id, groups, adapter):
             results.append(asyncio.get_running_loop().create_future())
             self._queue.join(waiter, request).results.append(results[-1])
         self._load_next()
         return list(await asyncio.gather(*results))
 
-    async def hurry(self, address: str, task_id: int | None, groups: Sequence[PromptGroup]) -> None:
+    async def hurry(self, address: str, task_id: int | None, groups: Sequence[PromptGroup], adapter: str = "") -> None:
         """Someone looks at an image now: if it is on its way for a batch run, it goes before other such work."""
-        for request in await self._requests(address, task_id, groups):
+        for request in await self._requests(address, task_id, groups, adapter):
             if self._queue.find(request) is not None:
                 self._queue.join(self._hurried, request)
         self._load_next()
@@ -124,9 +126,11 @@ class Results:
         self._queue.leave(waiter, self._background if keep else None)
         self._load_next()
 
-    async def _requests(self, address: str, task_id: int | None, groups: Sequence[PromptGroup]) -> list[Request]:
+    async def _requests(
+        self, address: str, task_id: int | None, groups: Sequence[PromptGroup], adapter: str
+    ) -> list[Request]:
         source = await self._threads(image_key, task_id, address)
-        return [Request(source, address, task_id, group.prompt, group.strategy) for group in groups]
+        return [Request(source, address, task_id, group.prompt, group.strategy, adapter) for group in groups]
 
     # --- from a file to results
 
@@ -197,7 +201,8 @@ class Results:
 
     def _key(self, job: Job) -> ResultKey:
         request = job.request
-        return ResultKey(job.source, request.prompt.text, self._identity.cache_version_of(request.strategy))
+        identity = self._identity.adapted(request.adapter)
+        return ResultKey(job.source, request.prompt.text, identity.cache_version_of(request.strategy))
 
     def _finish(self, job: Job, outcome: StoredResult | Exception) -> None:
         self._queue.finish(job)

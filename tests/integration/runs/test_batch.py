@@ -59,8 +59,7 @@ class Bench:
         given = {"size": 6, "alone": True, "sleep": self.clock.sleep, **options}
         context = self.context
         assert context.pushing is not None
-        plan = context.projects.plan
-        executor = PredictExecutor(context.annotator, plan, context.pushing, check_config=check_config)
+        executor = PredictExecutor(context.annotator, context.projects, context.pushing, check_config=check_config)
         return RunWorker(self.context.ledger, {RunKind.PREDICT: executor}, new_owner(), **given)
 
     async def begin(self, **options: Any) -> Run:
