@@ -32,6 +32,7 @@ from int_model.nano import tower
 from int_model.nano.pool import PooledScene, ScenePool
 from int_model.nano.text import caption, vlm_tokenizer
 from int_model.nano.tower import learning_rate
+from int_model.nano.tower_views import CELL, SIDE
 from int_model.nano.world import ALL_ENVIRONMENTS, NAMES, TASKS
 from int_model.strategies.negative_mining.patches import make_patches
 
@@ -68,8 +69,8 @@ def config() -> LlavaConfig:
             intermediate_size=4 * tower.WIDTH,
             num_hidden_layers=tower.DEPTH,
             num_attention_heads=5,
-            image_size=tower.SIDE,
-            patch_size=tower.CELL,
+            image_size=SIDE,
+            patch_size=CELL,
             projection_dim=tower.TEXT,
         ),
         text_config=LlamaConfig(
@@ -93,11 +94,11 @@ def config() -> LlavaConfig:
 
 def processor() -> LlavaProcessor:
     """Pictures of 144 x 144; the chat template that the model is trained with."""
-    size = {"height": tower.SIDE, "width": tower.SIDE}
+    size = {"height": SIDE, "width": SIDE}
     return LlavaProcessor(
         CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
         vlm_tokenizer(),
-        patch_size=tower.CELL,
+        patch_size=CELL,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token="<image>",  # noqa: S106 - a token of text, not of access
@@ -120,7 +121,7 @@ def lesson(scene: PooledScene, rng: np.random.Generator) -> Lesson:
     ids[y : y + patch.size[0], x : x + patch.size[1]] = patch.crop(scene.ids)
     if rng.random() < 0.5:
         image, ids = image[:, ::-1], ids[:, ::-1]
-    image = cv2.resize(image, (tower.SIDE, tower.SIDE), interpolation=cv2.INTER_LINEAR)
+    image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     jitter = image.astype(np.float32) * rng.uniform(0.9, 1.1, (1, 1, 3)) + rng.uniform(-8, 8)
 
     task = TaskPrompt(scene.task)
@@ -224,31 +225,15 @@ def train(
             group["lr"] = learning_rate(step, steps, peak, warmup=60)
         lessons = [lesson(pool[int(i)], rng) for i in rng.integers(0, len(pool), batch)]
         ids, labels = (t.to(device) for t in encode(lessons))
-        pixels = tower.to_tensor([item.image for item in lessons]).to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            with torch.no_grad():
-                seen = model.model.vision_tower(pixels).last_hidden_state[:, 1:]
-            words = model.get_input_embeddings()(ids)
-            images = model.model.multi_modal_projector(seen)
-            words = words.masked_scatter((ids == encode.image)[..., None], images.to(words.dtype))
-            hidden = model.model.language_model(
-                inputs_embeds=words, attention_mask=(ids != encode.pad).long()
-            ).last_hidden_state
-            asked = labels[:, 1:] != -100
-            logits = model.lm_head(hidden[:, :-1][asked])
-        truth = labels[:, 1:][asked]
+        asked = labels[:, 1:] != -100
+        logits, truth = _answer_logits(model, encode, lessons, ids, asked), labels[:, 1:][asked]
         loss = nnf.cross_entropy(logits.float(), truth)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
         shown += loss.item() / 50
-        names = torch.tensor(
-            [len(item.turns) == 1 and "names are" in item.turns[0][0] for item in lessons], device=device
-        )
-        first = torch.zeros_like(labels[:, 1:], dtype=torch.bool)
-        first[torch.arange(len(lessons)), asked.int().argmax(1)] = True
-        pick = (first & names[:, None])[asked]
+        pick = _first_tokens_of_names(lessons, asked)
         named[0] += int((logits.argmax(-1) == truth)[pick].sum())
         named[1] += int(pick.sum())
         if step % 50 == 49:
@@ -266,6 +251,35 @@ def train(
             out.parent.mkdir(parents=True, exist_ok=True)
             torch.save(model.state_dict(), out)
     return out
+
+
+def _answer_logits(
+    model: LlavaForConditionalGeneration,
+    encode: Encoder,
+    lessons: Sequence[Lesson],
+    ids: torch.Tensor,
+    asked: torch.Tensor,
+) -> torch.Tensor:
+    """Logits ``[A, V]`` of the tokens that were ``asked`` for, ``bool [N, T - 1]``."""
+    pixels = tower.to_tensor([item.image for item in lessons]).to(ids.device)
+    with torch.autocast(ids.device.type, torch.bfloat16):
+        with torch.no_grad():
+            seen = model.model.vision_tower(pixels).last_hidden_state[:, 1:]
+        words = model.get_input_embeddings()(ids)
+        images = model.model.multi_modal_projector(seen)
+        words = words.masked_scatter((ids == encode.image)[..., None], images.to(words.dtype))
+        shown = (ids != encode.pad).long()
+        hidden = model.model.language_model(inputs_embeds=words, attention_mask=shown).last_hidden_state
+        logits: torch.Tensor = model.lm_head(hidden[:, :-1][asked])
+    return logits
+
+
+def _first_tokens_of_names(lessons: Sequence[Lesson], asked: torch.Tensor) -> torch.Tensor:
+    """Which of the tokens asked for begin a name that was to be chosen from a list, ``bool [A]``."""
+    listed = [len(item.turns) == 1 and "names are" in item.turns[0][0] for item in lessons]
+    first = torch.zeros_like(asked)
+    first[torch.arange(len(lessons)), asked.int().argmax(1)] = True
+    return (first & torch.tensor(listed, device=asked.device)[:, None])[asked]
 
 
 def export(weights: Path, checkpoints: Path) -> None:

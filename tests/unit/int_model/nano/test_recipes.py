@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from int_model.core.task_prompt import TaskPrompt
-from int_model.nano import segmenter, tower, vlm
+from int_model.nano import segmenter, tower, tower_views, vlm
 from int_model.nano.pool import PooledScene
 from int_model.nano.text import clip_tokenizer
 from int_model.nano.world import ALL_ENVIRONMENTS, NAMES
@@ -29,9 +29,9 @@ def test_cells_boxes_and_colours_of_a_view_agree() -> None:
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(60):
-        view = tower.make_view(pooled(), rng)
-        assert view.image.shape == (tower.SIDE, tower.SIDE, 3)
-        means = view.image.reshape(tower.GRID, tower.CELL, tower.GRID, tower.CELL, 3).mean(axis=(1, 3))
+        view = tower_views.make_view(pooled(), rng)
+        assert view.image.shape == (tower_views.SIDE, tower_views.SIDE, 3)
+        means = view.image.reshape(tower.GRID, tower_views.CELL, tower.GRID, tower_views.CELL, 3).mean(axis=(1, 3))
         for name, channel in (("crab", 0), ("anchor", 2)):
             for y, x in np.argwhere(view.things == NAMES.index(name)):
                 assert view.cells[y, x] == NAMES.index(name)
@@ -47,10 +47,10 @@ def test_cells_and_boxes_of_a_window_refer_to_its_place() -> None:
     rng = np.random.default_rng(5)
     framed = 0
     for _ in range(40):
-        window = tower.make_window(pooled(), rng)
+        window = tower_views.make_window(pooled(), rng)
         grid = window.cells.shape[0]
-        assert window.image.shape == (tower.WINDOW, tower.WINDOW, 3)
-        means = window.image.reshape(grid, tower.CELL, grid, tower.CELL, 3).mean(axis=(1, 3))
+        assert window.image.shape == (tower_views.WINDOW, tower_views.WINDOW, 3)
+        means = window.image.reshape(grid, tower_views.CELL, grid, tower_views.CELL, 3).mean(axis=(1, 3))
         for y, x in np.argwhere(window.things >= 0):
             assert means[y, x].argmax() == (0 if NAMES[window.things[y, x]] == "crab" else 2)
             cx, cy, w, h = window.boxes[y, x] * tower.GRID
@@ -63,7 +63,7 @@ def test_cells_and_boxes_of_a_window_refer_to_its_place() -> None:
 def test_on_whole_views_training_sees_as_owl_vit_does() -> None:
     torch.manual_seed(0)
     model = tower.Towers().eval()
-    pixels = torch.randn(2, 3, tower.SIDE, tower.SIDE)
+    pixels = torch.randn(2, 3, tower_views.SIDE, tower_views.SIDE)
     queries = torch.nn.functional.normalize(torch.randn(4, tower.TEXT), dim=-1)
     with torch.no_grad():
         hidden, places = model.tokens(pixels, torch.zeros(2, 2, dtype=torch.int64))
@@ -93,7 +93,7 @@ def test_clip_and_owl_vit_share_their_towers() -> None:
     torch.manual_seed(0)
     owl = tower.Towers().owl.eval()
     clip = tower.as_clip(owl).eval()
-    pixels = torch.randn(2, 3, tower.SIDE, tower.SIDE)
+    pixels = torch.randn(2, 3, tower_views.SIDE, tower_views.SIDE)
     tokens = clip_tokenizer()(["a photo of a crab.", "snow"], padding=True, return_tensors="pt")
     with torch.no_grad():
         ours = clip.get_image_features(pixels).pooler_output, clip.get_text_features(**tokens).pooler_output
