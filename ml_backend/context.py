@@ -21,7 +21,7 @@ from ml_backend.runs.types import RunKind
 from ml_backend.runs.worker import RunWorker
 from ml_backend.serving.annotator import TaskAnnotator
 from ml_backend.serving.engine import Engine
-from ml_backend.serving.interactive import Interactive
+from ml_backend.serving.facilities import Facilities
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import ModelIdentity, identify, load_strategy
 from ml_backend.serving.predictions import LateTasks, Predictions
@@ -29,7 +29,7 @@ from ml_backend.serving.projects import Projects
 from ml_backend.serving.queue import ImageQueue
 from ml_backend.serving.results import Results
 from ml_backend.serving.status import Status
-from ml_backend.serving.threads import Threads
+from ml_backend.serving.tasks import Threads
 from ml_backend.settings import Settings
 from ml_backend.storage.database import Database
 from ml_backend.storage.store import Store
@@ -88,9 +88,7 @@ class AppContext:
         client: of Label Studio, or None where none is configured.
         pushing: the same without retries, since a run waits by itself.
         engine: owns the models.
-        status: collects problems for operators.
-        metrics: counts and times.
-        threads: run the blocking work between request and answer.
+        facilities: what the following work with.
         results: what the models find in images.
         projects: labeling configs and model versions.
         annotator: annotates tasks.
@@ -103,9 +101,7 @@ class AppContext:
     client: LabelStudioClient | None
     pushing: LabelStudioClient | None
     engine: Engine
-    status: Status
-    metrics: Metrics
-    threads: Threads
+    facilities: Facilities
     results: Results
     projects: Projects
     annotator: TaskAnnotator
@@ -142,20 +138,8 @@ class AppContext:
         queue = _image_queue(settings)
         engine = Engine(load or (lambda: load_strategy(settings)), queue, micro_batch=settings.micro_batch)
         status, metrics, threads = Status(engine), Metrics(engine), Threads(4, "service")
-        pixels = settings.max_image_pixels
-        results = Results(
-            queue, engine, store, fetcher.fetch, threads, status, metrics, identity=known, max_pixels=pixels
-        )
-        annotator = TaskAnnotator(
-            engine,
-            results,
-            threads,
-            status,
-            metrics,
-            strategy=known.strategy,
-            default_prompt=settings.prompt,
-            max_regions=settings.max_regions,
-        )
+        facilities = Facilities(settings, known, engine, store, fetcher, threads, status, metrics)
+        results = Results(facilities, queue)
         return cls(
             settings=settings,
             store=store,
@@ -164,43 +148,21 @@ class AppContext:
             client=client,
             pushing=label_studio_client(settings, retries=0, timeout=_PUSH_TIMEOUT),
             engine=engine,
-            status=status,
-            metrics=metrics,
-            threads=threads,
+            facilities=facilities,
             results=results,
-            projects=Projects(settings, known, store, status),
-            annotator=annotator,
+            projects=Projects(facilities),
+            annotator=TaskAnnotator(facilities, results),
         )
 
     async def start(self) -> None:
         """Read the known projects and begin to load the models; waits for neither the models nor the network."""
-        await self.threads(prepare)
+        await self.facilities.threads(prepare)
         await self.projects.load()
         self.engine.start()
 
     def predictions(self, late_tasks: LateTasks | None = None) -> Predictions:
         """What answers ``/predict``; ``late_tasks`` takes what is not ready in time. Close it before the context."""
-        settings = self.settings
-        interactive = Interactive(
-            self.engine,
-            self.fetcher.fetch,
-            self.threads,
-            self.status,
-            self.metrics,
-            max_pixels=settings.max_image_pixels,
-            images_at_once=settings.downloads,
-        )
-        return Predictions(
-            self.projects,
-            self.annotator,
-            self.results,
-            interactive,
-            self.threads,
-            self.status,
-            self.metrics,
-            deadline=settings.deadline,
-            late_tasks=late_tasks,
-        )
+        return Predictions(self.facilities, self.projects, self.annotator, self.results, late_tasks)
 
     def worker(self, *, alone: bool = False) -> RunWorker:
         """A worker of this process; see `RunWorker`. Raises ``RunsError`` where no Label Studio is configured."""
@@ -233,7 +195,7 @@ class AppContext:
         await self.results.close()
         await asyncio.to_thread(self.engine.close)
         await self.fetcher.close()
-        await self.threads.close()
+        await self.facilities.threads.close()
         await self.projects.close()
         await asyncio.to_thread(self.store.close)
         for client in (self.client, self.pushing):

@@ -57,7 +57,7 @@ class IntBackend(LabelStudioMLBase):  # type: ignore[misc]  # known only once th
         """Take note of an event and of the project's current labeling config. Nothing is learned from it here."""
         del kwargs
         runtime, project = current(), data.get("project")
-        runtime.context.metrics.webhooks.labels(event if event in self.TRAIN_EVENTS else "unknown").inc()
+        runtime.context.facilities.metrics.webhooks.labels(event if event in self.TRAIN_EVENTS else "unknown").inc()
         config = project.get("label_config") if isinstance(project, dict) else None
         if isinstance(config, str):
             runtime.call(runtime.context.projects.update(project_key(project), config))

@@ -149,7 +149,7 @@ def _add_protocol(app: FastAPI, max_body_bytes: int) -> None:
         parsed = parse_predict(await read_json(request, max_body_bytes))
         predictions: Predictions = request.app.state.predictions
         results = {"results": await predictions.predict(parsed)}
-        return JsonResponse(await _context(request).threads(dump, results))  # masks make it large
+        return JsonResponse(await _context(request).facilities.threads(dump, results))  # masks make it large
 
     @app.post(
         "/webhook",
@@ -163,7 +163,7 @@ def _add_protocol(app: FastAPI, max_body_bytes: int) -> None:
         action = event.get("action") if isinstance(event, dict) else None
         known = action if isinstance(action, str) and action in _EVENTS else ""
         context = _context(request)
-        context.metrics.webhooks.labels(known or "unknown").inc()
+        context.facilities.metrics.webhooks.labels(known or "unknown").inc()
         if not known:
             return JsonResponse({"status": "Unknown event"})
         project = event.get("project")
@@ -207,14 +207,14 @@ def _add_pages(app: FastAPI) -> None:
     )
     async def metrics(request: Request) -> Response:
         """Numbers for Prometheus."""
-        page = await asyncio.to_thread(_context(request).metrics.page)
+        page = await asyncio.to_thread(_context(request).facilities.metrics.page)
         return Response(page, media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/status", response_class=JsonResponse, responses=api.answers(api.StatusOut, api.PAGE_ERRORS))
     async def status(request: Request) -> Response:
         """The models' state, what is waiting, and the last problems in plain words."""
         context = _context(request)
-        return JsonResponse(context.status.view(context.projects.versions(), context.annotator.at_work))
+        return JsonResponse(context.facilities.status.view(context.projects.versions(), context.annotator.at_work))
 
 
 def _add_errors(app: FastAPI) -> None:

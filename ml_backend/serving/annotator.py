@@ -13,13 +13,10 @@ from ml_backend.labelstudio.pages import Page, pages_of
 from ml_backend.labelstudio.predictions import ImageRegions, image_regions
 from ml_backend.labelstudio.task_prompt import PromptError, PromptGroup, group_by_prompt
 from ml_backend.labelstudio.wire import PredictionOut, TaskIn
-from ml_backend.serving.engine import Engine
-from ml_backend.serving.metrics import Metrics
+from ml_backend.serving.facilities import Facilities
 from ml_backend.serving.plan import Plan
 from ml_backend.serving.queue import Priority, Waiter
 from ml_backend.serving.results import Results
-from ml_backend.serving.status import Status
-from ml_backend.serving.threads import Threads
 
 _NOTHING = "what was found is below the score threshold, too small, or has no fitting label"
 
@@ -36,36 +33,14 @@ class TaskAnnotator:
     """Annotates tasks; lives in one event loop.
 
     Args:
-        engine: owns the models.
+        facilities: of the service.
         results: what the models find.
-        threads: run blocking work.
-        status: is told of tasks that fail.
-        metrics: counts and times.
-        strategy: that of the service.
-        default_prompt: where the project sets none.
-        max_regions: most regions of one image.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        results: Results,
-        threads: Threads,
-        status: Status,
-        metrics: Metrics,
-        *,
-        strategy: str,
-        default_prompt: str,
-        max_regions: int,
-    ) -> None:
-        self.engine = engine
+    def __init__(self, facilities: Facilities, results: Results) -> None:
+        self.engine = facilities.engine
+        self._facilities = facilities
         self._results = results
-        self._threads = threads
-        self._status = status
-        self._metrics = metrics
-        self._strategy = strategy
-        self._default_prompt = default_prompt
-        self._max_regions = max_regions
         self._at_work = 0
 
     @property
@@ -89,13 +64,13 @@ class TaskAnnotator:
         try:
             answer = await self._annotate(task, plan, waiting)
         except Exception as error:
-            self._metrics.tasks.labels("failed").inc()
-            self._status.report(f"task {task.id}", error)
+            self._facilities.metrics.tasks.labels("failed").inc()
+            self._facilities.status.report(f"task {task.id}", error)
             raise
         finally:
             self._at_work -= 1
             self._results.leave(waiting)
-        self._metrics.tasks.labels("annotated" if answer.prediction.result else "nothing_found").inc()
+        self._facilities.metrics.tasks.labels("annotated" if answer.prediction.result else "nothing_found").inc()
         return answer
 
     async def hurry(self, task: TaskIn, plan: Plan) -> None:
@@ -119,7 +94,7 @@ class TaskAnnotator:
             raise missing[0][1]
         left_out = "; ".join(f"{page.name} is left out: {error}" for page, error in missing)
         if left_out:
-            self._status.report(f"task {task.id}", left_out)
+            self._facilities.status.report(f"task {task.id}", left_out)
         shown = [entry for entry in drawn if entry.regions]
         score = sum(entry.score for entry in shown) / len(shown) if shown else 0.0
         regions = [region for entry in shown for region in entry.regions]
@@ -142,12 +117,14 @@ class TaskAnnotator:
 
     def _groups(self, page: Page, task: TaskIn, plan: Plan) -> list[PromptGroup]:
         chosen = {name: options.strategy for name, options in plan.options.items()}
-        other = {name: strategy for name, strategy in chosen.items() if strategy != self._strategy}
+        other = {name: strategy for name, strategy in chosen.items() if strategy != self._facilities.identity.strategy}
         targets = plan.config.targets(page.image.name)
-        return group_by_prompt(targets, plan.params, self._default_prompt, task.data, plan.typed, other)
+        default = self._facilities.settings.prompt
+        return group_by_prompt(targets, plan.params, default, task.data, plan.typed, other)
 
     async def _draw(
         self, plan: Plan, results: list[tuple[PromptGroup, StoredResult]], item_index: int | None
     ) -> ImageRegions:
-        with self._metrics.stage.labels("draw").time():
-            return await self._threads(image_regions, plan.config, results, plan.options, self._max_regions, item_index)
+        limit = self._facilities.settings.max_regions
+        with self._facilities.metrics.stage.labels("draw").time():
+            return await self._facilities.threads(image_regions, plan.config, results, plan.options, limit, item_index)

@@ -53,8 +53,7 @@ class TellsMemory(Protocol):
 class EngineStatus:
     """A snapshot: ``why`` says what made loading fail.
 
-    ``waiting`` and ``working`` count images, ``clicks`` waiting clicks, ``out_of_memory`` what memory ran out for,
-    ``steps`` waiting training steps.
+    ``waiting`` and ``working`` count images, ``clicks`` waiting clicks, ``out_of_memory`` what memory ran out for.
     """
 
     state: State
@@ -63,7 +62,6 @@ class EngineStatus:
     working: int
     clicks: int = 0
     out_of_memory: Mapping[MemoryEvent, int] = field(default_factory=dict)
-    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,9 +112,7 @@ class Engine:
         """Where the engine stands; never waits for the models."""
         with self._lock:
             memory = dict(self._memory)
-            return EngineStatus(
-                self._state, self._why, self._queue.ready, self._working, self._clicks.waiting, memory, len(self._steps)
-            )
+            return EngineStatus(self._state, self._why, self._queue.ready, self._working, self._clicks.waiting, memory)
 
     def memory(self) -> Mapping[str, int]:
         """Bytes of the accelerator's memory by kind; empty where the models do not tell, or while they are loaded."""

@@ -7,12 +7,11 @@ Why an answer is empty is in the log and on ``/status``.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from int_model.core.caches import LruCache
@@ -20,20 +19,18 @@ from int_model.core.types import Image, Instance, union
 from int_model.interactive.clicks import ClickSegmenter, NotEncodedError
 from int_model.interactive.prompts import ClickPrompt
 from ml_backend.errors import EngineError
-from ml_backend.fetching.decoding import decode_fetched
 from ml_backend.labelstudio.clicks import Click, ClickError, parse_click, target_of, to_prompt
 from ml_backend.labelstudio.label_config import ConfigError
 from ml_backend.labelstudio.predictions import clicked_regions
 from ml_backend.labelstudio.regions.bitmask import encode_bitmask
 from ml_backend.labelstudio.wire import PredictIn, PredictionOut, TaskIn, fresh_id, parse_task
-from ml_backend.serving.engine import Engine
-from ml_backend.serving.metrics import Metrics
+from ml_backend.serving.facilities import Facilities
 from ml_backend.serving.plan import Plan
 from ml_backend.serving.results import image_key
-from ml_backend.serving.status import Status
-from ml_backend.serving.threads import Threads
+from ml_backend.serving.tasks import Tasks
 
 _log = logging.getLogger(__name__)
+K = TypeVar("K")
 T = TypeVar("T")
 
 _KNOWN_IMAGES = 4096
@@ -63,48 +60,25 @@ class _Running:
             self.work.cancel()
 
 
-@dataclass(slots=True, eq=False)
-class _Images:
-    """Which images are known, on their way, or being warmed."""
-
-    known: LruCache[str, _Known] = field(default_factory=lambda: LruCache(_KNOWN_IMAGES))
-    coming: dict[str, asyncio.Task[tuple[_Known, Image]]] = field(default_factory=dict)
-    warming: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-
-
 class Interactive:
     """Answers interactive requests; lives in the service's event loop.
 
     Args:
-        engine: owns the segmenter.
-        fetch: the file at an address of a task.
-        threads: run blocking work.
-        status: is told of clicks that fail.
-        metrics: counts clicks.
-        max_pixels: the largest image.
-        images_at_once: most images that are being fetched and encoded for clicks at the same time.
+        facilities: of the service.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        fetch: Callable[[str, int | None], Awaitable[bytes]],
-        threads: Threads,
-        status: Status,
-        metrics: Metrics,
-        *,
-        max_pixels: int,
-        images_at_once: int,
-    ) -> None:
-        self._engine = engine
-        self._fetch = fetch
-        self._threads = threads
-        self._status = status
-        self._metrics = metrics
-        self._max_pixels = max_pixels
-        self._places = asyncio.Semaphore(images_at_once)
-        self._images = _Images()
+    def __init__(self, facilities: Facilities) -> None:
+        self._facilities = facilities
+        self._engine = facilities.engine
+        self._threads = facilities.threads
+        self._status = facilities.status
+        self._metrics = facilities.metrics
+        self._places = asyncio.Semaphore(facilities.settings.downloads)  # images fetched and encoded at the same time
+        self._tasks = Tasks()
         self._newest: dict[tuple[str, str, str], _Running] = {}
+        self._known: LruCache[str, _Known] = LruCache(_KNOWN_IMAGES)
+        self._coming: dict[str, asyncio.Task[tuple[_Known, Image]]] = {}
+        self._warming: dict[str, asyncio.Task[None]] = {}
 
     async def answer(self, request: PredictIn, plan: Plan, deadline: float) -> list[Any]:
         """One prediction per task, by the loop's time ``deadline``; an empty one where there is no mask."""
@@ -123,12 +97,7 @@ class Interactive:
 
     async def close(self) -> None:
         """Drop what is on its way."""
-        images = self._images
-        tasks: list[asyncio.Task[Any]] = [*images.coming.values(), *images.warming.values()]
-        tasks += [running.work for running in self._newest.values() if running.work is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
 
     # --- clicks
 
@@ -141,14 +110,9 @@ class Interactive:
         older, running = self._newest.get(key), _Running()
         if older is not None:
             older.supersede()
-        running.work = asyncio.get_running_loop().create_task(self._click(task, click, plan, running))
+        running.work = self._tasks.start(self._click(task, click, plan, running))
         self._newest[key] = running
-
-        def ended(_: asyncio.Task[Any]) -> None:
-            if self._newest.get(key) is running:
-                del self._newest[key]
-
-        running.work.add_done_callback(ended)
+        running.work.add_done_callback(lambda _: _forget(self._newest, key, running))
         return running
 
     def _outcome(self, work: asyncio.Task[Any], plan: Plan) -> Any:
@@ -182,7 +146,7 @@ class Interactive:
 
     async def _masks(self, task: TaskIn, click: Click, plan: Plan, running: _Running) -> tuple[Instance, ...]:
         address, key = await self._address(task, click, plan)
-        known = self._images.known.get(key)
+        known = self._known.get(key)
         if known is not None and time.monotonic() - known.at < _KNOWN_SECONDS:
             prompt = await self._threads(to_prompt, click, *known.size)
             try:
@@ -217,21 +181,17 @@ class Interactive:
 
     async def _prepared(self, key: str, address: str, task_id: int | None) -> tuple[_Known, Image]:
         """The image, fetched and decoded once for all who ask at the same time."""
-        coming = self._images.coming
-        if key not in coming:
-            coming[key] = asyncio.get_running_loop().create_task(self._prepare(key, address, task_id))
-            coming[key].add_done_callback(lambda work: _forget(coming, key, work))
-        return await asyncio.shield(coming[key])
+        coming = self._coming.get(key)
+        if coming is None:
+            coming = self._coming[key] = self._tasks.start(self._prepare(key, address, task_id))
+            coming.add_done_callback(lambda task: _forget(self._coming, key, task))
+        return await asyncio.shield(coming)
 
     async def _prepare(self, key: str, address: str, task_id: int | None) -> tuple[_Known, Image]:
-        data = await self._fetch(address, task_id)
-
-        def decode() -> tuple[str, Image]:
-            return hashlib.sha256(data).hexdigest(), decode_fetched(data, self._max_pixels)
-
-        digest, image = await self._threads(decode)
+        data, digest = await self._facilities.fetch(address, task_id)
+        image = await self._facilities.decode(data)
         known = _Known(digest, (int(image.shape[0]), int(image.shape[1])), time.monotonic())
-        self._images.known[key] = known
+        self._known[key] = known
         return known, image
 
     # --- the protocol of 2026
@@ -255,8 +215,7 @@ class Interactive:
 
     def _warm(self, key: str, address: str, task_id: int | None) -> None:
         """Encode an image in the background, before its first click."""
-        warming = self._images.warming
-        if key in warming or len(warming) >= _MAX_WARMING:
+        if key in self._warming or len(self._warming) >= _MAX_WARMING:
             return
 
         async def work() -> None:
@@ -268,15 +227,15 @@ class Interactive:
             except Exception as error:  # noqa: BLE001 - the click itself tries again
                 self._status.report(f"prewarm of task {task_id}", error)
 
-        warming[key] = asyncio.get_running_loop().create_task(work())
-        warming[key].add_done_callback(lambda done: _forget(warming, key, done))
+        warming = self._warming[key] = self._tasks.start(work())
+        warming.add_done_callback(lambda task: _forget(self._warming, key, task))
 
     def _release(self, key: str) -> None:
         """Drop an image's embedding, and what is being done to get it."""
-        warming = self._images.warming.get(key)
+        warming = self._warming.get(key)
         if warming is not None:
             warming.cancel()
-        known = self._images.known.pop(key, None)
+        known = self._known.pop(key, None)
         if known is None:
             return
 
@@ -345,11 +304,9 @@ def _picture(found: tuple[Instance, ...], version: str) -> dict[str, Any]:
     return {"result": [region], "score": score, "model_version": version}
 
 
-def _forget(table: dict[str, asyncio.Task[T]], key: str, work: asyncio.Task[T]) -> None:
-    if table.get(key) is work:
+def _forget(table: dict[K, T], key: K, entry: T) -> None:
+    if table.get(key) is entry:
         del table[key]
-    if not work.cancelled():
-        work.exception()  # asked for, so that asyncio does not complain where all who waited have left
 
 
 def valid_or_empty(results: list[Any], version: str) -> list[Any]:

@@ -12,14 +12,13 @@ from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig, onl
 from ml_backend.labelstudio.output_options import OutputOptions, options_for
 from ml_backend.labelstudio.task_prompt import ConnectionParams, parse_extra_params
 from ml_backend.labelstudio.wire import PredictIn, SetupIn
+from ml_backend.serving.facilities import Facilities
 from ml_backend.serving.model_loading import ModelIdentity
 from ml_backend.serving.plan import Plan
-from ml_backend.serving.status import Status
-from ml_backend.serving.threads import Threads
+from ml_backend.serving.tasks import Threads
 from ml_backend.serving.versions import model_version
-from ml_backend.settings import Settings
 from ml_backend.storage.database import StoreError
-from ml_backend.storage.store import Project, Store
+from ml_backend.storage.store import Project
 
 _log = logging.getLogger(__name__)
 _WRITE_SECONDS = 1.0
@@ -30,17 +29,14 @@ class Projects:
     """The projects that are known; lives in one event loop.
 
     Args:
-        settings: of the environment.
-        identity: of the models.
-        store: keeps projects beyond the process.
-        status: is told what will not work with a project.
+        facilities: of the service.
     """
 
-    def __init__(self, settings: Settings, identity: ModelIdentity, store: Store, status: Status) -> None:
-        self._settings = settings
-        self._identity = identity
-        self._store = store
-        self._status = status
+    def __init__(self, facilities: Facilities) -> None:
+        self._settings = facilities.settings
+        self._identity = facilities.identity
+        self._store = facilities.store
+        self._status = facilities.status
         self._known: dict[str, Project] = {}
         self._writer = Threads(1, "store")
 

@@ -6,21 +6,15 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from int_model.runner.results import StoredResult
 from int_model.runner.store import ResultKey
-from ml_backend.fetching.decoding import decode_fetched
 from ml_backend.labelstudio.task_prompt import PromptGroup
-from ml_backend.serving.engine import Engine
-from ml_backend.serving.metrics import Metrics
-from ml_backend.serving.model_loading import ModelIdentity
+from ml_backend.serving.facilities import Facilities
 from ml_backend.serving.queue import ImageQueue, Job, Priority, Request, Waiter
-from ml_backend.serving.status import Status
-from ml_backend.serving.threads import Threads
+from ml_backend.serving.tasks import Tasks
 from ml_backend.storage.database import StoreError
-from ml_backend.storage.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -34,40 +28,19 @@ class Results:
     """Results by image, prompt and strategy; lives in one event loop.
 
     Args:
+        facilities: of the service.
         queue: orders the images; shared with the engine.
-        engine: owns the models.
-        store: keeps results.
-        fetch: the file at an address of a task.
-        threads: run blocking work.
-        status: is told of problems.
-        metrics: counts and times.
-        identity: of the models; a part of the store's keys.
-        max_pixels: the largest image.
     """
 
-    def __init__(
-        self,
-        queue: ImageQueue,
-        engine: Engine,
-        store: Store,
-        fetch: Callable[[str, int | None], Awaitable[bytes]],
-        threads: Threads,
-        status: Status,
-        metrics: Metrics,
-        *,
-        identity: ModelIdentity,
-        max_pixels: int,
-    ) -> None:
+    def __init__(self, facilities: Facilities, queue: ImageQueue) -> None:
+        self._facilities = facilities
         self._queue = queue
-        self._engine = engine
-        self._store = store
-        self._fetch = fetch
-        self._threads = threads
-        self._status = status
-        self._metrics = metrics
-        self._identity = identity
-        self._max_pixels = max_pixels
-        self._work: set[asyncio.Task[None]] = set()
+        self._engine = facilities.engine
+        self._store = facilities.store
+        self._threads = facilities.threads
+        self._status = facilities.status
+        self._metrics = facilities.metrics
+        self._tasks = Tasks()
         self._closing = False
         # Two who wait on behalf of others: so that late work goes on, and that a run does what people look at first.
         self._background = Waiter(Priority.BATCH)
@@ -81,10 +54,7 @@ class Results:
     async def close(self) -> None:
         """Drop what is on its way."""
         self._closing = True
-        work = list(self._work)
-        for task in work:
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        await self._tasks.close()
         self._queue.close()
 
     # --- for those who wait
@@ -136,20 +106,17 @@ class Results:
 
     def _load_next(self) -> None:
         while not self._closing and (jobs := self._queue.next_to_load()):
-            self._begin(self._load(jobs))
+            self._tasks.start(self._load(jobs))
 
     async def _load(self, jobs: list[Job]) -> None:
         """Fetch and decode one image. What the store knows of it needs no decoding."""
         image = None
         try:
-            with self._metrics.stage.labels("fetch").time():
-                data = await self._fetch(jobs[0].request.address, jobs[0].request.task_id)
-            digest = await self._threads(lambda: hashlib.sha256(data).hexdigest())
+            data, digest = await self._facilities.fetch(jobs[0].request.address, jobs[0].request.task_id)
             jobs = await self._unknown(self._queue.fetched(jobs, digest))
             if jobs:
                 self._engine.check()
-                with self._metrics.stage.labels("decode").time():
-                    image = await self._threads(lambda: decode_fetched(data, self._max_pixels))
+                image = await self._facilities.decode(data)
         except Exception as error:  # noqa: BLE001 - told to all who wait
             for job in jobs:
                 self._finish(job, error)
@@ -157,7 +124,7 @@ class Results:
             jobs = self._queue.end_load(jobs, image)
             self._load_next()
         for job in jobs:
-            self._begin(self._infer(job))
+            self._tasks.start(self._infer(job))
 
     async def _unknown(self, jobs: Sequence[Job]) -> list[Job]:
         """Those that the store cannot answer."""
@@ -201,7 +168,7 @@ class Results:
 
     def _key(self, job: Job) -> ResultKey:
         request = job.request
-        identity = self._identity.adapted(request.adapter)
+        identity = self._facilities.identity.adapted(request.adapter)
         return ResultKey(job.source, request.prompt.text, identity.cache_version_of(request.strategy))
 
     def _finish(self, job: Job, outcome: StoredResult | Exception) -> None:
@@ -216,8 +183,3 @@ class Results:
             else:
                 result.set_result(outcome)
         self._load_next()
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Image, Segmentation
+from int_model.models.errors import TransientModelError
 from tests.support.harness import (
     CONFIGS,
     GOOD,
@@ -70,6 +73,20 @@ def test_models_that_cannot_be_loaded_leave_the_service_up(tmp_path: Path) -> No
         assert health.json()["models"] == "failed"
         assert running.client.get("/status").json()["why"] == "there are no weights; run make weights"
         assert "run make weights" in running.problems()
+
+
+def test_models_that_cannot_answer_now_are_asked_again(tmp_path: Path) -> None:
+    class Away(RedThings):
+        def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+            if not self.asked:
+                self.asked.append((task.text, 0))
+                raise TransientModelError("the endpoint answered 503")
+            return super().segment(images, task)
+
+    with backend(tmp_path, strategy=Away()) as running:
+        assert running.predict(GOOD) == [[]]
+        assert "answered 503" in running.problems()
+        assert running.predict(GOOD)[0]["result"]
 
 
 def test_what_is_late_is_empty_and_comes_from_the_cache_next_time(tmp_path: Path) -> None:

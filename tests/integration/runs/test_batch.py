@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Image, Segmentation
+from int_model.models.errors import TransientModelError
 from ml_backend.context import AppContext
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.runs.listing import existing, list_tasks, look_at
@@ -416,6 +419,25 @@ def test_broken_images_and_failing_models_fail_alone_with_the_reason(tmp_path: P
         (record,) = it.records(run, TaskState.FAILED)
         assert record.task == 2
         assert "image" in record.reason
+
+    bench(tmp_path, with_uploads(8), check)
+
+
+def test_models_that_cannot_answer_now_are_asked_again(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        segment, away = it.strategy.segment, iter(range(6))
+
+        def sometimes(images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+            for _ in away:
+                raise TransientModelError("the endpoint answered 503", retry_after=7.5)
+            return segment(images, task)
+
+        it.strategy.segment = sometimes  # type: ignore[method-assign]
+        run = await it.finish(run)
+        assert it.counts(run) == {"done": 8}
+        assert 7.5 in it.clock.waits
+        assert it.all_once(run)
 
     bench(tmp_path, with_uploads(8), check)
 

@@ -79,3 +79,18 @@ def test_an_annotator_overtakes_the_run_that_has_queued_the_image(tmp_path: Path
         assert task in models.batches[in_flight], models.batches
         assert models.batches[in_flight][0] == task
         assert sorted(n for batch in models.batches for n in batch) == list(range(1, QUEUED + 1))
+
+
+def test_a_run_does_first_what_an_annotator_looks_at(tmp_path: Path, fake: LabelStudio) -> None:
+    """The run is at the task, so that it pushes the prediction and /predict must not answer with another one."""
+    models = Ordered()
+    given = {"label_studio_url": fake.url, "label_studio_api_key": TOKEN}
+    with backend(tmp_path, strategy=models, run_batch=QUEUED, micro_batch=BATCH, deadline=30.0, **given) as running:
+        run = begin_run(running, models)
+        in_flight = len(models.batches)
+        assert predict(running, fake, QUEUED) == []
+        time.sleep(0.5)
+        models.gate.set()
+        until(lambda: running.client.get(f"/runs/{run}").json()["state"] == "finished", "the run is finished")
+        assert models.batches[in_flight][0] == QUEUED, models.batches
+        assert sorted(n for batch in models.batches for n in batch) == list(range(1, QUEUED + 1))

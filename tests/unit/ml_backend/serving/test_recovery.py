@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation, Trace
 from int_model.interactive.prompts import ClickPrompt
+from int_model.models.errors import TransientModelError
 from int_model.models.memory import accelerator_memory
 from int_model.runner.isolation import is_out_of_memory
 from int_model.strategies.model_options import ModelOptions
-from ml_backend.errors import EngineError
+from ml_backend.errors import EngineError, ModelsAwayError
 from ml_backend.serving.engine import Engine
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import Models
@@ -109,6 +110,34 @@ def test_an_image_that_fits_nowhere_fails_alone_and_says_what_to_do() -> None:
     assert "INT_OOM_FALLBACK=cpu" in str(large)
     assert bad == "the models failed on this image: a bad image"
     assert models.events == ["retried", "retried", "retried", "failed"]
+
+
+class Away(Cramped):
+    """A remote model that answers 503 so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(room=9)
+        self.times = times
+
+    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+        self.times -= 1
+        if self.times >= 0:
+            raise TransientModelError("the endpoint answered 503", retry_after=7.0)
+        return super().segment(images, task)
+
+
+def test_models_that_cannot_answer_now_fail_no_image() -> None:
+    models, queue = Away(times=1), make_queue()
+    engine = Engine(lambda: models, queue, micro_batch=4)
+    futures = [submit(queue, image(v), PROMPT) for v in (1, 2, 3)]
+    engine.start()
+    for future in futures:
+        with pytest.raises(ModelsAwayError, match="answered 503") as caught:
+            future.result(WAIT)
+        assert (caught.value.transient, caught.value.retry_after) == (True, 7.0)
+    assert models.tried == []  # not one by one: the images are not to blame
+    assert submit(queue, image(4), PROMPT).result(WAIT)
+    engine.close(WAIT)
 
 
 class WithTwin(Cramped):

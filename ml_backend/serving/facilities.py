@@ -1,0 +1,53 @@
+"""What every part of the service works with, put together once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from int_model.core.types import Image
+from ml_backend.fetching.decoding import decode_fetched
+from ml_backend.fetching.images import ImageFetcher
+from ml_backend.serving.engine import Engine
+from ml_backend.serving.metrics import Metrics
+from ml_backend.serving.model_loading import ModelIdentity
+from ml_backend.serving.status import Status
+from ml_backend.serving.tasks import Threads
+from ml_backend.settings import Settings
+from ml_backend.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Facilities:
+    """For one event loop.
+
+    Attributes:
+        settings: of the environment.
+        identity: of the models.
+        engine: owns the models.
+        store: keeps projects and results.
+        fetcher: fetches images.
+        threads: run the blocking work between request and answer.
+        status: collects problems for operators.
+        metrics: counts and times.
+    """
+
+    settings: Settings
+    identity: ModelIdentity
+    engine: Engine
+    store: Store
+    fetcher: ImageFetcher
+    threads: Threads
+    status: Status
+    metrics: Metrics
+
+    async def fetch(self, address: str, task_id: int | None) -> tuple[bytes, str]:
+        """The file at an address of a task, and the digest of its content. Raises ``FetchError``."""
+        with self.metrics.stage.labels("fetch").time():
+            data = await self.fetcher.fetch(address, task_id)
+        return data, await self.threads(lambda: hashlib.sha256(data).hexdigest())
+
+    async def decode(self, data: bytes) -> Image:
+        """A file as ``uint8 [H, W, 3]``, upright. Raises ``ImageError``."""
+        with self.metrics.stage.labels("decode").time():
+            return await self.threads(decode_fetched, data, self.settings.max_image_pixels)
