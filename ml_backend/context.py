@@ -177,15 +177,7 @@ class AppContext:
 
     def runs(self, queue: RunQueue) -> Runs:
         """What people do with runs; ``queue`` is told where work is."""
-        return Runs(
-            self.ledger,
-            self.client,
-            queue,
-            self.projects.plan,
-            default_prompt=self.settings.prompt,
-            known_projects=self.store.projects,
-            adapter_of=self.store.adapter_of,
-        )
+        return Runs(self.ledger, self.client, queue, self.projects, self.store, self.settings)
 
     async def close(self) -> None:
         """Stop all work and close everything; close workers and predictions first.

@@ -24,8 +24,7 @@ from ml_backend.api.middleware import (
     error_response,
     read_json,
 )
-from ml_backend.api.run_pictures import Pictures
-from ml_backend.api.runs import RunsAccess, add_runs
+from ml_backend.api.runs import add_runs
 from ml_backend.api.runs_runtime import RunsRuntime
 from ml_backend.context import AppContext
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
@@ -84,7 +83,7 @@ def create_app(
         runs = RunsRuntime(context)
         predictions = context.predictions(runs.late_tasks)
         app.state.context, app.state.predictions = context, predictions
-        app.state.runs = _runs_access(context, runs)
+        app.state.runs = runs
         app.state.annotations = Annotations(context.store.database)
         try:
             await runs.start()
@@ -111,12 +110,6 @@ def create_app(
     )
     app.add_middleware(ErrorGuard)
     return app
-
-
-def _runs_access(context: AppContext, runs: RunsRuntime) -> RunsAccess:
-    pixels = context.settings.max_image_pixels
-    pictures = None if context.client is None else Pictures(context.client, context.fetcher, max_pixels=pixels)
-    return RunsAccess(runs, pictures)
 
 
 def _context(request: Request) -> AppContext:

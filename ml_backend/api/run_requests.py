@@ -74,8 +74,11 @@ async def parse_run_request(request: Request) -> tuple[RunRequest, bool]:
 def number_of(request: Request, name: str, default: int | None = None) -> int | None:
     """A whole number of the address, or the default. Raises ``RequestError``."""
     text = request.query_params.get(name)
-    if text is None or text == "":
-        return default
+    return whole_number(name, text) if text else default
+
+
+def whole_number(name: str, text: str) -> int:
+    """A whole number of at most 18 digits. Raises ``RequestError``."""
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise RequestError(f"{name} needs to be a whole number")
     return int(text)

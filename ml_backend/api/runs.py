@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,7 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ml_backend.api.middleware import JsonResponse, error_response
 from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_page, no_picture, run_page
-from ml_backend.api.run_pictures import PictureError, Pictures
+from ml_backend.api.run_pictures import PictureError
 from ml_backend.api.run_requests import (
     ForeignOriginError,
     number_of,
@@ -21,6 +20,7 @@ from ml_backend.api.run_requests import (
     same_origin,
     state_of,
     wants_page,
+    whole_number,
 )
 from ml_backend.api.runs_runtime import RunsRuntime
 from ml_backend.labelstudio.client import LabelStudioError
@@ -66,82 +66,52 @@ _listings: set[asyncio.Task[Started]] = set()
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RunsAccess:
-    """What the endpoints work with.
-
-    Attributes:
-        runtime: the backend's runs.
-        pictures: of tasks, or None if the backend does not know Label Studio, and runs cannot be started.
-    """
-
-    runtime: RunsRuntime
-    pictures: Pictures | None
-
-    @property
-    def ledger(self) -> Ledger:
-        """Where runs are looked at and cancelled."""
-        return self.runtime.runs.ledger
+Endpoint = Callable[[Request, RunsRuntime], Awaitable[Response]]
 
 
-def add_runs(app: FastAPI, access: Callable[[Request], RunsAccess]) -> None:
+def add_runs(app: FastAPI, runtime: Callable[[Request], RunsRuntime]) -> None:
     """Add the endpoints to the application; docs/runs.md describes them."""
 
-    @app.get("/runs", include_in_schema=False, response_model=None)
-    async def list_runs(request: Request) -> Response:
-        """The newest runs; of one project with ``?project=``."""
-        return await _answered(request, _list(request, access(request)))
+    def add(method: str, path: str, endpoint: Endpoint) -> None:
+        async def answer(request: Request) -> Response:
+            return await _answered(request, endpoint(request, runtime(request)))
 
-    @app.post("/runs", include_in_schema=False, response_model=None)
-    async def start_run(request: Request) -> Response:
-        """Start a run, or join the one of the same model version that is under way on the project."""
-        return await _answered(request, _start(request, access(request)))
+        app.add_api_route(path, answer, methods=[method], include_in_schema=False, response_model=None)
 
-    @app.get("/runs/{run_id}", include_in_schema=False, response_model=None)
-    async def show_run(request: Request, run_id: str) -> Response:
-        """A run and its progress."""
-        return await _answered(request, _show(request, access(request), run_id))
-
-    @app.get("/runs/{run_id}/tasks", include_in_schema=False, response_model=None)
-    async def list_tasks(request: Request, run_id: str) -> Response:
-        """Tasks of a run by id: ``?state=failed&after=0&limit=100``; ``next`` is the next ``after``, or null."""
-        return await _answered(request, _tasks(request, access(request), run_id))
-
-    @app.get("/runs/{run_id}/tasks/{task}/picture", include_in_schema=False, response_model=None)
-    async def picture(request: Request, run_id: str, task: int) -> Response:
-        """A small JPEG of a task's image with its prediction."""
-        return await _answered(request, _picture(access(request), run_id, task))
-
-    @app.post("/runs/{run_id}/{action}", include_in_schema=False, response_model=None)
-    async def steer(request: Request, run_id: str, action: str) -> Response:
-        """``cancel``, ``resume`` or ``retry`` (the failed tasks)."""
-        return await _answered(request, _steer(request, access(request), run_id, action))
+    add("GET", "/runs", _list)
+    add("POST", "/runs", _start)
+    add("GET", "/runs/{run_id}", _show)
+    add("GET", "/runs/{run_id}/tasks", _tasks)
+    add("GET", "/runs/{run_id}/tasks/{task}/picture", _picture)
+    add("POST", "/runs/{run_id}/{action}", _steer)
 
 
-async def _list(request: Request, access: RunsAccess) -> Response:
+async def _list(request: Request, runtime: RunsRuntime) -> Response:
+    """The newest runs; of one project with ``?project=``."""
     project, limit = number_of(request, "project"), number_of(request, "limit", 50)
-    seen = await asyncio.to_thread(_seen_all, access.ledger, project, min(limit or 50, _MAX_LIMIT))
+    seen = await asyncio.to_thread(_seen_all, runtime.ledger, project, min(limit or 50, _MAX_LIMIT))
     if not wants_page(request):
         return JsonResponse({"runs": [_json(one) for one in seen]})
-    notices = await _notices(access, [one.run for one in seen])
-    return _page(list_page(seen, notices, can_start=access.pictures is not None))
+    notices = await _notices(runtime, [one.run for one in seen])
+    return _page(list_page(seen, notices, can_start=runtime.pictures is not None))
 
 
-async def _start(request: Request, access: RunsAccess) -> Response:
+async def _start(request: Request, runtime: RunsRuntime) -> Response:
+    """Start a run, or join the one of the same model version that is under way on the project."""
     same_origin(request)
-    if access.pictures is None:
+    if runtime.pictures is None:
         return _refused(request, 503, *_NOT_CONNECTED)
     wanted, dry_run = await parse_run_request(request)
-    starting = asyncio.to_thread(access.runtime.runs.start, wanted, dry_run=dry_run, stopping=access.runtime.stopping)
+    starting = asyncio.to_thread(runtime.runs.start, wanted, dry_run=dry_run, stopping=runtime.stopping)
     work = asyncio.create_task(starting)
     if not (await asyncio.wait([work], timeout=_LISTING_SECONDS))[0]:  # a large project; it goes on without us
         _listings.add(work)
         work.add_done_callback(_listed)
-        return await _still_listing(request, access, wanted.project)
+        return await _still_listing(request, runtime, wanted.project)
     started = work.result()
     if wants_page(request) and started.run is not None:
         return RedirectResponse(f"runs/{started.run.id}", 303, headers=_HEADERS)
-    seen = None if started.run is None else await asyncio.to_thread(_seen, access.ledger, started.run)
+    seen = None if started.run is None else await asyncio.to_thread(_seen, runtime.ledger, started.run)
     answer = {
         "run": None if seen is None else _json(seen),
         "joined": started.joined,
@@ -151,12 +121,12 @@ async def _start(request: Request, access: RunsAccess) -> Response:
     return JsonResponse(answer, 200 if started.joined or started.run is None else 201)
 
 
-async def _still_listing(request: Request, access: RunsAccess, project: int) -> Response:
-    newest = await asyncio.to_thread(access.ledger.runs, project, 1)
+async def _still_listing(request: Request, runtime: RunsRuntime, project: int) -> Response:
+    newest = await asyncio.to_thread(runtime.ledger.runs, project, 1)
     run = next((run for run in newest if run.state is RunState.PREPARING), None)
     if wants_page(request):
         return RedirectResponse("runs" if run is None else f"runs/{run.id}", 303, headers=_HEADERS)
-    seen = None if run is None else await asyncio.to_thread(_seen, access.ledger, run)
+    seen = None if run is None else await asyncio.to_thread(_seen, runtime.ledger, run)
     answer = {"run": None if seen is None else _json(seen), "joined": False, "count": None}
     return JsonResponse({**answer, "warnings": ["the project's tasks are still being listed; see GET /runs"]}, 202)
 
@@ -168,52 +138,61 @@ def _listed(work: asyncio.Task[Started]) -> None:
         _log.warning("a run could not be made: %s", error)
 
 
-async def _show(request: Request, access: RunsAccess, run_id: str) -> Response:
-    seen = await asyncio.to_thread(lambda: _seen(access.ledger, access.ledger.get(run_id)))
+async def _show(request: Request, runtime: RunsRuntime) -> Response:
+    """A run and its progress."""
+    run_id = request.path_params["run_id"]
+    seen = await asyncio.to_thread(lambda: _seen(runtime.ledger, runtime.ledger.get(run_id)))
     if not wants_page(request):
         return JsonResponse(_json(seen))
     state, after = state_of(request), number_of(request, "after", 0) or 0
-    failures = await asyncio.to_thread(access.ledger.records, run_id, TaskState.FAILED, 0, _FAILURES)
-    shown = await asyncio.to_thread(access.ledger.records, run_id, state, after, PAGE + 1)
+    failures = await asyncio.to_thread(runtime.ledger.records, run_id, TaskState.FAILED, 0, _FAILURES)
+    shown = await asyncio.to_thread(runtime.ledger.records, run_id, state, after, PAGE + 1)
     page = run_page(
         seen,
         failures,
         shown,
-        await _notices(access, [seen.run]),
+        await _notices(runtime, [seen.run]),
         state=state,
         after=after,
-        pictures=access.pictures is not None,
+        pictures=runtime.pictures is not None,
     )
     return _page(page)
 
 
-async def _tasks(request: Request, access: RunsAccess, run_id: str) -> Response:
+async def _tasks(request: Request, runtime: RunsRuntime) -> Response:
+    """Tasks of a run by id: ``?state=failed&after=0&limit=100``; ``next`` is the next ``after``, or null."""
+    run_id = request.path_params["run_id"]
     state, after = state_of(request), number_of(request, "after", 0) or 0
     limit = min(number_of(request, "limit", 100) or 100, _MAX_LIMIT)
-    found = await asyncio.to_thread(access.ledger.records, run_id, state, after, limit)
+    found = await asyncio.to_thread(runtime.ledger.records, run_id, state, after, limit)
     following = found[-1].task if len(found) == limit else None
     return JsonResponse({"tasks": [record_json(record) for record in found], "next": following})
 
 
-async def _picture(access: RunsAccess, run_id: str, task: int) -> Response:
+async def _picture(request: Request, runtime: RunsRuntime) -> Response:
+    """A small JPEG of a task's image with its prediction."""
+    run_id, task = request.path_params["run_id"], whole_number("task", request.path_params["task"])
+
     def look_up() -> Run | None:
-        run = access.ledger.get(run_id)
-        return run if any(record.task == task for record in access.ledger.records(run_id, None, task - 1, 1)) else None
+        run = runtime.ledger.get(run_id)
+        return run if any(record.task == task for record in runtime.ledger.records(run_id, None, task - 1, 1)) else None
 
     run = await asyncio.to_thread(look_up)
     headers = {**_HEADERS, "Cache-Control": "private, max-age=300"}
-    if run is None or access.pictures is None:
+    if run is None or runtime.pictures is None:
         return Response(no_picture("no such task"), 404, _HEADERS, media_type="image/svg+xml")
     try:
-        data = await access.pictures.picture(run.spec, task)
+        data = await runtime.pictures.picture(run.spec, task)
     except PictureError as error:
         return Response(no_picture(str(error)), 404, _HEADERS, media_type="image/svg+xml")
     return Response(data, 200, headers, media_type="image/jpeg")
 
 
-async def _steer(request: Request, access: RunsAccess, run_id: str, action: str) -> Response:
+async def _steer(request: Request, runtime: RunsRuntime) -> Response:
+    """``cancel``, ``resume`` or ``retry`` (the failed tasks)."""
+    run_id, action = request.path_params["run_id"], request.path_params["action"]
     same_origin(request)
-    runs, ledger = access.runtime.runs, access.ledger
+    runs, ledger = runtime.runs, runtime.ledger
     steps: Mapping[str, Callable[[str], object]] = {"cancel": ledger.cancel, "resume": runs.resume, "retry": runs.retry}
     if action not in steps:
         return _refused(request, 404, f"there is no action '{action[:40]}'", "the actions are cancel, resume and retry")
@@ -236,12 +215,12 @@ def _seen_all(ledger: Ledger, project: int | None, limit: int) -> list[RunView]:
     return [_seen(ledger, run) for run in ledger.runs(project, limit)]
 
 
-async def _notices(access: RunsAccess, runs: Sequence[Run]) -> list[Notice]:
+async def _notices(runtime: RunsRuntime, runs: Sequence[Run]) -> list[Notice]:
     """What keeps these runs, or new ones, from going on."""
     notices = []
-    if access.pictures is None:
+    if runtime.pictures is None:
         notices.append(Notice(". ".join(text[0].upper() + text[1:] for text in _NOT_CONNECTED) + "."))
-    workers, suits = access.runtime.workers, access.runtime.suits
+    workers, suits = runtime.workers, runtime.suits
     if workers is not None and (not runs or any(run.finished_at is None for run in runs)):
         try:
             if await asyncio.to_thread(workers) == 0:

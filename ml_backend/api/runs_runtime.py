@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from ml_backend.api.run_pictures import Pictures
 from ml_backend.context import AppContext
 from ml_backend.runs.from_predict import PredictRuns
 from ml_backend.runs.queues.base import QueueError
@@ -24,8 +25,10 @@ class RunsRuntime:
         context: without Label Studio in it, runs can be looked at only.
 
     Attributes:
-        runs: what people do with runs.
+        ledger: where runs are looked at and cancelled.
+        runs: starts runs and goes on with them.
         late_tasks: takes what ``/predict`` cannot do in time, or None if it is to take nothing.
+        pictures: of tasks, or None if the backend does not know Label Studio, and runs cannot be started.
 
     Raises:
         ValueError: REDIS_URL is no address.
@@ -41,7 +44,10 @@ class RunsRuntime:
             self._local = LocalQueue(_nothing, context.ledger, kinds=())
         else:
             self._local = LocalQueue(self._worker.work, context.ledger, kinds=self._worker.kinds)
+        self.ledger = context.ledger
         self.runs = context.runs(self._redis or self._local)
+        pixels = settings.max_image_pixels
+        self.pictures = None if client is None else Pictures(client, context.fetcher, max_pixels=pixels)
         self.late_tasks: PredictRuns | None = None
         if client is not None and client.tokens.kind != "none" and settings.runs_from_predict:
             self.late_tasks = PredictRuns(context.store.database, self.runs)

@@ -128,7 +128,7 @@ async def _main(
                 run = await _do(context, started.run, stop, bar)
             status = await asyncio.to_thread(_report, context, run, stop.is_set(), bool(address), tell)
             if stop.is_set():
-                _end_now(status)  # the models may be busy for minutes, with what nobody waits for any more
+                _end_now(status)  # the models may be busy for minutes with work that is of no use any more
             return status
     finally:
         await context.close()
@@ -167,7 +167,7 @@ def _leave(context: AppContext, run_id: str) -> Run:
         try:
             return context.ledger.stop(run_id, "interrupted")
         except LedgerError:
-            pass  # its last task was finished at that moment, or somebody cancelled it
+            pass  # its last task was finished at that moment, or it was cancelled
     return context.ledger.get(run_id)
 
 

@@ -1,4 +1,4 @@
-"""A run on the terminal: a live bar, or a line now and then where nobody sees a bar; and what it came to."""
+"""A run on the terminal: a live bar, or a line now and then where there is no terminal; and its result."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff
 
 
 class AddressRefusedError(ValueError):
-    """The host is, or resolves to, an address that must not be reached; the message names the cure."""
+    """The host is, or resolves to, an address that must not be reached; the message names the remedy."""
 
 
 async def resolve(host: str, port: int) -> list[str]:

@@ -36,7 +36,7 @@ _READ_TIMEOUT = 20.0
 
 
 class FetchError(ValueError):
-    """The image could not be fetched; the message says why and names the cure.
+    """The image could not be fetched; the message says why and names the remedy.
 
     ``transient``: the same address may work later, because nobody answered or the server had a fault.
     """
@@ -297,8 +297,8 @@ class ImageFetcher:
         if status in (401, 403):
             return FetchError(f"{where} may not be read ({status}); give the token's user access to it")
         if status == 500 and ours and "/data/upload/" in url.path:  # so answers 1.23.2 where a file has vanished
-            cure = "was its file deleted? Then upload it again; else Label Studio's log says why"
-            return _NotNowError(f"{where}: Label Studio cannot read the upload (500); {cure}")
+            remedy = "was its file deleted? Then upload it again; else Label Studio's log says why"
+            return _NotNowError(f"{where}: Label Studio cannot read the upload (500); {remedy}")
         text = f"{where} answered {status}; try it in a browser"
         if status in TRANSIENT_STATUSES:
             return _NotNowError(text, retry_after(headers.get("retry-after")))

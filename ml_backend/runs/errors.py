@@ -6,7 +6,7 @@ from ml_backend.runs.types import Run
 
 
 class LedgerError(RuntimeError):
-    """The run is not in a state for that; the message names the state and the cure."""
+    """The run is not in a state for that; the message names the state and the remedy."""
 
 
 class UnknownRunError(LedgerError):

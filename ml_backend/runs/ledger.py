@@ -160,7 +160,7 @@ class Ledger:
     def renew(self, lease: Lease) -> frozenset[int]:
         """Extend a lease by `lease_seconds` from now; returns the tasks that are still held, empty if it is lost.
 
-        A lease that has expired, but that nobody took over, lives on.
+        A lease that has expired, but was not taken over, lives on.
         """
         with self._database.write() as connection:
             held = rows.held(connection, lease)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,16 @@ from ml_backend.runs.listing import list_tasks
 from ml_backend.runs.queues.base import RunQueue
 from ml_backend.runs.types import Run, RunRequest, RunSpec, RunState, TaskState, config_hash
 from ml_backend.serving.plan import Plan
-from ml_backend.storage.store import Project
+from ml_backend.serving.projects import Projects
+from ml_backend.settings import Settings
+from ml_backend.storage.store import Store
 
 _SHOWN = 3
 NO_LABEL_STUDIO = "no Label Studio is configured; set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
 
 
 class RunsError(ValueError):
-    """What was asked for cannot be done; the message names the cure."""
+    """The request cannot be met; the message names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,9 @@ class Runs:
         ledger: where runs are kept.
         client: Label Studio; None if none is configured: then runs cannot be started or resumed.
         queue: is told where work is.
-        plan: see `Projects.plan`.
-        default_prompt: the settings' prompt.
-        port: that the backend listens on; it tells several connections of ours apart.
-        known_projects: what ``/setup`` has introduced, for projects whose connection cannot be read.
-        adapter_of: the adapter that was chosen for a project, or "".
+        projects: plans how the tasks of a project are annotated.
+        store: knows projects as ``/setup`` introduced them, and their adapters.
+        settings: the default prompt, and the port that tells several connections of ours apart.
     """
 
     def __init__(
@@ -64,21 +64,16 @@ class Runs:
         ledger: Ledger,
         client: LabelStudioClient | None,
         queue: RunQueue,
-        plan: Callable[[str, Any, str], Plan],
-        *,
-        default_prompt: str = "",
-        port: int = 0,
-        known_projects: Callable[[], Sequence[Project]] = tuple,
-        adapter_of: Callable[[str], str] = lambda _: "",
+        projects: Projects,
+        store: Store,
+        settings: Settings,
     ) -> None:
         self.ledger = ledger
         self._client = client
         self._queue = queue
-        self._plan = plan
-        self._default_prompt = default_prompt
-        self._port = port
-        self._known_projects = known_projects
-        self._adapter_of = adapter_of
+        self._projects = projects
+        self._store = store
+        self._settings = settings
 
     def start(
         self, request: RunRequest, *, dry_run: bool = False, stopping: Callable[[], bool] = lambda: False
@@ -117,7 +112,7 @@ class Runs:
         return Started(run, joined, self.ledger.progress(run.id).total, tuple(warnings), spec)
 
     def hand_over(self, project: int, label_config: str, extra_params: Any, tasks: Collection[int]) -> Run:
-        """Have these tasks done by the run of their version that is under way, or by a new one. Asks nobody.
+        """Have these tasks done by the run of their version that is under way, or by a new one. Asks Label Studio nothing.
 
         Args:
             project: Label Studio's id.
@@ -213,7 +208,8 @@ class Runs:
         return spec, warnings
 
     def _plan_of(self, request: RunRequest, label_config: str, extra_params: Any) -> Plan:
-        return self._plan(label_config, extra_params, self._adapter_of(str(request.project)))
+        adapter = self._store.adapter_of(str(request.project))
+        return self._projects.plan(label_config, extra_params, adapter)
 
     def _params(self, client: LabelStudioClient, project: int) -> tuple[Any, bool]:
         """The extra params of our connection, or those that ``/setup`` brought; and whether there is any such."""
@@ -223,10 +219,10 @@ class Runs:
             if error.status in (0, 401, 404):
                 raise
             rows = []
-        row = our_connection(rows, self._port)
+        row = our_connection(rows, self._settings.port)
         if row is not None:
             return row.get("extra_params"), True
-        known = [one for one in self._known_projects() if one.id == str(project)]
+        known = [one for one in self._store.projects() if one.id == str(project)]
         return (known[0].extra_params, True) if known else (None, False)
 
     def _prompts(self, plan: Plan, wanted: str) -> tuple[str, list[str]]:
@@ -236,7 +232,7 @@ class Runs:
         for image in plan.config.images:
             for target in plan.config.targets(image):
                 try:
-                    text, source = prompt_of(target, plan.params, self._default_prompt, {})
+                    text, source = prompt_of(target, plan.params, self._settings.prompt, {})
                 except PromptError as error:
                     raise RunsError(str(error)) from None
                 found[text] = None

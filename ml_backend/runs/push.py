@@ -31,7 +31,7 @@ class Finished:
     batch: Batch
     result: TaskResult
     prediction: dict[str, Any]
-    doubtful: bool = False  # somebody may have pushed it already
+    doubtful: bool = False  # it may have been pushed already
     size: int = 0
     acked: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -78,7 +78,7 @@ class Pusher:
         self._loop: asyncio.Task[None] | None = None
 
     async def push(self, entry: Finished) -> bool:
-        """Returns once the ledger knows; False if the task was taken over by somebody else.
+        """Returns once the ledger knows; False if another worker has taken the task over.
 
         Raises:
             LabelStudioError: Label Studio refuses everything for good.
@@ -214,7 +214,7 @@ class Pusher:
         try:
             await self._calls.call(self._client.delete_prediction, prediction)
         except LabelStudioError as error:
-            if error.status != 404:  # somebody else removed it
+            if error.status != 404:  # another worker removed it
                 _log.warning("%s", error)
 
     async def _look_if_small(self, group: list[Finished]) -> dict[int, list[Existing]]:

@@ -134,8 +134,8 @@ class Run:
 class Lease:
     """The right to work on tasks of a run until it expires; given by `Ledger.lease`.
 
-    ``attempts`` maps each task id to how often it was leased, this time included: above 1 somebody may have pushed a
-    prediction already and died before the ledger knew.
+    ``attempts`` maps each task id to how often it was leased, this time included: above 1 a worker may have
+    pushed a prediction already and died before the ledger knew.
     """
 
     run: str

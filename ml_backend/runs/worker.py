@@ -156,7 +156,7 @@ class RunWorker:
         try:
             await self._calls.call(self._ledger.stop, run_id, why)
         except LedgerError as error:
-            _log.info("%s", error)  # somebody else has ended it meanwhile
+            _log.info("%s", error)  # another process or a person has ended it meanwhile
 
     async def _give_back(self, lease: Lease, tasks: frozenset[int]) -> None:
         try:

@@ -38,7 +38,7 @@ _LOCK_SECONDS = 20  # SQLite: how long a writer waits for others; each holds the
 
 
 class StoreError(RuntimeError):
-    """The database cannot be used; the message names the cure."""
+    """The database cannot be used; the message names the remedy."""
 
 
 class Base(DeclarativeBase):
@@ -79,7 +79,7 @@ class Database:
     def __init__(self, url: str, *, migrated: bool = True) -> None:
         address = _address(url)
         self.is_sqlite = address.drivername == "sqlite"
-        self._cure = (
+        self._remedy = (
             "check INT_DATA_DIR and its free space"
             if self.is_sqlite
             else "check DATABASE_URL and that the PostgreSQL server runs"
@@ -165,23 +165,23 @@ class Database:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Turn the library's errors into ``StoreError``, which names the cure and never the password."""
+        """Turn the library's errors into ``StoreError``, which names the remedy and never the password."""
         try:
             yield
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise StoreError(f"the database cannot be used ({reason}); {self._cure}") from error
+            raise StoreError(f"the database cannot be used ({reason}); {self._remedy}") from error
 
 
 def _address(url: str) -> URL:
-    cure = "DATABASE_URL must read postgresql://USER:PASSWORD@HOST:5432/NAME or sqlite:///FILE"
+    expected = "DATABASE_URL must read postgresql://USER:PASSWORD@HOST:5432/NAME or sqlite:///FILE"
     try:
         address = make_url(url.strip())
         return address.set(drivername=_DRIVERS[address.drivername])
     except (ArgumentError, ValueError):  # whose own messages may repeat the password
-        raise StoreError(cure) from None
+        raise StoreError(expected) from None
     except KeyError as error:
-        raise StoreError(f"{cure}, not {error.args[0]}://") from None
+        raise StoreError(f"{expected}, not {error.args[0]}://") from None
 
 
 def _postgresql(address: URL) -> Engine:

@@ -39,4 +39,4 @@ class NullQueue:
 
 
 class QueueError(RuntimeError):
-    """The queue cannot be reached; the message names the cure. The ledger keeps the run; `wake` again later."""
+    """The queue cannot be reached; the message names the remedy. The ledger keeps the run; `wake` again later."""

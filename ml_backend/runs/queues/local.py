@@ -25,7 +25,7 @@ AsyncWork = Callable[[str], Awaitable[bool]]
 class LocalQueue:
     """`RunQueue` in an event loop. Several tickets are used at a time, so that downloads overlap the models.
 
-    A reconciler looks into the ledger every few seconds for runs that have work which nobody told us about: begun
+    A reconciler looks into the ledger every few seconds for runs with work that `wake` was not called for: begun
     before a restart, or by another process over the same database.
 
     Args:

@@ -1,4 +1,4 @@
-"""Takes tickets off Redis and does them in this process, and puts new ones there when Redis has lost them."""
+"""Takes tickets off Redis, has this process work on their runs, and makes new tickets where Redis lost some."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TicketWorker:
             _log.info("%s", error)
 
     def _use(self, run_id: str) -> None:
-        """The Dramatiq actor: one ticket. Never raises, for nobody would hear it."""
+        """The Dramatiq actor: one ticket. Never raises: Dramatiq would only drop the error."""
         if not isinstance(run_id, str) or len(run_id) > _MAX_RUN_ID or self._stopping.is_set():
             return
         try:

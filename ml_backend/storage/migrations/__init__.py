@@ -14,7 +14,7 @@ _LOCK = 7_201_184_301  # any number that means "the backend migrates" to Postgre
 
 
 class MigrationError(RuntimeError):
-    """The tables cannot be brought to this version; the message names the cure."""
+    """The tables cannot be brought to this version; the message names the remedy."""
 
 
 def config() -> Config:

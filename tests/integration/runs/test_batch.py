@@ -343,6 +343,19 @@ def test_the_same_run_twice_is_joined(tmp_path: Path) -> None:
     bench(tmp_path, with_uploads(10), check)
 
 
+def test_of_two_connections_of_ours_the_one_at_our_port_counts(tmp_path: Path) -> None:
+    fake = with_uploads(2)
+    fake.connections = [
+        {"model_version": "int-fake-int-1", "state": "CO", "url": "http://one:9090", "extra_params": "scarlet"},
+        {"model_version": "int-fake-int-2", "state": "CO", "url": "http://two:9191", "extra_params": "crimson"},
+    ]
+
+    async def check(it: Bench) -> None:
+        assert (await it.begin()).spec.prompt == "crimson"
+
+    bench(tmp_path, fake, check, port=9191)
+
+
 def test_cancelling_stops_at_once_and_resuming_goes_on(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
         run = await it.begin()
