@@ -52,7 +52,7 @@ class PredictRuns:
             _log.warning("%s", error)
             return True
         except (LedgerError, RunsError, StoreError, ValueError) as error:
-            _log.warning("project %s: what is late could not become a run: %s", project, error)
+            _log.warning("project %s: the tasks that were not ready in time could not become a run: %s", project, error)
             return False
         _log.info("project %s: run %s does %d tasks that were not ready in time", project, run.id, len(tasks))
         return True

@@ -112,7 +112,7 @@ class Runs:
         return Started(run, joined, self.ledger.progress(run.id).total, tuple(warnings), spec)
 
     def hand_over(self, project: int, label_config: str, extra_params: Any, tasks: Collection[int]) -> Run:
-        """Have these tasks done by the run of their version that is under way, or by a new one. Asks Label Studio nothing.
+        """Have these tasks done by the run of their version under way, or by a new one, without asking Label Studio.
 
         Args:
             project: Label Studio's id.

@@ -72,7 +72,7 @@ class RedisQueue:
         self._keys = (f"{namespace}:{QUEUE}", f"{namespace}:{QUEUE}.msgs", self._workers_key)
         self._count = self.client.register_script(_COUNT)
         self._beat = self.client.register_script(_BEAT)
-        # No middleware: the ledger counts attempts and knows what is late; Dramatiq only carries.
+        # No middleware: the ledger counts attempts and knows overdue leases; Dramatiq only carries.
         self.broker = RedisBroker(  # type: ignore[no-untyped-call]
             client=self.client,
             namespace=namespace,
