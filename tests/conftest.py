@@ -1,5 +1,8 @@
 """Settings for every test."""
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
@@ -10,3 +13,18 @@ settings.load_profile("quiet")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """End-to-end tests last: what is quick to fail fails first."""
     items.sort(key=lambda item: "tests/e2e/" in item.path.as_posix())
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_our_loggers() -> Iterator[None]:
+    """Commands set them for the whole process; what the next test hears must not depend on it."""
+    own = ("int_model", "ml_backend")
+
+    def levels() -> dict[str, int]:
+        known = logging.Logger.manager.loggerDict
+        return {name: logging.getLogger(name).level for name in (*own, *known) if name.startswith(own)}
+
+    before = levels()
+    yield
+    for name in levels():
+        logging.getLogger(name).setLevel(before.get(name, logging.NOTSET))

@@ -109,7 +109,7 @@ def interval_chart(rows: Sequence[IntervalRow], name_width: float, *, zero: bool
     ends = [v for row in rows for v in (row.value, row.low, row.high) if math.isfinite(v)] + [0.0] * zero
     left, right, bottom = name_width, width - 14.0, float(row_height * len(rows))
     steps = nice_ticks(min(ends), max(ends))
-    while len(steps) > 2 and len(steps) * (_digits(steps) + 3) * 7.5 > right - left:
+    while len(steps) > 2 and sum(len(text) + 1 for text in _shown(steps)) * 6.6 > right - left:
         step = steps[1] - steps[0]
         steps = [value for value in steps if round(value / step) % 2 == 0]
     x = Axis(min(*ends, steps[0]), max(*ends, steps[-1]), left, right)
@@ -121,8 +121,7 @@ def interval_chart(rows: Sequence[IntervalRow], name_width: float, *, zero: bool
         marks.append(
             Mark(row.series, f"{row.name}: {row.text}", x(row.value), y, (low, y, high, y), label, 5, row.tone)
         )
-    digits = _digits(steps)
-    ticks = x.ticks(steps, lambda value: f"{value:.{digits}f}".replace("-", "−"))
+    ticks = tuple(Tick(x(value), text) for value, text in zip(steps, _shown(steps), strict=True))
     return Chart(width, bottom + 24, left, right, 0, bottom, ticks, zero=x(0.0) if zero else None, marks=tuple(marks))
 
 
@@ -182,6 +181,12 @@ def log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     inside = [v for p in powers for f in (1, 2, 5) if low <= (v := round(f * 10.0**p, 12)) <= high]
     return inside if len(inside) <= 7 else [v for v in inside if math.isclose(math.log10(v) % 1, 0, abs_tol=1e-9)]
+
+
+def _shown(steps: Sequence[float]) -> list[str]:
+    """The texts of a scale's steps, with as many decimals as tell them apart."""
+    digits = _digits(steps)
+    return [f"{value:.{digits}f}".replace("-", "−") for value in steps]
 
 
 def _digits(steps: Sequence[float]) -> int:
