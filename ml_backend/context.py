@@ -84,10 +84,8 @@ class AppContext:
         settings: of the environment.
         store: projects and results.
         ledger: runs, in the same database.
-        fetcher: fetches images.
         client: of Label Studio, or None where none is configured.
         pushing: the same without retries, since a run waits by itself.
-        engine: owns the models.
         facilities: what the following work with.
         results: what the models find in images.
         projects: labeling configs and model versions.
@@ -97,10 +95,8 @@ class AppContext:
     settings: Settings
     store: Store
     ledger: Ledger
-    fetcher: ImageFetcher
     client: LabelStudioClient | None
     pushing: LabelStudioClient | None
-    engine: Engine
     facilities: Facilities
     results: Results
     projects: Projects
@@ -144,10 +140,8 @@ class AppContext:
             settings=settings,
             store=store,
             ledger=Ledger(store.database),
-            fetcher=fetcher,
             client=client,
             pushing=label_studio_client(settings, retries=0, timeout=_PUSH_TIMEOUT),
-            engine=engine,
             facilities=facilities,
             results=results,
             projects=Projects(facilities),
@@ -158,7 +152,7 @@ class AppContext:
         """Read the known projects and begin to load the models; waits for neither the models nor the network."""
         await self.facilities.threads(prepare)
         await self.projects.load()
-        self.engine.start()
+        self.facilities.engine.start()
 
     def predictions(self, late_tasks: LateTasks | None = None) -> Predictions:
         """What answers ``/predict``; ``late_tasks`` takes what is not ready in time. Close it before the context."""
@@ -185,8 +179,8 @@ class AppContext:
         What is at the models is finished, the rest is dropped.
         """
         await self.results.close()
-        await asyncio.to_thread(self.engine.close)
-        await self.fetcher.close()
+        await asyncio.to_thread(self.facilities.engine.close)
+        await self.facilities.fetcher.close()
         await self.facilities.threads.close()
         await self.projects.close()
         await asyncio.to_thread(self.store.close)

@@ -6,16 +6,16 @@ in one event loop, in a thread of its own, for as long as the process does.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import importlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 
 from ml_backend.api.app import create_app
@@ -25,8 +25,6 @@ from ml_backend.serving.predictions import Predictions
 T = TypeVar("T")
 
 PIP_LINE = 'pip install "label-studio-ml @ git+https://github.com/HumanSignal/label-studio-ml-backend.git"'
-_START_SECONDS = 60.0
-_STOP_SECONDS = 45.0
 
 
 class UpstreamError(ImportError):
@@ -80,38 +78,25 @@ class Runtime:
     """
 
     def __init__(self, make: Callable[[], FastAPI] = create_app) -> None:
-        self._make = make
-        self._started: Future[tuple[FastAPI, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self._thread = threading.Thread(target=self._run, name="int-backend", daemon=True)
-        self._thread.start()
-        app, self._loop, self._stop = self._started.result(_START_SECONDS)
+        app = make()
+        with ExitStack() as stack:
+            self._portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(self._portal.wrap_async_context_manager(app.router.lifespan_context(app)))
+            self._open = stack.pop_all()
         self.context: AppContext = app.state.context
         self.predictions: Predictions = app.state.predictions
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the service's event loop and wait for its result."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+        async def result() -> T:
+            return await work
+
+        return self._portal.call(result)
 
     def close(self) -> None:
         """Stop the service and wait for its end."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(_STOP_SECONDS)
-
-    def _run(self) -> None:
-        asyncio.run(self._live())
-
-    async def _live(self) -> None:
-        try:
-            app = await asyncio.to_thread(self._make)
-            async with app.router.lifespan_context(app):
-                stop = asyncio.Event()
-                self._started.set_result((app, asyncio.get_running_loop(), stop))
-                await stop.wait()
-        except Exception as error:
-            if self._started.done():
-                raise
-            self._started.set_exception(error)
+        self._open.close()
 
 
 _lock = threading.Lock()

@@ -179,7 +179,7 @@ def _add_pages(app: FastAPI) -> None:
     @app.get("/health", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
     async def health(request: Request) -> Response:
         """Alive; ``models`` says whether predictions can be made yet. Never waits for anything."""
-        state = _context(request).engine.status.state
+        state = _context(request).facilities.engine.status.state
         return JsonResponse({"model_class": MODEL_CLASS, "status": "UP", "models": state})
 
     @app.get(

@@ -178,7 +178,7 @@ async def _watch(context: AppContext, run: Run, stop: asyncio.Event, console: Co
         while True:
             run = await asyncio.to_thread(context.ledger.get, run.id)
             progress = await asyncio.to_thread(context.ledger.progress, run.id)
-            loading = local and context.engine.status.state == "loading"
+            loading = local and context.facilities.engine.status.state == "loading"
             preparing = run.state is RunState.PREPARING
             note = "loading the models" if loading else _MADE_ELSEWHERE if preparing else ""
             shown.show_run(progress, note)

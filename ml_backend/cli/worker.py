@@ -96,7 +96,7 @@ async def _work(
 async def _models_ready(context: AppContext, stopping: asyncio.Event) -> bool:
     """Wait for the models: tickets taken before would only keep tasks from workers that have theirs."""
     while not stopping.is_set():
-        status = context.engine.status
+        status = context.facilities.engine.status
         if status.state == "ready":
             return True
         if status.state == "failed":

@@ -15,8 +15,8 @@ from ml_backend.labelstudio.task_prompt import PromptError, PromptGroup, group_b
 from ml_backend.labelstudio.wire import PredictionOut, TaskIn
 from ml_backend.serving.facilities import Facilities
 from ml_backend.serving.plan import Plan
-from ml_backend.serving.queue import Priority, Waiter
-from ml_backend.serving.results import Results
+from ml_backend.serving.queue import Priority, Request, Waiter
+from ml_backend.serving.results import Results, image_key
 
 _NOTHING = "what was found is below the score threshold, too small, or has no fitting label"
 
@@ -27,6 +27,15 @@ class Answer:
 
     prediction: PredictionOut
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An image of a task, and what is asked of it: a request for each group."""
+
+    page: Page
+    groups: list[PromptGroup]
+    requests: list[Request]
 
 
 class TaskAnnotator:
@@ -76,20 +85,19 @@ class TaskAnnotator:
     async def hurry(self, task: TaskIn, plan: Plan) -> None:
         """Someone looks at a task now: what is being done for it goes before other batch work."""
         with contextlib.suppress(PromptError):  # the run says what is wrong with the task
-            for page in pages_of(plan.config, task.data):
-                await self._results.hurry(page.address, task.id, self._groups(page, task, plan), plan.adapter)
+            for asked in await self._asked(task, plan):
+                self._results.hurry(asked.requests)
 
     async def _annotate(self, task: TaskIn, plan: Plan, waiter: Waiter) -> Answer:
-        asked = [(page, self._groups(page, task, plan)) for page in pages_of(plan.config, task.data)]
-        found = await asyncio.gather(*(self._page(page, groups, task, plan, waiter) for page, groups in asked))
+        asked = await self._asked(task, plan)
+        found = await asyncio.gather(*(self._found(one, waiter) for one in asked))
         drawn, reasons, missing = [], [], []
-        for (page, groups), results in zip(asked, found, strict=True):
+        for one, results in zip(asked, found, strict=True):
             if isinstance(results, ValueError):
-                missing.append((page, results))
+                missing.append((one.page, results))
             else:
                 reasons += [result.reason for result in results if result.reason]
-                pairs = list(zip(groups, results, strict=True))
-                drawn.append(await self._draw(plan, pairs, page.item_index))
+                drawn.append(await self._draw(plan, one, results))
         if missing and not drawn:
             raise missing[0][1]
         left_out = "; ".join(f"{page.name} is left out: {error}" for page, error in missing)
@@ -102,29 +110,31 @@ class TaskAnnotator:
         empty = "" if regions else "; ".join(dict.fromkeys(reasons)) or _NOTHING
         return Answer(prediction, "; ".join(filter(None, (left_out, empty))))
 
-    async def _page(
-        self, page: Page, groups: list[PromptGroup], task: TaskIn, plan: Plan, waiter: Waiter
-    ) -> list[StoredResult] | ValueError:
+    async def _asked(self, task: TaskIn, plan: Plan) -> list[_Asked]:
+        settings, own = self._facilities.settings, self._facilities.identity.strategy
+        other = {name: options.strategy for name, options in plan.options.items() if options.strategy != own}
+        asked = []
+        for page in pages_of(plan.config, task.data):
+            targets, address = plan.config.targets(page.image.name), page.address
+            groups = group_by_prompt(targets, plan.params, settings.prompt, task.data, plan.typed, other)
+            source = await self._facilities.threads(image_key, task.id, address)
+            requests = [Request(source, address, task.id, one.prompt, one.strategy, plan.adapter) for one in groups]
+            asked.append(_Asked(page, groups, requests))
+        return asked
+
+    async def _found(self, asked: _Asked, waiter: Waiter) -> list[StoredResult] | ValueError:
         """What is found in one image, or why it is left out."""
-        if page.error is not None:
-            return page.error
+        if asked.page.error is not None:
+            return asked.page.error
         try:
-            return await self._results.of_image(waiter, page.address, task.id, groups, plan.adapter)
+            return await self._results.of_image(waiter, asked.requests)
         except (FetchError, ImageError) as error:
             if isinstance(error, FetchError) and error.transient:
                 raise  # the whole task may do later
             return error
 
-    def _groups(self, page: Page, task: TaskIn, plan: Plan) -> list[PromptGroup]:
-        chosen = {name: options.strategy for name, options in plan.options.items()}
-        other = {name: strategy for name, strategy in chosen.items() if strategy != self._facilities.identity.strategy}
-        targets = plan.config.targets(page.image.name)
-        default = self._facilities.settings.prompt
-        return group_by_prompt(targets, plan.params, default, task.data, plan.typed, other)
-
-    async def _draw(
-        self, plan: Plan, results: list[tuple[PromptGroup, StoredResult]], item_index: int | None
-    ) -> ImageRegions:
-        limit = self._facilities.settings.max_regions
+    async def _draw(self, plan: Plan, asked: _Asked, results: list[StoredResult]) -> ImageRegions:
+        pairs = list(zip(asked.groups, results, strict=True))
+        limit, index = self._facilities.settings.max_regions, asked.page.item_index
         with self._facilities.metrics.stage.labels("draw").time():
-            return await self._facilities.threads(image_regions, plan.config, results, plan.options, limit, item_index)
+            return await self._facilities.threads(image_regions, plan.config, pairs, plan.options, limit, index)

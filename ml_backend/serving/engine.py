@@ -130,10 +130,7 @@ class Engine:
     def check(self) -> None:
         """Raises ``EngineError`` if the engine is closed, or the models could not be loaded a moment ago."""
         with self._lock:
-            if self._closing:
-                raise EngineError(_SHUTTING_DOWN)
-            if self._state == "failed" and time.monotonic() - self._failed_at < _RELOAD_AFTER:
-                raise EngineError(f"the models could not be loaded: {self._why}")
+            self._check()
 
     def click(self, work: Callable[[ClickSegmenter], T], *, urgent: bool = True) -> Future[T]:
         """Queue work for the segmenter alone; it overtakes every image. Waits while the models are being loaded.
@@ -141,8 +138,8 @@ class Engine:
         Raises:
             EngineError: as `check`, or the models take no clicks.
         """
-        self.check()
         with self._lock:
+            self._check()
             if not self._takes_clicks:
                 raise EngineError(_NO_CLICKS)
             future = self._clicks.submit(work, urgent=urgent)
@@ -164,9 +161,9 @@ class Engine:
         Raises:
             EngineError: as `check`.
         """
-        self.check()
         step = _Step(work, Future())
         with self._lock:
+            self._check()
             self._steps.append(step)
         self._queue.wake()
         return step.future
@@ -175,13 +172,20 @@ class Engine:
         """Finish the batch at work, fail what waits, and end the thread (waiting for at most ``timeout`` seconds)."""
         with self._lock:
             self._closing = True
-        self._fail_waiting(EngineError(_SHUTTING_DOWN))
+        error = EngineError(_SHUTTING_DOWN)
+        self._fail_waiting(error)
         self._queue.wake()
-        self._clicks.close(timeout)
+        self._clicks.close(error, timeout)
         if self._thread is not None:
             self._thread.join(timeout)
         with self._lock:
             self._state = "closed"
+
+    def _check(self) -> None:
+        if self._closing:
+            raise EngineError(_SHUTTING_DOWN)
+        if self._state == "failed" and time.monotonic() - self._failed_at < _RELOAD_AFTER:
+            raise EngineError(f"the models could not be loaded: {self._why}")
 
     def _run(self) -> None:
         models: Segments | None = None

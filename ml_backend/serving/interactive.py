@@ -12,9 +12,10 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from int_model.core.caches import LruCache
+from cachetools import TTLCache
+
 from int_model.core.types import Image, Instance, union
 from int_model.interactive.clicks import ClickSegmenter, NotEncodedError
 from int_model.interactive.prompts import ClickPrompt
@@ -30,9 +31,6 @@ from ml_backend.serving.results import image_key
 from ml_backend.serving.tasks import Tasks
 
 _log = logging.getLogger(__name__)
-K = TypeVar("K")
-T = TypeVar("T")
-
 _KNOWN_IMAGES = 4096
 _KNOWN_SECONDS = 600.0  # after that an address is fetched again: its content may have changed
 _MAX_WARMING = 64
@@ -40,11 +38,10 @@ _MAX_WARMING = 64
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The content hash and (H, W) behind an address, and when that was looked up."""
+    """The content hash and (H, W) behind an address."""
 
     digest: str
     size: tuple[int, int]
-    at: float
 
 
 @dataclass(slots=True, eq=False)
@@ -74,11 +71,9 @@ class Interactive:
         self._status = facilities.status
         self._metrics = facilities.metrics
         self._places = asyncio.Semaphore(facilities.settings.downloads)  # images fetched and encoded at the same time
-        self._tasks = Tasks()
+        self._known: TTLCache[str, _Known] = TTLCache(_KNOWN_IMAGES, _KNOWN_SECONDS)
         self._newest: dict[tuple[str, str, str], _Running] = {}
-        self._known: LruCache[str, _Known] = LruCache(_KNOWN_IMAGES)
-        self._coming: dict[str, asyncio.Task[tuple[_Known, Image]]] = {}
-        self._warming: dict[str, asyncio.Task[None]] = {}
+        self._clicks, self._loading, self._warming = Tasks(), Tasks(), Tasks()
 
     async def answer(self, request: PredictIn, plan: Plan, deadline: float) -> list[Any]:
         """One prediction per task, by the loop's time ``deadline``; an empty one where there is no mask."""
@@ -97,7 +92,8 @@ class Interactive:
 
     async def close(self) -> None:
         """Drop what is on its way."""
-        await self._tasks.close()
+        for tasks in (self._clicks, self._warming, self._loading):
+            await tasks.close()
 
     # --- clicks
 
@@ -110,9 +106,14 @@ class Interactive:
         older, running = self._newest.get(key), _Running()
         if older is not None:
             older.supersede()
-        running.work = self._tasks.start(self._click(task, click, plan, running))
+        running.work = self._clicks.start(self._click(task, click, plan, running))
         self._newest[key] = running
-        running.work.add_done_callback(lambda _: _forget(self._newest, key, running))
+
+        def ended(_: asyncio.Task[Any]) -> None:
+            if self._newest.get(key) is running:
+                del self._newest[key]
+
+        running.work.add_done_callback(ended)
         return running
 
     def _outcome(self, work: asyncio.Task[Any], plan: Plan) -> Any:
@@ -147,7 +148,7 @@ class Interactive:
     async def _masks(self, task: TaskIn, click: Click, plan: Plan, running: _Running) -> tuple[Instance, ...]:
         address, key = await self._address(task, click, plan)
         known = self._known.get(key)
-        if known is not None and time.monotonic() - known.at < _KNOWN_SECONDS:
+        if known is not None:
             prompt = await self._threads(to_prompt, click, *known.size)
             try:
                 return await self._segment(known.digest, None, prompt, click.label, running)
@@ -181,17 +182,14 @@ class Interactive:
 
     async def _prepared(self, key: str, address: str, task_id: int | None) -> tuple[_Known, Image]:
         """The image, fetched and decoded once for all who ask at the same time."""
-        coming = self._coming.get(key)
-        if coming is None:
-            coming = self._coming[key] = self._tasks.start(self._prepare(key, address, task_id))
-            coming.add_done_callback(lambda task: _forget(self._coming, key, task))
-        return await asyncio.shield(coming)
+        loading = self._loading.get(key) or self._loading.start(self._prepare(key, address, task_id), key)
+        found: tuple[_Known, Image] = await asyncio.shield(loading)
+        return found
 
     async def _prepare(self, key: str, address: str, task_id: int | None) -> tuple[_Known, Image]:
         data, digest = await self._facilities.fetch(address, task_id)
         image = await self._facilities.decode(data)
-        known = _Known(digest, (int(image.shape[0]), int(image.shape[1])), time.monotonic())
-        self._known[key] = known
+        known = self._known[key] = _Known(digest, (int(image.shape[0]), int(image.shape[1])))
         return known, image
 
     # --- the protocol of 2026
@@ -215,7 +213,7 @@ class Interactive:
 
     def _warm(self, key: str, address: str, task_id: int | None) -> None:
         """Encode an image in the background, before its first click."""
-        if key in self._warming or len(self._warming) >= _MAX_WARMING:
+        if self._warming.get(key) is not None or len(self._warming) >= _MAX_WARMING:
             return
 
         async def work() -> None:
@@ -227,8 +225,7 @@ class Interactive:
             except Exception as error:  # noqa: BLE001 - the click itself tries again
                 self._status.report(f"prewarm of task {task_id}", error)
 
-        warming = self._warming[key] = self._tasks.start(work())
-        warming.add_done_callback(lambda task: _forget(self._warming, key, task))
+        self._warming.start(work(), key)
 
     def _release(self, key: str) -> None:
         """Drop an image's embedding, and what is being done to get it."""
@@ -302,11 +299,6 @@ def _picture(found: tuple[Instance, ...], version: str) -> dict[str, Any]:
         "score": score,
     }
     return {"result": [region], "score": score, "model_version": version}
-
-
-def _forget(table: dict[K, T], key: K, entry: T) -> None:
-    if table.get(key) is entry:
-        del table[key]
 
 
 def valid_or_empty(results: list[Any], version: str) -> list[Any]:

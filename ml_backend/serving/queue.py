@@ -21,6 +21,7 @@ from int_model.runner.results import StoredResult
 from ml_backend.errors import BusyError
 
 _MAX_JOBS = 50_000
+_OUTDATED = 1000
 
 
 class Priority(IntEnum):
@@ -139,11 +140,6 @@ class ImageQueue:
         self._begun: set[Job] = set()
         self._loading = 0
         self._woken = False
-
-    def __len__(self) -> int:
-        """How many jobs there are."""
-        with self._changed:
-            return len(self._queued) + len(self._begun)
 
     @property
     def ready(self) -> int:
@@ -305,6 +301,8 @@ class ImageQueue:
     def _file(self, job: Job) -> None:
         if job.number in self._queued:
             heapq.heappush(self._heap, job.order)
+            if len(self._heap) > 2 * len(self._queued) + _OUTDATED:
+                self._heap = sorted(queued.order for queued in self._queued.values())
 
     def _name(self, job: Job, source: str) -> None:
         self._jobs.setdefault(source, {})[job.request.kind] = job

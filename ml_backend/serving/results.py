@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from int_model.runner.results import StoredResult
 from int_model.runner.store import ResultKey
-from ml_backend.labelstudio.task_prompt import PromptGroup
 from ml_backend.serving.facilities import Facilities
 from ml_backend.serving.queue import ImageQueue, Job, Priority, Request, Waiter
 from ml_backend.serving.tasks import Tasks
@@ -59,12 +58,8 @@ class Results:
 
     # --- for those who wait
 
-    async def of_image(
-        self, waiter: Waiter, address: str, task_id: int | None, groups: Sequence[PromptGroup], adapter: str = ""
-    ) -> list[StoredResult]:
-        """What each group finds in the image at that address. Call `leave` afterwards, whatever came of it.
-
-        ``adapter`` is that of the plan.
+    async def of_image(self, waiter: Waiter, requests: Sequence[Request]) -> list[StoredResult]:
+        """What is found for each request. Call `leave` afterwards, whatever came of it.
 
         Raises:
             BusyError: too much is waiting already.
@@ -73,15 +68,15 @@ class Results:
             EngineError: the models failed, or cannot be asked.
         """
         results: list[asyncio.Future[StoredResult]] = []
-        for request in await self._requests(address, task_id, groups, adapter):
+        for request in requests:
             results.append(asyncio.get_running_loop().create_future())
             self._queue.join(waiter, request).results.append(results[-1])
         self._load_next()
         return list(await asyncio.gather(*results))
 
-    async def hurry(self, address: str, task_id: int | None, groups: Sequence[PromptGroup], adapter: str = "") -> None:
+    def hurry(self, requests: Sequence[Request]) -> None:
         """Someone looks at an image now: if it is on its way for a batch run, it goes before other such work."""
-        for request in await self._requests(address, task_id, groups, adapter):
+        for request in requests:
             if self._queue.find(request) is not None:
                 self._queue.join(self._hurried, request)
         self._load_next()
@@ -95,12 +90,6 @@ class Results:
         """Somebody waits no longer; what is left to do for them alone is dropped, or kept with the lowest priority."""
         self._queue.leave(waiter, self._background if keep else None)
         self._load_next()
-
-    async def _requests(
-        self, address: str, task_id: int | None, groups: Sequence[PromptGroup], adapter: str
-    ) -> list[Request]:
-        source = await self._threads(image_key, task_id, address)
-        return [Request(source, address, task_id, group.prompt, group.strategy, adapter) for group in groups]
 
     # --- from a file to results
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -32,26 +32,35 @@ class Threads:
 
 
 class Tasks:
-    """Tasks of one owner in one event loop."""
+    """Tasks of one owner in one event loop; some have a key, under which they can be found while they run."""
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: dict[Hashable, asyncio.Task[Any]] = {}
 
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run a coroutine. Nobody need ask for its result."""
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def get(self, key: Hashable) -> asyncio.Task[Any] | None:
+        """The task that runs under that key."""
+        return self._running.get(key)
+
+    def start(self, work: Coroutine[Any, Any, T], key: Hashable = None) -> asyncio.Task[T]:
+        """Run a coroutine. Its result need not be asked for."""
         task = asyncio.get_running_loop().create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._ended)
+        own = task if key is None else key
+        self._running[own] = task
+
+        def ended(_: asyncio.Task[T]) -> None:
+            del self._running[own]
+            if not task.cancelled():
+                task.exception()  # asked for, so that asyncio does not complain where all who waited have left
+
+        task.add_done_callback(ended)
         return task
 
     async def close(self) -> None:
         """Cancel what runs, and wait for its end."""
-        running = list(self._running)
+        running = list(self._running.values())
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # asked for, so that asyncio does not complain where all who waited have left

@@ -127,7 +127,7 @@ def module(place: Path, strategy: RedThings) -> Iterator[ModuleType]:
     use(runtime)
     yield importlib.import_module("ml_backend.model")
     runtime.close()
-    assert "int-backend" not in {thread.name for thread in threading.enumerate()}
+    assert not [thread for thread in threading.enumerate() if "portal" in thread.name]
 
 
 def test_it_is_upstreams_kind_of_model_and_the_only_one_in_its_file(module: ModuleType) -> None:

@@ -290,3 +290,12 @@ def test_closing_cancels_those_who_wait() -> None:
     made.close()
     assert job.segmentation.cancelled()
     assert made.find(request("a")) is None
+
+
+def test_changing_priorities_for_hours_takes_no_memory() -> None:
+    made, waiter = queue(), Waiter(Priority.BATCH)
+    jobs = [made.join(waiter, request(address)) for address in "ab"]
+    for number in range(5000):
+        made.set_priority(waiter, Priority(number % 3))
+    assert len(made._heap) < 1100
+    assert make_ready(made, 2) == jobs
