@@ -148,7 +148,7 @@ def _add_protocol(app: FastAPI, max_body_bytes: int) -> None:
         "/webhook",
         response_class=JsonResponse,
         openapi_extra=api.WEBHOOK_BODY,
-        responses=api.answers(api.UnknownEventOut, api.BODY_ERRORS, created=api.WebhookOut),
+        responses=api.answers(api.UnknownEventOut, (*api.BODY_ERRORS, 503), created=api.WebhookOut),
     )
     async def webhook(request: Request) -> Response:
         """Take note of an event, in any of Label Studio's shapes."""

@@ -137,6 +137,20 @@ def test_the_active_run_of_an_old_database_goes_on(open_old: OpenOld) -> None:
     assert ledger.create(spec(), [1, 2]).id not in {"1", "2", "3"}
 
 
+def test_the_newest_tables_can_be_taken_back_and_made_again(open_old: OpenOld) -> None:
+    database = open_old("database-0.1.0.db", "0002")
+    ledger = Ledger(database)
+    runs = ledger.runs()
+    before = [(run, ledger.records(run.id)) for run in runs]
+    made = config()
+    with database.write() as connection:
+        made.attributes["connection"] = connection
+        command.downgrade(made, "0002")
+        command.upgrade(made, "head")
+    assert [(run, ledger.records(run.id)) for run in ledger.runs()] == before
+    check_projects_and_results(database)
+
+
 def test_a_database_from_before_there_were_runs(open_old: OpenOld) -> None:
     database = open_old("database-0001.db", "0001")
     check_projects_and_results(database)
