@@ -47,7 +47,7 @@ class RunsRuntime:
         self.ledger = context.ledger
         self.runs = context.runs(self._redis or self._local)
         pixels = settings.max_image_pixels
-        self.pictures = None if client is None else Pictures(client, context.fetcher, max_pixels=pixels)
+        self.pictures = None if client is None else Pictures(client, context.facilities.fetcher, max_pixels=pixels)
         self.late_tasks: PredictRuns | None = None
         if client is not None and client.tokens.kind != "none" and settings.runs_from_predict:
             self.late_tasks = PredictRuns(context.store.database, self.runs)
