@@ -74,6 +74,7 @@ class RunRow(Base):
     """A run. The last six columns count its tasks by state, changed in the transaction that changes the tasks.
 
     ``kind`` is a `RunKind`, ``spec`` a `RunSpec` as JSON; times are seconds since 1970 by the database's clock.
+    ``stage`` says in words what a run of few tasks is at.
     ``listed``: all its tasks are there. ``touched_at``: when its tasks were last added to while it was prepared.
     ``next_task``: where to look for pending tasks first; below it there are hardly ever any. Without it PostgreSQL
     would step over the dead index entries of all that was leased since its last vacuum.
@@ -101,6 +102,7 @@ class RunRow(Base):
     spec: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(12))
     why: Mapped[str] = mapped_column(Text, default="")
+    stage: Mapped[str] = mapped_column(Text, server_default="")
     listed: Mapped[bool] = mapped_column(Boolean, default=False)
     created_at: Mapped[float] = mapped_column(Double)
     touched_at: Mapped[float] = mapped_column(Double)
@@ -155,3 +157,78 @@ class ThroughputRow(Base):
     run: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     slot: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     tasks: Mapped[int] = mapped_column(BigInteger)
+
+
+class AdapterRow(Base):
+    """A version that a project learned: a bundle, with what the gate said. Rows are added, never changed.
+
+    ``number`` counts a project's versions from 1; ``corrections`` is the digest of the annotations that it was learned
+    from; ``manifest`` and ``report`` are JSON.
+    """
+
+    __tablename__ = "adapters"
+    __table_args__ = (Index("ux_adapters_number", "project", "number", unique=True),)
+
+    project: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer)
+    accepted: Mapped[bool] = mapped_column(Boolean)
+    parent: Mapped[str] = mapped_column(String(64))
+    run: Mapped[int | None] = mapped_column(BigInteger)
+    corrections: Mapped[str] = mapped_column(String(64))
+    manifest: Mapped[str] = mapped_column(Text)
+    report: Mapped[str] = mapped_column(Text)
+    payload: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[float] = mapped_column(Double)
+
+
+class PromotionRow(Base):
+    """One change of what serves a project: from ``former`` to ``adapter``, "" for the models as they are."""
+
+    __tablename__ = "promotions"
+    __table_args__ = (Index("ix_promotions_project", "project", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(_KEY, primary_key=True)
+    project: Mapped[int] = mapped_column(BigInteger)
+    adapter: Mapped[str] = mapped_column(String(64))
+    former: Mapped[str] = mapped_column(String(64))
+    how: Mapped[str] = mapped_column(String(12))
+    who: Mapped[str] = mapped_column(String(200))
+    at: Mapped[float] = mapped_column(Double)
+
+
+class ModelVersionRow(Base):
+    """Which adapter stands behind a version string that predictions of a project carry."""
+
+    __tablename__ = "model_versions"
+
+    project: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    model_version: Mapped[str] = mapped_column(String(200), primary_key=True)
+    adapter: Mapped[str] = mapped_column(String(64))
+    since: Mapped[float] = mapped_column(Double)
+
+
+class JournalRow(Base):
+    """A finished step of a training, so that another process can go on with it."""
+
+    __tablename__ = "training_journal"
+
+    run: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+
+
+class ClickRow(Base):
+    """One interactive call, in the order of the ids: what the annotator showed (JSON, pixels), the mask's digest."""
+
+    __tablename__ = "clicks"
+    __table_args__ = (Index("ix_clicks_task", "project", "task", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(_KEY, primary_key=True)
+    project: Mapped[int] = mapped_column(BigInteger)
+    task: Mapped[int] = mapped_column(BigInteger)
+    label: Mapped[str] = mapped_column(String(200))
+    prompt: Mapped[str] = mapped_column(Text)
+    mask: Mapped[str] = mapped_column(String(64))
+    model_version: Mapped[str] = mapped_column(String(200))
+    at: Mapped[float] = mapped_column(Double)
