@@ -310,6 +310,8 @@ class Segmentation:
 
     No instances means "looked, found nothing"; ``reason`` then says why.
     ``score`` in ``[0, 1]`` is how far a person may trust it.
+    ``whole`` is what the method itself calls its mask, ``bool [H, W]``; None where that is the union of the instances.
+    The instances are a view of it: what is in several proposals is one object, so their union may be smaller.
     """
 
     size: tuple[int, int]
@@ -320,8 +322,11 @@ class Segmentation:
     name: str | None = None
     soft_mask: SoftMask | None = None
     reason: str = ""
+    whole: Mask | None = None
 
     def __post_init__(self) -> None:
+        if self.whole is not None and (self.whole.dtype != np.bool_ or self.whole.shape != self.size):
+            raise ValueError(f"the whole mask is bool {list(self.size)}, not {_describe(self.whole)}")
         for instance in self.instances:
             if instance.mask.shape != self.size:
                 raise ValueError(f"instance mask {instance.mask.shape} does not fit the image {self.size}")
@@ -332,7 +337,9 @@ class Segmentation:
 
     @property
     def mask(self) -> Mask:
-        """The union of all instances, ``bool [H, W]``."""
+        """All sought pixels, ``bool [H, W]``: the method's own mask, else the union of all instances."""
+        if self.whole is not None:
+            return self.whole
         return union(self.size, [instance.mask for instance in self.instances])
 
 

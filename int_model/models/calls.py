@@ -20,6 +20,7 @@ from int_model.models.protocols import (
     ContrastiveVisionLanguage,
     Embedding,
     MaskPrompt,
+    Normalise,
     Reduce,
 )
 
@@ -180,9 +181,11 @@ class ModelCalls:
         with self._role("clip_image", owners):
             return self._suite.text_image.embed_images(images)
 
-    def embed_patches(self, owners: Sequence[int], images: Sequence[Image]) -> NDArray[np.float32]:
+    def embed_patches(
+        self, owners: Sequence[int], images: Sequence[Image], normalise: Normalise
+    ) -> NDArray[np.float32]:
         with self._role("clip_spatial", owners):
-            return self._suite.text_image.embed_patches(images)
+            return self._suite.text_image.embed_patches(images, normalise)
 
     def embed_text(self, owner: int, sentences: tuple[str, ...]) -> NDArray[np.float32]:
         """The mean feature ``float32 [D]`` (unit norm) of sentences that say the same thing; kept by string."""

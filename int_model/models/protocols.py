@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Reduce = Literal["mean", "prod", "first", "max"]
+Normalise = Literal["token", "channel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,23 @@ class CoordinateFrame:
     units: Literal["auto", "unit", "thousand", "pixel"] = "auto"
 
 
+class Answer(str):
+    """What a model said; ``ended`` is False where the token limit cut it. A plain string counts as ended."""
+
+    __slots__ = ("ended",)
+    ended: bool
+
+    def __new__(cls, text: str, *, ended: bool = True) -> Self:
+        said = super().__new__(cls, text)
+        said.ended = ended
+        return said
+
+
+def was_cut(answer: str) -> bool:
+    """Whether the token limit cut the answer."""
+    return not getattr(answer, "ended", True)
+
+
 @runtime_checkable
 class Dialogue(Protocol):
     """An image-text-to-text model that can be talked to: all that many remote endpoints offer."""
@@ -52,7 +70,8 @@ class Dialogue(Protocol):
         """Hold one conversation per image: ``questions[i]`` are its T turns (the same T for all), the image in turn 1.
 
         Decoding is greedy unless the adapter was configured otherwise; ``max_new_tokens`` has T entries.
-        Returns T stripped answers per image (an answer may be empty).
+        Returns T stripped answers per image (an answer may be empty). An adapter that knows whether an answer ended by
+        itself returns each as an ``Answer``.
         """
         ...
 
@@ -249,7 +268,7 @@ class ImageFeatures(Protocol):
 
 @runtime_checkable
 class TextImage(Protocol):
-    """A CLIP-type model: images and texts in one space. All embeddings are ``float32`` with unit L2 norm."""
+    """A CLIP-type model: images and texts in one space. Their embeddings are ``float32`` with unit L2 norm."""
 
     logit_scale: float
 
@@ -261,8 +280,12 @@ class TextImage(Protocol):
         """``[N, D]``, the texts as they are (templates are the caller's)."""
         ...
 
-    def embed_patches(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        """Spatial CLIP features (CLIP Surgery, k-k attention, dual path): ``[N, gh, gw, D]``, class token dropped."""
+    def embed_patches(self, images: Sequence[Image], normalise: Normalise = "token") -> NDArray[np.float32]:
+        """Spatial CLIP features (CLIP Surgery, k-k attention, dual path): ``[N, gh, gw, D]``, class token dropped.
+
+        ``token``: each patch has unit norm. ``channel``: each channel has unit norm over the image's patches and the
+        class token, so that over the patches alone it is a little less. One scaling of the raw features, never both.
+        """
         ...
 
 

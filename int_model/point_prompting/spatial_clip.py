@@ -82,7 +82,8 @@ class SpatialClip:
 
     def prompt(self, calls: ModelCalls, queries: Sequence[PointQuery]) -> list[PointPrompts]:
         """See ``PointPrompter.prompt``."""
-        features = calls.embed_patches([query.owner for query in queries], [query.image for query in queries])
+        owners, images = [query.owner for query in queries], [query.image for query in queries]
+        features = calls.embed_patches(owners, images, self._config.normalise)
         return [self._points(calls, query, grid) for query, grid in zip(queries, features, strict=True)]
 
     def _points(self, calls: ModelCalls, query: PointQuery, grid: NDArray[np.float32]) -> PointPrompts:
@@ -92,9 +93,7 @@ class SpatialClip:
             for text in (query.name, query.background, "")
         )
         background = environment[None] if options.use_background else None
-        similarity = similarity_map(
-            grid, name[None], background, empty, normalise=options.normalise, strategy=options.strategy
-        )
+        similarity = similarity_map(grid, name[None], background, empty, strategy=options.strategy)
         points, labels = map_to_points(
             similarity,
             (query.image.shape[0], query.image.shape[1]),
@@ -129,22 +128,18 @@ def similarity_map(
     background: NDArray[np.float32] | None,
     empty: NDArray[np.float32],
     *,
-    normalise: Literal["channel", "token"] = "channel",
     strategy: Literal["FgBgHm", "FgBgHmClamp"] = "FgBgHm",
 ) -> SoftMask:
     """Where the foreground texts are, ``float32 [gh, gw]`` in ``[0, 1]``.
 
     Args:
-        patch_features: ``[gh, gw, D]``.
+        patch_features: ``[gh, gw, D]``, scaled as ``TextImage.embed_patches`` was asked; they are not scaled again.
         foreground: features of the object's names, ``[n, D]``, n >= 1.
         background: features of the environment's names, ``[m, D]``, whose map is subtracted; None to leave it out.
         empty: feature of the empty text, ``[D]``.
-        normalise: scale features to unit norm per ``channel`` over the patches (ancestor code) or per ``token``.
         strategy: ``FgBgHm`` the plain difference, ``FgBgHmClamp`` clamped to ``[0, 1]`` before the last scaling.
     """
     features = patch_features.astype(np.float64)
-    axis = (0, 1) if normalise == "channel" else 2
-    features /= np.maximum(np.linalg.norm(features, axis=axis, keepdims=True), 1e-12)
     heat = _mean_map(features, foreground, empty)
     if background is not None and len(background):
         heat = heat - _mean_map(features, background, empty)

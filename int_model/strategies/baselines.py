@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
-from int_model.core.config import (
-    BoxQuestionConfig,
-    DetectorConfig,
-    FuseConfig,
-    IntConfig,
-    LimitsConfig,
-    MultimaskConfig,
-    StrategyConfig,
-)
+from int_model.core.config import DetectorConfig, FuseConfig, IntConfig, LimitsConfig, MultimaskConfig, StrategyConfig
+from int_model.core.prompt_options import BoxQuestionConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Candidate, Detection, Image, Progress, Segmentation
 from int_model.models.calls import ModelCalls

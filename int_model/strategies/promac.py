@@ -22,16 +22,13 @@ from int_model.core.config import (
     IntConfig,
     LimitsConfig,
     MaskScoreConfig,
-    NegativeAnswerConfig,
     PointPromptsConfig,
-    QuartersConfig,
-    RegionConfig,
     SpatialClipConfig,
     StrategyConfig,
     UpdateConfig,
-    VlmConfig,
 )
 from int_model.core.options import Section
+from int_model.core.prompt_options import NegativeAnswerConfig, QuartersConfig, RegionConfig, VlmConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Detection, Floats, Image, Patch, Progress, Segmentation, SoftMask
 from int_model.models.calls import ModelCalls, TextFeatures

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from int_model.core.types import Box, Detection, Floats, Image, Mask
 from int_model.models.adapters.imaging import square_frame
-from int_model.models.protocols import ConceptMask, CoordinateFrame, MaskPrompt, MaskProposal, PromptAdapter, Reduce
+from int_model.models.protocols import (
+    ConceptMask,
+    CoordinateFrame,
+    MaskPrompt,
+    MaskProposal,
+    Normalise,
+    PromptAdapter,
+    Reduce,
+)
 from int_model.models.suite import ModelSuite
 
 OBJECTS = {"frog": (200, 30, 30), "snake": (30, 180, 30), "owl": (30, 30, 200)}
@@ -333,14 +341,16 @@ class FakeTextImage:
         self.texts += list(texts)
         return _unit(np.array([[*(float(word in text) for word in _WORDS), 1.0] for text in texts]))
 
-    def embed_patches(self, images: Sequence[Image]) -> NDArray[np.float32]:
+    def embed_patches(self, images: Sequence[Image], normalise: Normalise = "token") -> NDArray[np.float32]:
         self.spatial += len(images)
         grids = []
         for image in images:
             maps = [layer.astype(np.float32) for layer in layers(image).values()]
             cells = [cv2.resize(layer, (14, 14), interpolation=cv2.INTER_AREA) for layer in maps]
             grids.append(np.stack([*cells, np.full((14, 14), 0.5)], axis=-1))
-        return _unit(np.array(grids))
+        raw = np.array(grids)
+        norm = np.linalg.norm(raw, axis=-1 if normalise == "token" else (1, 2), keepdims=True)
+        return np.asarray(raw / np.maximum(norm, 1e-9), dtype=np.float32)
 
     @staticmethod
     def _features(image: Image) -> list[float]:

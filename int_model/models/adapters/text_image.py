@@ -14,9 +14,11 @@ from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from int_model.core.caches import LruCache
 from int_model.core.types import Image, check_image
-from int_model.models.adapters.imaging import normalise, resize
+from int_model.models.adapters.imaging import normalise as normalised
+from int_model.models.adapters.imaging import resize
 from int_model.models.device import in_batches
 from int_model.models.profile import TextImageRole
+from int_model.models.protocols import Normalise
 from int_model.models.weights import Source
 
 
@@ -41,14 +43,19 @@ class HFClip:
         self.logit_scale = float(model.logit_scale.detach().exp())
 
     def embed_images(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        return self._embed_all(images, lambda pixels: self._model.get_image_features(pixel_values=pixels))
+        def features(pixels: Tensor) -> Tensor:
+            return F.normalize(_pooled(self._model.get_image_features(pixel_values=pixels)).float(), dim=-1)
 
-    def embed_patches(self, images: Sequence[Image]) -> NDArray[np.float32]:
+        return self._embed_all(images, features)
+
+    def embed_patches(self, images: Sequence[Image], normalise: Normalise = "token") -> NDArray[np.float32]:
         grid = self._side // int(self._model.config.vision_config.patch_size)
 
         def features(pixels: Tensor) -> Tensor:
             tokens = surgery_tokens(self._model.vision_model, pixels, self._settings.surgery_layers)
-            return self._model.visual_projection(tokens[:, 1:]).unflatten(1, (grid, grid))
+            raw = self._model.visual_projection(tokens).float()
+            scaled = F.normalize(raw, dim=-1 if normalise == "token" else 1)
+            return scaled[:, 1:].unflatten(1, (grid, grid))
 
         return self._embed_all(images, features, shape=(grid, grid))
 
@@ -74,16 +81,16 @@ class HFClip:
             input_ids=tokens["input_ids"].to(self._model.device),
             attention_mask=tokens["attention_mask"].to(self._model.device),
         )
-        return list(_unit(_pooled(answer)))
+        return list(F.normalize(_pooled(answer).float(), dim=-1).cpu().numpy())
 
     def _embed_all(
-        self, images: Sequence[Image], features: Callable[[Tensor], Any], shape: tuple[int, ...] = ()
+        self, images: Sequence[Image], features: Callable[[Tensor], Tensor], shape: tuple[int, ...] = ()
     ) -> NDArray[np.float32]:
         for image in images:
             check_image(image)
 
         def work(batch: Sequence[Image]) -> list[NDArray[np.float32]]:
-            return list(_unit(_pooled(features(self._pixels(batch)))))
+            return list(features(self._pixels(batch)).cpu().numpy())
 
         with torch.inference_mode():
             return self._stack(in_batches(list(images), self._settings.max_batch, work), shape)
@@ -96,7 +103,7 @@ class HFClip:
     def _pixels(self, images: Sequence[Image]) -> Tensor:
         """Images squashed to CLIP's square: its usual centre crop would hide what lies at the border."""
         squares = [
-            normalise(resize(image, self._side, self._side, self._resample), self._mean, self._std) for image in images
+            normalised(resize(image, self._side, self._side, self._resample), self._mean, self._std) for image in images
         ]
         return torch.from_numpy(np.stack(squares)).to(self._model.device, self._model.dtype)
 
@@ -142,10 +149,6 @@ def _key_key_attention(attention: Any, hidden: Tensor) -> Tensor:
 def _pooled(answer: Any) -> Tensor:
     """Since version 5 transformers wraps the projected embedding in an output object."""
     return answer if isinstance(answer, Tensor) else answer.pooler_output
-
-
-def _unit(features: Tensor) -> NDArray[np.float32]:
-    return F.normalize(features.float(), dim=-1).cpu().numpy()
 
 
 def load(settings: TextImageRole, source: Source) -> HFClip:

@@ -22,7 +22,7 @@ from int_model.models.adapters.teacher_forcing import TeacherForcing
 from int_model.models.adapters.vlm_inputs import ImageFitting, InputBuilder, ProcessorInputs, ProjectedInputs
 from int_model.models.device import in_batches
 from int_model.models.profile import VisionLanguageRole
-from int_model.models.protocols import CoordinateFrame, Reduce
+from int_model.models.protocols import Answer, CoordinateFrame, Reduce
 from int_model.models.weights import Source, WeightsError
 
 R = TypeVar("R")
@@ -114,7 +114,7 @@ class HFVisionLanguage:
         against: _Contrast | None = None,
     ) -> list[tuple[str, ...]]:
         chats: list[list[Message]] = [[] for _ in images]
-        answers: list[list[str]] = [[] for _ in images]
+        answers: list[list[Answer]] = [[] for _ in images]
         for turn, limit in enumerate(limits):
             for chat, turns in zip(chats, questions, strict=True):
                 chat.append(self._question(turns[turn], with_image=turn == 0))
@@ -126,7 +126,7 @@ class HFVisionLanguage:
 
     def _generate(
         self, images: Sequence[Image], texts: Sequence[str], max_new_tokens: int, against: _Contrast | None
-    ) -> list[str]:
+    ) -> list[Answer]:
         inputs = self._inputs(images, texts)
         config = copy.deepcopy(self._generation)
         config.max_new_tokens = max_new_tokens
@@ -137,7 +137,10 @@ class HFVisionLanguage:
             alpha, plausible = against.alpha, against.plausible
             processors.append(ContrastBranch(self._model, other, skip=skip, alpha=alpha, plausible=plausible))
         ids = self._model.generate(**inputs.tensors, generation_config=config, logits_processor=processors)[:, skip:]
-        return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+        ends = torch.tensor(self._end_tokens(), device=ids.device)
+        ended = torch.isin(ids, ends).any(dim=1).tolist() if len(ends) else [ids.shape[1] < max_new_tokens] * len(ids)
+        return [Answer(text.strip(), ended=done) for text, done in zip(texts, ended, strict=True)]
 
     def _greedy_config(self) -> Any:
         config = copy.deepcopy(self._model.generation_config)
@@ -223,10 +226,13 @@ class HFVisionLanguage:
         return list(forms.values())
 
     def _end_token(self) -> tuple[int, ...]:
-        """The token at which this model's answers end; nothing where it has none."""
+        """The token at which this model's answers end, the first of several; nothing where it has none."""
+        return self._end_tokens()[:1]
+
+    def _end_tokens(self) -> tuple[int, ...]:
         ends = self._generation.eos_token_id
         ends = self._tokenizer.eos_token_id if ends is None else ends
-        return tuple(ends[:1]) if isinstance(ends, (list, tuple)) else () if ends is None else (int(ends),)
+        return tuple(ends) if isinstance(ends, (list, tuple)) else () if ends is None else (int(ends),)
 
     def _continuation(self, question: str, prompt: str, answer: str) -> tuple[int, ...]:
         """The token ids of ``answer`` as the model would have generated them after ``prompt``.

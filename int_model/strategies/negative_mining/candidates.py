@@ -12,7 +12,7 @@ from typing import Literal
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Candidate, Patch
 from int_model.models.adapters.imaging import from_square, square_frame
-from int_model.models.protocols import CoordinateFrame
+from int_model.models.protocols import CoordinateFrame, was_cut
 
 NO_ENVIRONMENT = "background"
 """The environment where the VLM gave none, or named the object itself."""
@@ -67,6 +67,8 @@ _SIDES = re.compile(r"\bw(?:idth)?[\"']?\s*[:=].*\bh(?:eight)?[\"']?\s*[:=]", re
 _CLOSING = {"]": "[", ")": "(", "}": "{"}
 _TRIM = " \t\n'`*_.,;:!?()[]"
 _MAX_WORDS = 3
+_LAST_NUMBER = re.compile(r"[^\s,;]*$")
+_LAST_WORD = re.compile(r"[^\s.,;:!?，。；：！？]*$")
 _THINNEST = 0.5  # pixels: what is thinner is no box
 
 
@@ -170,8 +172,11 @@ def parse_name(answer: str) -> str:
 
     What a tag or JSON marks as a name wins, then what stands in quotation marks; else what follows "is a", "looks like"
     and the like; else the beginning of the answer. The first clause counts, and nothing after the first line. What the
-    token limit cut before its name (an open quotation mark, "The name of the camouflaged") has no name.
+    token limit cut before its name (an open quotation mark, "The name of the camouflaged") has no name; of an answer
+    that did not end by itself (``Answer``) the last word, which may be half a word, is not read.
     """
+    if was_cut(answer):
+        answer = _LAST_WORD.sub("", answer)
     marked = _REFERENCE.search(answer) or _JSON_NAME.search(answer)
     if marked:
         text = marked.group(1)
@@ -228,14 +233,16 @@ def parse_boxes(answer: str, frame: CoordinateFrame, height: int, width: int) ->
     """The boxes in an answer about a patch of that size, in patch pixels, clipped.
 
     Every bracketed group of four numbers is a box, and every pair of bracketed corners; without them the answer must
-    hold exactly four numbers. A bracket that is never closed was cut by the token limit: what it holds is no box.
+    hold exactly four numbers. A bracket that is never closed was cut by the token limit: what it holds is no box; nor
+    are four bare numbers at which an answer that did not end by itself (``Answer``) breaks off.
     Corners may come in any order; integers, 0-1000 and pixel scales are understood (``frame.units``); between box tags
     ``auto`` means 0-1000, as in Qwen-VL and InternVL. Boxes without area (the echo ``[0, 0, 0, 0]``) or outside the
     patch are left out.
     """
     if frame.units == "auto" and "box" in answer:
         frame = CoordinateFrame(frame.padded, "thousand") if _in_thousandths(answer) else frame
-    boxes = [_read_box(group, frame, height, width) for group in _groups(answer)]
+    text = _LAST_NUMBER.sub("", answer) if was_cut(answer) and answer[-1:] not in _CLOSING else answer
+    boxes = [_read_box(group, frame, height, width) for group in _groups(text)]
     return [box for box in boxes if box is not None]
 
 

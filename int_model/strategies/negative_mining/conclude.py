@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
-from int_model.core.types import Instance, IterationTrace, Segmentation, SoftMask, Trace
+from int_model.core.types import Instance, IterationTrace, Mask, Segmentation, SoftMask, Trace, union
 from int_model.masks.post_processing import distinct_masks, trusted
 from int_model.models.calls import ModelCalls
 from int_model.strategies.negative_mining.final_choice import closest_to_mean, instance_score
@@ -39,7 +40,8 @@ def conclude(state: ImageState, task: TaskPrompt, config: IntConfig, calls: Mode
     if final is None:
         return Segmentation(state.full_size, task.text, (), 0.0, trace, reason=state.reason)
     chosen = state.iterations[final]
-    instances, score = trusted(_instances(state, chosen, config), config.abstain.min_score)
+    found = _instances(state, chosen, config)
+    instances, score = trusted(found, config.abstain.min_score)
     return Segmentation(
         size=state.full_size,
         task=task.text,
@@ -49,7 +51,21 @@ def conclude(state: ImageState, task: TaskPrompt, config: IntConfig, calls: Mode
         name=chosen.winner_name,
         soft_mask=enlarge(chosen.soft_mask, state.full_size),
         reason="" if instances else _reason(chosen, score, config),
+        whole=_whole(state, chosen, found, instances),
     )
+
+
+def _whole(
+    state: ImageState, chosen: IterationTrace, found: Sequence[Instance], kept: Sequence[Instance]
+) -> Mask | None:
+    """M of the chosen iteration, as eq. 14 has it; less the instances that nobody trusts, if there are such."""
+    if not kept:
+        return None
+    mask: Mask = enlarge(chosen.mask, state.full_size) > 0.5
+    if len(kept) < len(found):
+        dropped = [instance.mask for instance in found if not any(instance is other for other in kept)]
+        mask &= ~union(state.full_size, dropped) | union(state.full_size, [instance.mask for instance in kept])
+    return mask
 
 
 def _reason(chosen: IterationTrace, score: float, config: IntConfig) -> str:
@@ -59,7 +75,7 @@ def _reason(chosen: IterationTrace, score: float, config: IntConfig) -> str:
 
 
 def _instances(state: ImageState, chosen: IterationTrace, config: IntConfig) -> list[Instance]:
-    """The selected masks of the final iteration that are objects of their own, best first."""
+    """The selected masks of the final iteration that are objects of their own, best first: a view of its mask M."""
     mean: SoftMask = np.mean([iteration.soft_mask for iteration in state.iterations], axis=0, dtype=np.float32)
     picked = [i for i in np.flatnonzero(chosen.selected) if chosen.instance_masks[i].any()]
     masks = [chosen.instance_masks[i] for i in picked]

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.types import Floats
-from int_model.models.protocols import Reduce
 
 _TIE = 1e-9
 """Running scores (logarithms) closer than this are equal."""
@@ -59,7 +58,9 @@ def contrast(p_original: Floats, p_inpainted: Floats, names: Sequence[str], own:
     return Contrast(delta, values, chosen)
 
 
-def vocabulary_change(before: NDArray[np.floating], after: NDArray[np.floating], reduce: Reduce) -> tuple[float, float]:
+def vocabulary_change(
+    before: NDArray[np.floating], after: NDArray[np.floating], step: Literal["mean", "first", "max"]
+) -> tuple[float, float]:
     """Eq. 4 read literally: the two probabilities whose difference is D, along one teacher-forced answer.
 
     ``before`` and ``after`` are next-token distributions ``[T, V]`` under the patch and the inpainted patch. At each
@@ -69,12 +70,12 @@ def vocabulary_change(before: NDArray[np.floating], after: NDArray[np.floating],
     if before.shape != after.shape or before.shape[0] == 0:
         raise ValueError(f"the two distributions must have one shape [T, V] with T > 0: {before.shape}, {after.shape}")
     old, new = before.astype(np.float64), after.astype(np.float64)
-    token = (old - new).argmax(axis=1)
-    rows = np.arange(len(token))
-    p_old, p_new = old[rows, token], new[rows, token]
-    if reduce == "first":
+    entry = (old - new).argmax(axis=1)
+    rows = np.arange(len(entry))
+    p_old, p_new = old[rows, entry], new[rows, entry]
+    if step == "first":
         return float(p_old[0]), float(p_new[0])
-    if reduce == "max":
+    if step == "max":
         t = int((p_old - p_new).argmax())
         return float(p_old[t]), float(p_new[t])
     return float(p_old.mean()), float(p_new.mean())

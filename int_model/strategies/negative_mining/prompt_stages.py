@@ -272,7 +272,7 @@ def _tables(state: ImageState, config: IntConfig) -> tuple[Floats, Floats]:
     p_inpainted = p_original.copy()
     for k, (old, new) in enumerate(zip(before, after, strict=True)):
         column = state.names.index(_forced_answer(state, k))
-        change = vocabulary_change(old, new, config.score.reduce)
+        change = vocabulary_change(old, new, config.score.step)
         p_original[k, column], p_inpainted[k, column] = change
     return p_original, p_inpainted
 

@@ -45,7 +45,7 @@ def test_every_option_is_read_somewhere() -> None:
         ("inpaint.later", "mask_crop"),
         ("inpaint.reuse_iou", 0.98),
         ("score.domain", "candidates"),
-        ("score.reduce", "mean"),
+        ("score.reduce", "prod"),
         ("score.with_caption", False),
         ("score.eps", 1e-3),
         ("vlm.name_tokens", 16),
@@ -94,7 +94,8 @@ def test_merged_overrides_nested_keys_only() -> None:
         ({"patches": {"scales": [3]}}, r"'patches\.scales"),
         ({"patches": {"scales": []}}, r"'patches\.scales'"),
         ({"pnm": 3}, "'pnm'"),
-        ({"score": {"domain": "vocab", "reduce": "prod"}}, "choose reduce = mean, first or max"),
+        ({"score": {"domain": "vocab", "reduce": "first"}}, "write step = first"),
+        ({"score": {"domain": "vocab", "reduce": "max"}}, "write step = max"),
     ],
 )
 def test_a_wrong_option_is_named(overrides: dict[str, Any], message: str) -> None:

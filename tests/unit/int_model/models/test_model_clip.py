@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
 from int_model.models.adapters.text_image import HFClip
 from int_model.models.profile import TextImageRole
+from int_model.models.protocols import Normalise
 from int_model.models.suite import ModelSuite
 from tests.unit.int_model.models.tiny import picture
 
@@ -92,7 +93,7 @@ def test_a_text_is_embedded_once(folder: Path, model: CLIPModel, monkeypatch: py
     assert sum(asked) == 4, "the cache is bounded: bark had to be embedded again"
 
 
-def slow_surgery(model: CLIPModel, image: torch.Tensor, layers: int) -> np.ndarray:
+def slow_surgery(model: CLIPModel, image: torch.Tensor, layers: int, axis: int) -> np.ndarray:
     """CLIP Surgery with k-k attention in float64 numpy, one head and one token at a time."""
     vision = model.vision_model
     state = {name: value.double().numpy() for name, value in vision.state_dict().items()}
@@ -132,17 +133,22 @@ def slow_surgery(model: CLIPModel, image: torch.Tensor, layers: int) -> np.ndarr
             second = (original if second is None else second) + attend(normed, block, "k")
         original = original + attend(normed, block, "q")
         original = original + feed_forward(norm(original, f"{block}.layer_norm2"), block)
-    final = norm(original if second is None else second, "post_layernorm")
-    features = (final @ model.visual_projection.weight.detach().double().numpy().T)[1:]
-    return (features / np.linalg.norm(features, axis=1, keepdims=True)).reshape(4, 4, -1)
+    tokens = original if second is None else np.concatenate([original[:1], second[1:]])
+    features = norm(tokens, "post_layernorm") @ model.visual_projection.weight.detach().double().numpy().T
+    features /= np.linalg.norm(features, axis=axis, keepdims=True)
+    return features[1:].reshape(4, 4, -1)
 
 
+@pytest.mark.parametrize(("normalise", "axis"), [("token", 1), ("channel", 0)])
 @pytest.mark.parametrize("layers", [0, 1, 2, 4])
-def test_surgery_equals_a_slow_reference(folder: Path, model: CLIPModel, layers: int) -> None:
-    ours = adapter(folder, model, surgery_layers=layers).embed_patches(IMAGES[:2])
+def test_surgery_equals_a_slow_reference(
+    folder: Path, model: CLIPModel, layers: int, normalise: Normalise, axis: int
+) -> None:
+    """Raw features are scaled once: per patch, or per channel over the patches and the class token."""
+    ours = adapter(folder, model, surgery_layers=layers).embed_patches(IMAGES[:2], normalise)
     assert ours.shape == (2, 4, 4, 24)
     for image, rows in zip(IMAGES[:2], ours, strict=True):
-        np.testing.assert_allclose(rows, slow_surgery(model, pixels(folder, image), layers), atol=2e-4)
+        np.testing.assert_allclose(rows, slow_surgery(model, pixels(folder, image), layers, axis), atol=2e-4)
 
 
 def test_surgery_layers_are_clamped_to_the_depth(folder: Path, model: CLIPModel) -> None:

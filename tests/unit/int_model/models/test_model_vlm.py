@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from int_model.core.types import Image
 from int_model.models.adapters.imaging import mean_colour, shrink
 from int_model.models.adapters.vlm_inputs import ImageFitting
-from int_model.models.protocols import ContrastiveVisionLanguage, CoordinateFrame, VisionLanguage
+from int_model.models.protocols import ContrastiveVisionLanguage, CoordinateFrame, VisionLanguage, was_cut
 from tests.unit.int_model.models.tiny import picture, save_qwen
 
 NAMES = ("moth", "hidden zebra fish", "animal")
@@ -151,6 +152,30 @@ def test_a_dialogue_is_the_same_alone_and_in_a_batch(vlm: VisionLanguage) -> Non
     alone = [vlm.dialogue([image], [turn], (6, 3, 4))[0] for image, turn in zip(IMAGES, turns, strict=True)]
     assert together == alone
     assert [len(answers) for answers in together] == [3, 3, 3]
+
+
+def test_a_dialogue_tells_which_answers_ended_by_themselves(load_vlm: Any, profile: Path, tmp_path: Path) -> None:
+    """Naive generation tells what comes; a token of it becomes an end token, before or behind which the limit cuts."""
+    folder = Path(shutil.copytree(profile.parent / "vlm", tmp_path / "vlm"))
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    content = [{"type": "image"}, {"type": "text", "text": "Name?"}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    inputs = processor(images=[squared(IMAGES[0], (122, 116, 104))], text=[text], return_tensors="pt")
+    with torch.no_grad():
+        said = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :].tolist()
+    end = next(token for i, token in enumerate(said) if i > 1 and token not in said[:i])
+    model.generation_config.eos_token_id = [model.generation_config.eos_token_id, end]
+    model.generation_config.save_pretrained(folder)
+    vlm = load_vlm(folder)
+    at = said.index(end) + 1
+    for limit, cut in ((1, True), (at - 1, True), (at, False), (at + 5, False)):
+        [(answer,)] = vlm.dialogue(IMAGES[:1], [("Name?",)], (limit,))
+        assert was_cut(answer) == cut
+    [(one,), (two,)] = vlm.dialogue([IMAGES[0], IMAGES[0]], [("Name?",), ("Name?",)], (at,))
+    assert (was_cut(one), was_cut(two)) == (False, False)
 
 
 def test_a_dialogue_equals_generation_from_the_processors_inputs(vlm: VisionLanguage, profile: Path) -> None:

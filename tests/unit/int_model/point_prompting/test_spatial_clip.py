@@ -28,9 +28,8 @@ FORE, BACK, EMPTY = unit(RNG.normal(size=(2, 16))), unit(RNG.normal(size=(1, 16)
 def reference(
     grid: np.ndarray, fore: np.ndarray, back: np.ndarray | None, empty: np.ndarray, clamp: bool
 ) -> np.ndarray:
-    """The ancestor's arithmetic, one text and one cell at a time, features scaled per channel over the tokens."""
+    """The ancestor's arithmetic, one text and one cell at a time; the features have been scaled before."""
     tokens = grid.reshape(-1, grid.shape[-1]).astype(np.float64)
-    tokens = tokens / np.sqrt((tokens**2).sum(axis=0))
 
     def heat(texts: np.ndarray) -> np.ndarray:
         total = np.zeros(len(tokens))
@@ -58,9 +57,9 @@ def test_map_agrees_with_a_plain_reference(background: bool, strategy: str) -> N
 
 def test_what_all_texts_share_is_taken_away() -> None:
     """A part common to the name and the empty text must not show in the map."""
-    plain = similarity_map(GRID, FORE[:1], None, np.zeros(16, np.float32), normalise="token")
+    plain = similarity_map(GRID, FORE[:1], None, np.zeros(16, np.float32))
     common = unit(RNG.normal(size=16))
-    shifted = similarity_map(GRID, FORE[:1] + common, None, common, normalise="token")
+    shifted = similarity_map(GRID, FORE[:1] + common, None, common)
     assert shifted == pytest.approx(plain, abs=1e-5)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from int_model.core.config import IntConfig
-from int_model.core.options import ConfigError
+from int_model.core.options import ConfigError, leaves
 from int_model.strategies.model_options import ModelOptions, preset_names, read_preset
 from int_model.strategies.promac import PromacConfig
 from int_model.strategies.registry import STRATEGIES
@@ -133,3 +133,10 @@ def test_a_profile_file(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(f'{text}[text_image]\nid = "a/b"\n[int.fuse]\nrule = "wsum"\n')
     config = ModelOptions(profile=str(tmp_path / "mine.toml"), strategy="vlm_box").config()
     assert config.model_dump()["fuse"]["rule"] == "wsum"
+
+
+def test_the_preset_paper_leaves_no_option_of_the_method_to_a_default() -> None:
+    """It is frozen: a default that changes, or a new option, must not change what it gives."""
+    outside = ("abstain.", "tiling.", "limits.")
+    every = {name for name in STRATEGIES["int"].option_names if not name.startswith(outside)}
+    assert {name for name, _ in leaves(read_preset("paper"))} == every

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from int_model.models.protocols import CoordinateFrame
+from int_model.models.protocols import Answer, CoordinateFrame, was_cut
 from int_model.strategies.negative_mining.candidates import parse_boxes, parse_name
 
 FRAME = CoordinateFrame(padded=False)
@@ -209,6 +211,44 @@ BOXES = [
     ('[{"bbox_2d": [20, 20, 100, 60], "label": "frog"}, {"bbox_2d": [120, 20, 16', FRAME, [BOX]),
     ("[[0.1, 0.2, 0.5, 0.6], [0.6, 0.2,", FRAME, [BOX]),
 ]
+
+
+CUT_NAMES = [
+    ("The camouflaged animal is a cha", ""),
+    ("It is a leaf-tailed ge", "leaf-tailed"),
+    ("This is a chameleon wh", "chameleon"),
+    ("Owl\n\nThe owl is a nocturnal bi", "owl"),
+    ("Owl, which li", "owl"),
+    ("这张图片中的动物是变色龙，它正", "变色龙"),
+    ("这张图片中的动物是变", ""),
+    ("Grassho", ""),
+]
+CUT_BOXES: list[tuple[str, list[tuple[float, ...]]]] = [
+    ("20, 20, 100, 6", []),
+    ("20, 20, 100, 60, and the ot", [BOX]),
+    ("[20, 20, 100, 60]", [BOX]),
+    ("[20, 20, 100, 60] is the bo", [BOX]),
+    ("x1=20 y1=20 x2=100 y2=6", []),
+]
+
+
+@pytest.mark.parametrize(("answer", "name"), CUT_NAMES)
+def test_of_an_answer_that_did_not_end_by_itself_the_last_word_is_not_read(answer: str, name: str) -> None:
+    assert parse_name(Answer(answer, ended=False)) == name
+    assert parse_name(Answer(answer)) == parse_name(answer) != ""
+
+
+@pytest.mark.parametrize(("answer", "expected"), CUT_BOXES)
+def test_nor_are_bare_numbers_at_which_it_breaks_off(answer: str, expected: list[tuple[float, ...]]) -> None:
+    boxes = parse_boxes(Answer(answer, ended=False), FRAME, height=100, width=200)
+    assert [pytest.approx(box.as_tuple()) for box in boxes] == expected
+    assert len(parse_boxes(Answer(answer), FRAME, height=100, width=200)) == 1
+
+
+def test_an_answer_is_its_text() -> None:
+    cut = Answer("Owl", ended=False)
+    assert (cut, was_cut(cut), was_cut(Answer("Owl")), was_cut("Owl")) == ("Owl", True, False, False)
+    assert was_cut(pickle.loads(pickle.dumps(cut)))  # noqa: S301 our own
 
 
 def test_the_table_is_long_enough() -> None:

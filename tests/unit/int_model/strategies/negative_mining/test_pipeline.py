@@ -10,7 +10,7 @@ import pytest
 
 from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
-from int_model.core.types import Image, Segmentation
+from int_model.core.types import Box, Detection, Image, Segmentation
 from int_model.strategies.negative_mining.pipeline import IntPipeline
 from tests.support.fakes import TASK, FakeDetector, FakeSegmenter, FakeTextImage, FakeVlm, fake_suite, scene
 
@@ -175,8 +175,8 @@ def test_smg_off_uses_boxes_alone() -> None:
     [
         {"pnm": {"key": "name"}},
         {"pnm": {"key": "name", "name_reduce": "mean"}},
-        {"score": {"domain": "vocab", "reduce": "first"}},
-        {"score": {"domain": "vocab", "reduce": "max"}},
+        {"score": {"domain": "vocab", "step": "first"}},
+        {"score": {"domain": "vocab", "step": "max"}},
         {"score": {"with_caption": True}},
         {"inpaint": {"first": "union_box_crop"}},
         {"inpaint": {"later": "per_patch_box"}},
@@ -338,6 +338,42 @@ def test_large_images_are_worked_on_smaller_and_come_back_at_full_size() -> None
     assert result.trace.size == (100, 67)
     assert result.mask.shape == result.size == (300, 200)
     assert (result.mask & truth).sum() / (result.mask | truth).sum() > 0.93
+
+
+class Nested(FakeDetector):
+    """Every box once more, a fifth wider: its mask is no object of its own."""
+
+    def _find(self, image: Image, name: str) -> list[Detection]:
+        found = super()._find(image, name)
+        wider = [Box(d.box.x1, d.box.y1, d.box.x2 + 0.2 * d.box.width, d.box.y2) for d in found]
+        return found + [Detection(box, d.score - 0.2) for box, d in zip(wider, found, strict=True)]
+
+
+class Boxes(FakeSegmenter):
+    """The whole box."""
+
+    def decode(self, embedding: Any, prompts: Any, *, multimask: bool = True, **_: Any) -> Any:
+        found = super().decode(embedding, prompts, multimask=multimask)
+        return [dataclasses.replace(answer, iou=np.array([0.1, 0.2, 0.9])) for answer in found]
+
+
+def test_instances_are_a_view_of_the_mask_that_eq_14_chose() -> None:
+    """What is no object of its own still belongs to M; only what nobody trusts leaves it."""
+    image, _ = scene(objects=TWO)
+    options: dict[str, Any] = {"detector": {"nms_iou": 0.95}, "clip": {"select_threshold": 0.0}}
+    result = run(image, options, detector=Nested(), segmenter=Boxes())
+    final = result.trace.iterations[(result.trace.final_iteration or 0) - 1]
+    assert len(final.boxes) == 4
+    assert len(result.instances) == 2
+    assert np.array_equal(result.mask, final.mask)
+    union = np.any([instance.mask for instance in result.instances], axis=0)
+    assert union.sum() < result.mask.sum()
+    best, second = (instance.score for instance in result.instances)
+    options["abstain"] = {"min_score": (best + second) / 2}
+    one = run(image, options, detector=Nested(), segmenter=Boxes())
+    assert len(one.instances) == 1
+    assert one.mask[one.instances[0].mask].all()
+    assert not one.mask[result.instances[1].mask].any()
 
 
 # ------------------------------------------------------------------ odd inputs
