@@ -1,9 +1,7 @@
 """A data set of the miniature world's held-out scenes: killed half-way, resumed, read back by other programs' rules.
 
-    python -m benchmarks.bootstrap [--scenes 500] [--strategy grounded_sam] [--out FOLDER]
-    python -m benchmarks.bootstrap --scale 20000      # no models: store, groups and writers with many images
-
-The first needs Debian's font fonts-noto-color-emoji to draw the scenes.
+python -m benchmarks.bootstrap [--scenes 500] [--strategy grounded_sam] [--out FOLDER]
+python -m benchmarks.bootstrap --scale 20000      # no models: store, groups and writers with many images
 """
 
 from __future__ import annotations

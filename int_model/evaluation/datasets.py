@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image as PilImage
@@ -241,6 +241,13 @@ def _annotated_mask(annotation: Mapping[str, Any], height: int, width: int) -> M
         raise ValueError(f"annotation {annotation.get('id')}: {error}") from error
 
 
+@runtime_checkable
+class Indexed(Protocol):
+    """Examples that can be made one without the others, from 0 on."""
+
+    def __getitem__(self, place: int, /) -> Example | BrokenExample: ...
+
+
 @dataclass(frozen=True)
 class Selected:
     """Some examples of a data set, by their places: its first ones, or every n-th as one process's part of the work."""
@@ -252,4 +259,6 @@ class Selected:
         return len(self.places)
 
     def __iter__(self) -> Iterator[Example | BrokenExample]:
+        if isinstance(self.whole, Indexed):
+            return map(self.whole.__getitem__, self.places)
         return islice(iter(self.whole), self.places.start, self.places.stop, self.places.step)

@@ -7,22 +7,20 @@ glyphs lie about as distractors; polyps and lesions are drawn. A scene is a func
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PILImage
-from PIL import ImageDraw, ImageFont
 
-from int_model.core.types import Box, Image, Mask
-from int_model.nano.textures import Split, TextureBank
+from int_model.core.types import Box, Image, Mask, union
+from int_model.nano.glyphs import glyph
+from int_model.nano.textures import Split, TextureBank, texture
 from int_model.nano.world import ANIMALS, ENVIRONMENTS, LESIONS, MEDICAL_DISTRACTOR, OBJECTS, POLYPS, TASKS
 
 SIDE = 192
-_FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-_STRIKE = 109  # the one bitmap size in the font
 Canvas = NDArray[np.float32]
+Place = Literal["home", "away"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,9 +40,22 @@ class SceneObject:
         return box
 
 
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """What makes a scene hard. An empty scene has camouflage 0 and no place.
+
+    ``camouflage`` is the mean strength of the sought things in [0, 1], ``clutter`` the number of other things.
+    """
+
+    camouflage: float
+    clutter: int
+    place: Place | None
+    targets: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """An image, its task prompt, environment, and all things in it (the sought ones share one name)."""
+    """An image, its task prompt, environment, and all things in it (the sought ones share one name; "" if none)."""
 
     image: Image
     task: str
@@ -59,24 +70,17 @@ class Scene:
 
     @property
     def mask(self) -> Mask:
-        """All sought pixels."""
-        return np.any([thing.mask for thing in self.targets], axis=0)
+        """All sought pixels; none in an empty scene."""
+        return union((self.image.shape[0], self.image.shape[1]), [thing.mask for thing in self.targets])
 
-
-def glyph(character: str) -> NDArray[np.uint8]:
-    """An emoji as ``uint8 [136, 136, 4]`` RGBA. Raises ``FileNotFoundError`` if the font is not installed."""
-    if not _FONT.is_file():
-        raise FileNotFoundError(f"{_FONT} is missing; install Debian's package fonts-noto-color-emoji")
-    font = ImageFont.truetype(str(_FONT), _STRIKE)
-    canvas = PILImage.new("RGBA", (160, 160))
-    ImageDraw.Draw(canvas).text((10, 10), character, font=font, embedded_color=True)
-    box = canvas.getbbox()
-    if box is None:
-        raise ValueError(f"the font has no glyph for {character!r}")
-    square = PILImage.new("RGBA", (136, 136))
-    cut = canvas.crop(box)
-    square.paste(cut, ((136 - cut.width) // 2, (136 - cut.height) // 2))
-    return np.asarray(square)
+    @property
+    def factors(self) -> Factors:
+        """What makes it hard. Polyps and lesions are always at home."""
+        found = self.targets
+        home = ANIMALS[self.name][1] if self.name in ANIMALS else self.environment
+        place: Place = "home" if home == self.environment else "away"
+        strength = sum(thing.camouflage for thing in found) / max(1, len(found))
+        return Factors(strength, len(self.objects) - len(found), place if found else None, len(found))
 
 
 @dataclass
@@ -84,7 +88,8 @@ class SceneGenerator:
     """Draws scenes.
 
     ``avoid`` names animals that never appear, ``smudges`` adds blurred patches (training only), ``camouflage`` is the
-    range of strengths of the sought animals (0: their own colours, 1: the texture's).
+    range of strengths of the sought animals (0: their own colours, 1: the texture's). ``targets`` (0 to 5), ``clutter``
+    (other things, at most 4) and ``place`` fix what is else drawn at random; they concern animals only.
     """
 
     split: Split
@@ -95,10 +100,13 @@ class SceneGenerator:
     tiles: int = 24
     tasks: tuple[str, ...] = ("camouflaged animal", "polyp", "skin lesion")
     weights: tuple[float, ...] = (0.76, 0.12, 0.12)
+    targets: int | None = None
+    clutter: int | None = None
+    place: Place | None = None
     _glyphs: dict[str, NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self._bank = TextureBank(self.split, self.tiles)
+        self._bank = TextureBank(lambda environment, seed: texture(environment, self.split, seed), self.tiles)
 
     def scene(self, index: int) -> Scene:
         """Scene number ``index``; the same for ever for one (split, seed, index)."""
@@ -113,17 +121,17 @@ class SceneGenerator:
         names = [name for name in ANIMALS if name not in self.avoid]
         name = names[int(rng.integers(len(names)))]
         home = ANIMALS[name][1]
-        environment = home if rng.random() < 0.5 else str(rng.choice(ENVIRONMENTS))
+        environment = self._environment(home, rng)
         canvas = self._bank.cut(environment, shape, rng).astype(np.float32)
         count = int(rng.choice([1, 2, 3], p=[0.7, 0.24, 0.06]))
-        todo = [(name, True)] * count
-        todo += [
-            (str(rng.choice(list(OBJECTS))), False) for _ in range(int(rng.choice([0, 1, 2], p=[0.3, 0.45, 0.25])))
-        ]
+        count = count if self.targets is None else self.targets
+        things = int(rng.choice([0, 1, 2], p=[0.3, 0.45, 0.25]))
+        things = things if self.clutter is None else self.clutter
+        todo = [(name, True)] * count + [(str(rng.choice(list(OBJECTS))), False) for _ in range(things)]
         masks: list[tuple[str, Mask, float]] = []
         taken = np.zeros(shape, dtype=np.bool_)
         for thing, sought in todo:
-            largest = (0.6, 0.42, 0.36)[count - 1] if sought else 0.4
+            largest = (0.6, 0.42, 0.36, 0.32, 0.3)[count - 1] if sought else 0.4
             strength = float(rng.uniform(*self.camouflage) if sought else rng.uniform(0.2, 0.7))
             for _ in range(12):
                 alpha, colour = self._posed(thing, rng, float(rng.uniform(0.3 if count == 1 else 0.24, largest)), shape)
@@ -139,12 +147,21 @@ class SceneGenerator:
             masks = [(n, m & ~solid, s) for n, m, s in masks]  # what is drawn later lies on top
             masks.append((thing, solid, strength))
         cover: Mask = np.zeros(shape, dtype=np.bool_)
-        if rng.random() < 0.15:  # something of the surroundings lies over a part
+        if rng.random() < 0.15 and masks:  # something of the surroundings lies over a part
             canvas, cover = self._occlude(canvas, masks[0][1], environment, rng)
         if self.smudges and rng.random() < 0.25:
-            canvas = _smudge(canvas, taken, rng)
+            canvas = smudge(canvas, taken, rng)
         objects = [SceneObject(n, m & ~cover, s) for n, m, s in masks]
-        return _finish(canvas, "camouflaged animal", environment, name, objects, rng)
+        return _finish(canvas, "camouflaged animal", environment, name if count else "", objects, rng)
+
+    def _environment(self, home: str, rng: np.random.Generator) -> str:
+        at_home = rng.random() < 0.5
+        anywhere = home if at_home else str(rng.choice(ENVIRONMENTS))
+        if self.place == "home":
+            return home
+        while self.place == "away" and anywhere == home:
+            anywhere = str(rng.choice(ENVIRONMENTS))
+        return anywhere
 
     def _posed(
         self, name: str, rng: np.random.Generator, size: float, shape: tuple[int, int]
@@ -211,7 +228,7 @@ class SceneGenerator:
             masks.append((thing, solid, strength))
         canvas = _hairs(canvas, rng) if task == "skin lesion" else _vignette(canvas, rng)
         if self.smudges and rng.random() < 0.25:
-            canvas = _smudge(canvas, taken, rng)
+            canvas = smudge(canvas, taken, rng)
         return _finish(canvas, task, environment, name, [SceneObject(*m) for m in masks], rng)
 
 
@@ -294,7 +311,7 @@ def _vignette(canvas: Canvas, rng: np.random.Generator) -> Canvas:
     return canvas * (1.12 - 0.75 * np.clip(distance, 0, 1))[..., None]
 
 
-def _smudge(canvas: Canvas, keep_off: Mask, rng: np.random.Generator) -> Canvas:
+def smudge(canvas: Canvas, keep_off: Mask, rng: np.random.Generator) -> Canvas:
     """Fill a free region as an inpainter would, so that such a region carries no meaning for what is trained on it."""
     height, width = keep_off.shape
     region = np.zeros((height, width), dtype=np.uint8)

@@ -35,6 +35,7 @@ from int_model.html.text import number
 from int_model.io.outputs import display_name, prepare_folder, write_atomic
 from int_model.models.suite import ModelSuite
 from int_model.nano.examples import NanoScenes
+from int_model.nano.worlds import DEFAULT
 from int_model.strategies.model_options import ModelOptions
 from int_model.strategies.registry import STRATEGIES
 from ml_backend.cli.commands.evaluate import EvaluateOptions
@@ -141,7 +142,12 @@ def _whole(options: EvaluateOptions, protocol: Protocol) -> tuple[Examples, str]
         if options.images is not None or options.task is not None:
             raise ValueError("--nano brings its own images and task prompts; leave IMAGES and --task out")
         seeds = options.seeds or NanoScenes(1).seeds
-        return NanoScenes(options.nano, seeds), f"{options.nano} scenes of seed {', '.join(map(str, seeds))}"
+        scenes = NanoScenes(options.nano, seeds, options.world, table=options.cells)
+        each = " of every cell" if options.cells else ""
+        which = "" if options.world == DEFAULT else f" of the world {options.world}"
+        return scenes, f"{options.nano} scenes{each} of seed {', '.join(map(str, seeds))}{which}"
+    if options.world != DEFAULT or options.cells:
+        raise ValueError("--world and --cells choose among drawn scenes; give --nano N with them")
     if options.images is None:
         raise ValueError("give the folder of the images, IMAGES")
     if options.task is None:

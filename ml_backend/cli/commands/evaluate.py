@@ -38,8 +38,14 @@ class EvaluateOptions(CommandOptions):
         Path | None, typer.Option(help="The truth as a JSON export of Label Studio, in place of MASKS.")
     ] = None
     nano: Annotated[
-        int | None, typer.Option(min=1, help="So many held-out scenes of the bundled miniature world, of each seed.")
+        int | None, typer.Option(min=1, help="So many held-out scenes of a bundled miniature world, of each seed.")
     ] = None
+    world: Annotated[
+        str, typer.Option(help="The world of the drawn scenes: home, mosaic, habits, woven, or drift (held out).")
+    ] = "home"
+    cells: Annotated[
+        bool, typer.Option("--cells", help="So many scenes of every cell: camouflage x clutter x place.")
+    ] = False
     task: Annotated[str | None, typer.Option("--task", "-t", help="What to look for: 'camouflaged animal'.")] = None
     labels: Annotated[
         tuple[str, ...], typer.Option("--label", help="Only objects with this COCO category or label are sought.")

@@ -107,6 +107,26 @@ def test_scenes_of_several_seeds_are_groups(run: Run, tmp_path: Path) -> None:
     assert "group: scenes of seed 2" in outcome.slices()
 
 
+def test_cells_of_a_world_are_groups(run: Run, tmp_path: Path) -> None:
+    command = (
+        "--nano",
+        "1",
+        "--world",
+        "woven",
+        "--cells",
+        "--limit",
+        "2",
+        "--strategies",
+        "grounded_sam",
+        "--no-pages",
+    )
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    outcome = load_evaluation(tmp_path / "int-evaluation" / "evaluation.json")
+    assert {"group: plain, clean, home", "group: plain, clean, away"} <= set(outcome.slices())
+    assert "of every cell of seed 2501 of the world woven" in outcome.setting.facts["Data"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -114,6 +134,8 @@ def test_scenes_of_several_seeds_are_groups(run: Run, tmp_path: Path) -> None:
         (("Imgs", "GT", "--coco", "x.json"), "MASKS and --coco were given together"),
         (("Imgs", "GT"), "give the task prompt"),
         (("Imgs", "--nano", "3"), "leave IMAGES and --task out"),
+        (("--nano", "3", "--world", "mars"), "there is no world 'mars'; choose one of: home"),
+        (("Imgs", "GT", "-t", "polyp", "--cells"), "give --nano N with them"),
         (("--coco", "x.json", "-t", "polyp"), "give the folder of the images"),
         (("Imgs", "GT", "-t", "polyp", "--label", "a"), "mask files have no labels"),
         (("Imgs", "GT", "-t", "polyp", "--strategies", "int,magic"), "there is no strategy 'magic'"),
