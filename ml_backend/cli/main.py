@@ -12,7 +12,7 @@ from ml_backend.cli.commands.evaluate import evaluate
 from ml_backend.cli.commands.learn import learn
 from ml_backend.cli.commands.segment import segment
 from ml_backend.cli.commands.service import annotate, serve, worker
-from ml_backend.cli.commands.setup import demo, doctor, profiles, strategies
+from ml_backend.cli.commands.setup import connect, demo, doctor, profiles, strategies
 from ml_backend.cli.medical import medical as medical_app
 from ml_backend.cli.options import add_command
 from ml_backend.cli.runs import app as runs_app
@@ -42,7 +42,20 @@ def main(
     """One task prompt in, masks out."""
 
 
-for function in (segment, evaluate, bootstrap, serve, worker, annotate, learn, doctor, demo, profiles, strategies):
+for function in (
+    segment,
+    evaluate,
+    bootstrap,
+    serve,
+    worker,
+    annotate,
+    learn,
+    connect,
+    doctor,
+    demo,
+    profiles,
+    strategies,
+):
     add_command(app, function)
 app.add_typer(runs_app, name="runs")
 app.add_typer(medical_app, name="medical")

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from int_model.models.profile import Profile
+from ml_backend.connect.plan import look, plan_rest
 from ml_backend.context import label_studio_client
 from ml_backend.doctor import local
 from ml_backend.doctor.connection import CONNECTION, Connected, LookUp, examine_connection
 from ml_backend.doctor.diagnosis import Diagnosis, has_problem, of_error, ok, problem, warning
-from ml_backend.doctor.project import apply, examine_clicks, examine_config, examine_predictions
+from ml_backend.doctor.project import examine_clicks, examine_config, examine_predictions, mended
 from ml_backend.doctor.redis import examine_redis
 from ml_backend.doctor.sample import examine_sample
 from ml_backend.doctor.server import examine_server, examine_token, not_configured
@@ -51,7 +52,7 @@ def examine(
     Args:
         settings: those that the service would run with.
         project_id: the project to look at; None takes the only one there is.
-        fix: whether the project's toggles may be changed.
+        fix: whether the project's webhook and toggles may be changed.
         environment: this machine, if None.
     """
     place = environment or Environment(local.probe_in_subprocess, look_up)
@@ -135,20 +136,28 @@ def _project(
     fix: bool,
 ) -> Iterator[Diagnosis]:
     number = int(project["id"])
+    if fix:
+        yield from _mended(client, number, settings)
+        project = client.project(number)
     connected = _connection(client, number, judge)
     yield from connected.diagnoses
     diagnoses, config = examine_config(str(project.get("label_config") or ""), connected.extra_params, settings)
     yield from diagnoses
-    diagnoses, change = examine_predictions(project, connected.title, connected.version)
-    if fix and change:
-        yield apply(client, number, change)
-    else:
-        yield from diagnoses
+    yield from examine_predictions(project, connected.title, connected.version)
     if config is not None:
         clicks = examine_clicks(str(project.get("label_config")), interactive=connected.interactive)
         if clicks is not None and connected.title:
             yield clicks
         yield examine_sample(client, number, config, settings)
+
+
+def _mended(client: LabelStudioClient, project: int, settings: Settings) -> Iterator[Diagnosis]:
+    try:
+        changes = plan_rest(look(client, project), settings).changes
+    except LabelStudioError as error:
+        yield of_error(PROJECT, error, "check that the token's user may see the project's settings")
+        return
+    yield from (mended(client, change) for change in changes)
 
 
 def _connection(client: LabelStudioClient, project: int, judge: Callable[[Any, Any], Connected]) -> Connected:

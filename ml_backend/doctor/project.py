@@ -7,6 +7,7 @@ from typing import Any
 
 from defusedxml.ElementTree import fromstring
 
+from ml_backend.connect.plan import Change, apply
 from ml_backend.doctor.diagnosis import Diagnosis, of_error, ok, problem, split_remedy, warning
 from ml_backend.labelstudio.attributes import unknown_attributes
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
@@ -16,7 +17,7 @@ from ml_backend.labelstudio.output_options import options_for
 from ml_backend.labelstudio.task_prompt import ConnectionParams, PromptError, parse_extra_params, prompt_of
 from ml_backend.settings import Settings
 
-CONFIG, PREDICTIONS, SAMPLING, CLICKS = "labeling config", "predictions", "sampling", "clicks"
+CONFIG, PREDICTIONS, SAMPLING, CLICKS, FIX = "labeling config", "predictions", "sampling", "clicks", "fix"
 _SHOWN = 3
 
 
@@ -49,8 +50,8 @@ def examine_config(text: str, extra_params: Any, settings: Settings) -> tuple[li
     return found, config
 
 
-def examine_predictions(project: Mapping[str, Any], title: str, version: str) -> tuple[list[Diagnosis], dict[str, Any]]:
-    """Whether the project shows our predictions; also what to ``PATCH`` so that it does ({} if nothing).
+def examine_predictions(project: Mapping[str, Any], title: str, version: str) -> list[Diagnosis]:
+    """Whether the project shows our predictions.
 
     Args:
         project: as Label Studio gives it.
@@ -75,7 +76,7 @@ def examine_predictions(project: Mapping[str, Any], title: str, version: str) ->
         wanted = repr(version) if version else "a version int-..."
         remedy = f"choose {wanted} under {PRELABEL_SETTING} once predictions exist"
         found.append(warning(SAMPLING, text, remedy))
-    return found, {name: value for obstacle in obstacles for name, value in obstacle.change.items()}
+    return found
 
 
 def examine_clicks(config: str, *, interactive: bool) -> Diagnosis | None:
@@ -90,15 +91,13 @@ def examine_clicks(config: str, *, interactive: bool) -> Diagnosis | None:
     return warning(CLICKS, text, "switch on 'Use for interactive preannotations' in the connection (Settings > Model)")
 
 
-def apply(client: LabelStudioClient, project_id: int, change: dict[str, Any]) -> Diagnosis:
-    """``PATCH`` the project; says what was changed, or why it was not."""
+def mended(client: LabelStudioClient, change: Change) -> Diagnosis:
+    """Make a change of `ml_backend.connect`; says what was changed, or why it was not."""
     try:
-        client.request("PATCH", f"/api/projects/{int(project_id)}", body=change)
+        apply(client, change)
     except LabelStudioError as error:
-        remedy = f"change it under {PRELABEL_SETTING}"
-        return of_error(PREDICTIONS, error, remedy, before="The project could not be changed: ")
-    said = " and ".join(f"{name} = {value!r}" for name, value in change.items())
-    return ok(PREDICTIONS, f"Changed in the project: {said}.")
+        return of_error(FIX, error, "change it in the project's settings", before="Not changed: ")
+    return ok(FIX, f"Changed: {change.text}.")
 
 
 def _targets(config: LabelingConfig) -> list[Any]:

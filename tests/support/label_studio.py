@@ -162,10 +162,8 @@ class LabelStudio:
             case "GET", "/api/projects":
                 rows = [self.project, *self.others]
                 return 200, recorded("projects") | {"results": rows, "count": len(rows)}
-            case "GET", "/api/ml":
-                return 200, self.connections
-            case "GET", "/api/webhooks/":
-                return 200, self.webhooks
+            case "GET" | "POST" | "PATCH", found if found.startswith(("/api/ml", "/api/webhooks/")):
+                return self._settings(request, self.connections if found.startswith("/api/ml") else self.webhooks)
             case "GET", "/api/tasks":
                 return self._list(request.query)
             case "GET" | "PATCH", found if found == f"/api/projects/{number}":
@@ -181,6 +179,20 @@ class LabelStudio:
                 self.predictions[task] = [entry for entry in found if entry["id"] != int(deleted[1])]
             return 204, None
         return 404, recorded("no_project")
+
+    def _settings(self, request: Request, rows: list[dict[str, Any]]) -> tuple[int, Any]:
+        """List, add or change connections or webhooks; an added connection is reached, as if a backend were there."""
+        if request.method == "GET":
+            return 200, rows
+        self.patches.append({"path": request.target.partition("?")[0], **request.json()})
+        if request.method == "POST":
+            template = recorded("connections" if rows is self.connections else "webhooks")[0]
+            rows.append(template | {"id": len(rows) + 1, "extra_params": None} | request.json())
+            return 201, rows[-1]
+        number = int(request.target.partition("?")[0].rstrip("/").rpartition("/")[2])
+        (row,) = (row for row in rows if row["id"] == number)
+        row |= request.json()
+        return 200, row
 
     def _exchange(self, token: str) -> Reply:
         if token != self.refresh:

@@ -1,14 +1,69 @@
-"""``int-backend doctor``, ``demo``, ``profiles`` and ``strategies``, declared."""
+"""``int-backend connect``, ``doctor``, ``demo``, ``profiles`` and ``strategies``, declared."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ml_backend.cli.options import CommandOptions
+
+if TYPE_CHECKING:
+    from ml_backend.connect.labeling import ControlKind
+
+
+class Control(StrEnum):
+    """The values of ``--control``; they are those of ``ControlKind``."""
+
+    polygon = "polygon"
+    brush = "brush"
+    bitmask = "bitmask"
+    rectangle = "rectangle"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectOptions(CommandOptions):
+    """What ``int-backend connect`` can be asked for."""
+
+    project: Annotated[int, typer.Option("--project", min=1, help="The project's id in Label Studio.")]
+    prompt: Annotated[str, typer.Option(help="The task prompt, e.g. polyp; it goes into the connection.")] = ""
+    control: Annotated[
+        Control | None, typer.Option(help="The mask control to add where there is none. (default: polygon)")
+    ] = None
+    label: Annotated[str, typer.Option(help="The label of an added control. (default: the prompt's last word)")] = ""
+    smart: Annotated[bool, typer.Option("--smart", help="Add tools for clicks and boxes, and switch them on.")] = False
+    backend: Annotated[
+        str, typer.Option(help="The backend as Label Studio reaches it. (default: localhost and INT_PORT)")
+    ] = ""
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the changes.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and ask nothing.")] = False
+
+
+def connect(options: ConnectOptions) -> int:
+    """Connect a project of Label Studio in one step: labeling config, connection, webhook, visible predictions.
+
+    It shows every change first and removes nothing. Needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY.
+    """
+    from ml_backend.connect.command import run
+    from ml_backend.connect.plan import Wanted
+    from ml_backend.settings import load_settings
+
+    control: ControlKind | None = options.control.value if options.control else None
+    wanted = Wanted(options.prompt.strip(), control, options.label, options.smart, options.backend.strip().rstrip("/"))
+    asked = options.yes or options.as_json
+    return run(
+        load_settings({}),
+        options.project,
+        wanted,
+        dry_run=options.dry_run,
+        as_json=options.as_json,
+        confirm=lambda question: asked or typer.confirm(question),
+        tell=typer.echo,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +72,9 @@ class DoctorOptions(CommandOptions):
 
     url: Annotated[str | None, typer.Option(help="Label Studio's address. (default: LABEL_STUDIO_URL)")] = None
     project: Annotated[int | None, typer.Option(help="The project's id; not needed if there is only one.")] = None
-    fix: Annotated[bool, typer.Option("--fix", help="Switch on what the project needs to show predictions.")] = False
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend the webhook and what hides predictions, as connect does.")
+    ] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, to stdout.")] = False
 
 

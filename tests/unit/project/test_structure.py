@@ -35,7 +35,7 @@ LAYERS = {
         ["serving"],
         ["runs"],
         ["context"],
-        ["api"],
+        ["api", "connect"],
         ["doctor", "demo", "upstream"],
         ["cli", "model", "_wsgi"],
     ],

@@ -15,6 +15,7 @@ from ml_backend.doctor.diagnosis import Level, has_problem, ok, problem, report,
 from ml_backend.doctor.project import examine_config, examine_predictions
 from ml_backend.doctor.sample import kind_of
 from ml_backend.doctor.server import Server
+from ml_backend.labelstudio.connections import prelabel_obstacles
 from ml_backend.settings import Settings
 
 JSON = st.recursive(
@@ -56,10 +57,11 @@ PROJECT = st.fixed_dictionaries(
 
 @given(project=PROJECT, title=st.sampled_from(["INT", ""]), version=st.sampled_from(["int-nano-int-0123abcd", ""]))
 def test_what_is_changed_makes_the_project_well(project: dict[str, Any], title: str, version: str) -> None:
-    found, change = examine_predictions(project, title, version)
+    found = examine_predictions(project, title, version)
     assert found
-    after, nothing = examine_predictions({**project, **change}, title, version)
-    assert nothing == {}
+    obstacles = prelabel_obstacles(project, version, title)
+    change = {name: value for obstacle in obstacles for name, value in obstacle.change.items()}
+    after = examine_predictions({**project, **change}, title, version)
     assert {diagnosis.level for diagnosis in after if diagnosis.check == "predictions"} == {Level.OK}
     assert bool(change) is any(f.level is not Level.OK for f in found if f.check == "predictions")
 
