@@ -52,13 +52,14 @@ class Batch:
         """Extend the lease now; the tasks that are still held under it."""
         return await self._calls.call(self._ledger.renew, self.lease)
 
-    async def ack(self, results: Sequence[TaskResult]) -> None:
-        """Write results into the ledger."""
+    async def ack(self, results: Sequence[TaskResult]) -> frozenset[int]:
+        """Write results into the ledger; the tasks that were still held. Others have taken over the rest."""
         accepted = await self._calls.call(self._ledger.finish, self.lease, results)
         for result in results:
             if result.task not in accepted:
                 _log.info("task %d was taken over before it was finished here", result.task)
         self.acked |= {result.task for result in results}
+        return accepted
 
 
 class RunWork(Protocol):

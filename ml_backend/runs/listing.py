@@ -7,7 +7,7 @@ backend for a prediction while we wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_backend.labelstudio.client import LabelStudioClient
@@ -53,12 +53,14 @@ class TaskView:
         annotated: a person annotated or skipped it.
         drafted: a person has begun to.
         predicted: it has a prediction of the version asked about.
+        several: it seems to have more than one of them.
     """
 
     task: TaskIn
     annotated: bool
     drafted: bool
     predicted: bool
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +127,31 @@ def look_at(client: LabelStudioClient, project: int, tasks: Collection[int], ver
             if row.get("id") not in part:
                 continue
             text = str(row.get(_VERSIONS) or "")
-            has = version in [name.strip() for name in text.split(",")]
+            has = version in _names(text)
             if not has and (len(text) >= _CUT or (not text and row.get("total_predictions"))):
                 doubtful.append(row["id"])
             drafted = row.get("draft_exists") is True
-            found[row["id"]] = TaskView(parse_task(row), _annotated(row), drafted, has)
-    for task in predicted(client, project, doubtful, version):
-        seen = found[task]
-        found[task] = TaskView(seen.task, seen.annotated, seen.drafted, predicted=True)
+            found[row["id"]] = TaskView(parse_task(row), _annotated(row), drafted, has, has and _several(row))
+    for task, several in counted(client, project, doubtful, version).items():
+        found[task] = replace(found[task], predicted=True, several=several)
     return found
 
 
 def predicted(client: LabelStudioClient, project: int, tasks: Collection[int], version: str) -> set[int]:
     """Those of the tasks that have a prediction of that version. Raises ``LabelStudioError``."""
-    found: set[int] = set()
+    return set(counted(client, project, tasks, version))
+
+
+def counted(client: LabelStudioClient, project: int, tasks: Collection[int], version: str) -> dict[int, bool]:
+    """Those of the tasks that have a prediction of that version, and whether they seem to have several of it.
+
+    Cheap, as Label Studio sends no regions. It names a task's versions once each and counts its predictions: several
+    are seen by more predictions than versions. `existing` is certain. Raises ``LabelStudioError``.
+    """
+    found: dict[int, bool] = {}
     for part in _parts(tasks):
         rows = client.tasks_page(project, 1, PAGE, query=_having(part, version))
-        found |= {row["id"] for row in rows if row.get("id") in part}
+        found |= {row["id"]: _several(row) for row in rows if row.get("id") in part}
     return found
 
 
@@ -163,6 +173,16 @@ def existing(
                     if entry["id"] not in {one.id for one in known}:
                         known.append(Existing(entry["id"], _number(entry.get("score")), not entry.get("result")))
     return {task: sorted(entries, key=lambda one: one.id) for task, entries in found.items()}
+
+
+def _names(versions: str) -> list[str]:
+    return [name.strip() for name in versions.split(",")]
+
+
+def _several(row: Mapping[str, Any]) -> bool:
+    """Whether a task has more predictions than versions, or so many versions that Label Studio cuts their list."""
+    text, count = str(row.get(_VERSIONS) or ""), row.get("total_predictions")
+    return len(text) >= _CUT or (isinstance(count, int) and count != 1 and count != len(_names(text)))
 
 
 def _parts(tasks: Collection[int]) -> Iterator[list[int]]:

@@ -17,7 +17,7 @@ from ml_backend.labelstudio.task_prompt import PromptError
 from ml_backend.runs.calls import LabelStudioCalls
 from ml_backend.runs.errors import RunStopError, WorkEndedError
 from ml_backend.runs.executors import Batch, RunSession
-from ml_backend.runs.listing import Existing, TaskView, existing, look_at
+from ml_backend.runs.listing import Existing, TaskView, look_at
 from ml_backend.runs.push import Finished, Pusher
 from ml_backend.runs.triage import pushed_before, triage
 from ml_backend.runs.types import RunSpec, TaskResult, TaskState, config_hash
@@ -204,9 +204,11 @@ class _BatchWork:
         spec, lease, client = self._work.spec, self._batch.lease, self._work.executor.client
         call = self._work.calls.call
         views = await call(look_at, client, spec.project, lease.tasks, spec.model_version)
-        there: dict[int, list[Existing]] = {}
+        there: dict[int, Existing] = {}
         if again := pushed_before(lease, views):
-            there = await call(existing, client, spec.project, again, spec.model_version)
+            there = await self._work.pusher.looks.whole(again)
+        if several := [task for task, view in views.items() if view.several and task not in there]:
+            await self._work.pusher.looks.whole(several)  # left by a push that arrived late
         wanted, results = triage(spec.request, lease, views, there)
         if results:
             await self._batch.ack(results)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.runs.calls import LabelStudioCalls
 from ml_backend.runs.executors import Batch
-from ml_backend.runs.listing import Existing, existing, look_at
+from ml_backend.runs.listing import Existing, look_at
+from ml_backend.runs.looks import Looks
 from ml_backend.runs.types import TaskResult, TaskState
 
 _log = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ _GROUP = 64
 _GROUP_BYTES = 16 * 1024 * 1024
 _LINGER = 2.0
 _LOOK_BYTES = 512 * 1024
+_SLOW = 20.0  # seconds from the check of a lease to the answer, after which another worker may have pushed as well
 _FOR_ALL = (401, 403, 404)
 """What Label Studio answers where not an item but the token or the project is at fault."""
 
@@ -45,7 +48,8 @@ class Pusher:
 
     A group goes when it is full, when its first prediction has waited two seconds, or after `flush`.
     Before every attempt the leases are renewed: what others have taken over meanwhile is left to them. After an
-    attempt whose end is not known, Label Studio is first asked what arrived.
+    attempt whose end is not known, Label Studio is first asked what arrived. A push that was doubtful or slow, or
+    whose task turns out to be another worker's by now, is looked at afterwards: of two predictions one is removed.
 
     Args:
         client: without retries of its own.
@@ -54,6 +58,8 @@ class Pusher:
         version: the run's model version.
         still_right: raises if the run must stop, e.g. as the labeling config was changed; asked before an item is
             called refused.
+        linger: seconds that a prediction waits for company.
+        clock: seconds that never go back; for tests.
     """
 
     def __init__(
@@ -65,13 +71,16 @@ class Pusher:
         *,
         still_right: Callable[[], Awaitable[None]],
         linger: float = _LINGER,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.looks = Looks(client, calls, project, version)
         self._client = client
         self._calls = calls
         self._project = project
         self._version = version
         self._still_right = still_right
         self._linger = linger
+        self._clock = clock
         self._waiting: list[Finished] = []
         self._news = asyncio.Event()
         self._due = asyncio.Event()
@@ -141,12 +150,8 @@ class Pusher:
     async def _send(self, group: list[Finished]) -> None:
         backoff = self._calls.backoff()
         while True:
-            group = await self._held(group)
-            doubtful = [entry for entry in group if entry.doubtful]
-            if doubtful:
-                there = await self._look(doubtful)
-                await self._arrived([e for e in doubtful if e.result.task in there], there)
-                group = [entry for entry in group if entry.result.task not in there]
+            group, held_at = await self._held(group), self._clock()
+            group = await self._without_arrived(group)
             if not group:
                 return
             items = [{"task": entry.result.task, **entry.prediction} for entry in group]
@@ -163,14 +168,26 @@ class Pusher:
                 await self._one_by_one(group, str(error))
                 return
             self._calls.reset()
+            if self._clock() - held_at > _SLOW:
+                for entry in group:
+                    entry.doubtful = True
             if created >= len(group):
-                await self._arrived(group, await self._look_if_small(group))
+                await self._arrived(group, await self._look_after(group))
                 return
-            there = await self._look(group)
+            there = await self.looks.whole([entry.result.task for entry in group])
             await self._arrived([entry for entry in group if entry.result.task in there], there)
             rest = [entry for entry in group if entry.result.task not in there]
             await self._one_by_one(rest, "it does not fit Label Studio's labeling config; its log says why")
             return
+
+    async def _without_arrived(self, group: list[Finished]) -> list[Finished]:
+        """Those that are still to be pushed; doubtful ones that are there already are acknowledged."""
+        doubtful = [entry for entry in group if entry.doubtful]
+        if not doubtful:
+            return group
+        there, seen = await self._look(doubtful)
+        await self._arrived([entry for entry in doubtful if entry.result.task in there], seen)
+        return [entry for entry in group if not (entry.doubtful and entry.result.task in there)]
 
     async def _held(self, group: list[Finished]) -> list[Finished]:
         """Those that are still ours; the leases of these last for another push."""
@@ -200,42 +217,38 @@ class Pusher:
             result = replace(entry.result, state=TaskState.SKIPPED, score=None, reason="the task was deleted")
         await self._ack_all([entry], [result])
 
-    async def _look(self, group: Collection[Finished]) -> dict[int, list[Existing]]:
-        """Which predictions are there; a second one of ours on a task is removed."""
+    async def _look(self, group: list[Finished]) -> tuple[frozenset[int], dict[int, Existing]]:
+        """The tasks that have their prediction, and what is known of it: masks as large as photos stay there."""
         tasks = [entry.result.task for entry in group]
-        there = await self._calls.call(existing, self._client, self._project, tasks, self._version)
-        for task, (_, *surplus) in there.items():
-            for one in surplus:
-                _log.warning("task %d had a second prediction of %s; removing it", task, self._version)
-                await self._remove(one.id)
-        return there
-
-    async def _remove(self, prediction: int) -> None:
-        try:
-            await self._calls.call(self._client.delete_prediction, prediction)
-        except LabelStudioError as error:
-            if error.status != 404:  # another worker removed it
-                _log.warning("%s", error)
-
-    async def _look_if_small(self, group: list[Finished]) -> dict[int, list[Existing]]:
-        """The ids of what was just pushed, where that is cheap; masks as large as photos are not fetched back."""
         if sum(entry.size for entry in group) > _LOOK_BYTES:
-            return {}
-        return await self._look(group)
+            return await self.looks.light(tasks), {}
+        seen = await self.looks.whole(tasks)
+        return frozenset(seen), seen
 
-    async def _arrived(self, group: list[Finished], there: dict[int, list[Existing]]) -> None:
+    async def _look_after(self, group: list[Finished]) -> dict[int, Existing]:
+        """The ids of what was just pushed, where that is cheap; what may be there twice is looked at in any case."""
+        if sum(entry.size for entry in group) <= _LOOK_BYTES:
+            return (await self._look(group))[1]
+        if doubtful := [entry for entry in group if entry.doubtful]:
+            await self._look(doubtful)
+        return {}
+
+    async def _arrived(self, group: list[Finished], there: dict[int, Existing]) -> None:
         results = []
         for entry in group:
             seen = there.get(entry.result.task)
-            results.append(replace(entry.result, prediction=seen[0].id) if seen else entry.result)
+            results.append(replace(entry.result, prediction=seen.id) if seen else entry.result)
         await self._ack_all(group, results)
 
     async def _ack_all(self, group: list[Finished], results: list[TaskResult]) -> None:
         by_batch: dict[Batch, list[TaskResult]] = {}
         for entry, result in zip(group, results, strict=True):
             by_batch.setdefault(entry.batch, []).append(result)
+        refused: set[int] = set()
         for batch, own in by_batch.items():
-            await batch.ack(own)
+            refused |= {result.task for result in own} - await batch.ack(own)
+        if refused:
+            await self.looks.light(refused)  # who has taken them over may have pushed as well
         for entry in group:
             if not entry.acked.done():
                 entry.acked.set_result(True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ml_backend.runs.listing import Existing, TaskView
 from ml_backend.runs.types import Lease, RunRequest, TaskResult, TaskState
@@ -14,7 +14,7 @@ def pushed_before(lease: Lease, views: Mapping[int, TaskView]) -> list[int]:
 
 
 def triage(
-    request: RunRequest, lease: Lease, views: Mapping[int, TaskView], there: Mapping[int, Sequence[Existing]]
+    request: RunRequest, lease: Lease, views: Mapping[int, TaskView], there: Mapping[int, Existing]
 ) -> tuple[list[TaskView], list[TaskResult]]:
     """The tasks to annotate, and the results of all others.
 
@@ -29,7 +29,7 @@ def triage(
     for task in lease.tasks:
         view = views.get(task)
         if task in there:
-            results.append(_found_there(task, there[task][0]))
+            results.append(_found_there(task, there[task]))
         elif view is None or (reason := _reason(request, view)):
             results.append(
                 TaskResult(task, TaskState.SKIPPED, reason="the task was deleted" if view is None else reason)

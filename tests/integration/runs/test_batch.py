@@ -260,6 +260,22 @@ def test_a_second_prediction_that_came_late_is_removed(tmp_path: Path) -> None:
     bench(tmp_path, with_uploads(10), check)
 
 
+def test_a_later_run_of_the_version_removes_what_an_earlier_one_left_twice(tmp_path: Path) -> None:
+    fake = with_uploads(3)
+
+    async def check(it: Bench) -> None:
+        first = await it.finish(await it.begin())
+        late = {**it.fake.predictions[2][0], "id": 5000}
+        it.fake.predictions[2].append(late)
+        again = await it.finish(await it.begin())
+        assert again.id != first.id
+        assert it.counts(again) == {"skipped": 3}
+        assert it.all_once(again)
+        assert it.fake.predictions[2][0]["id"] < 5000
+
+    bench(tmp_path, fake, check)
+
+
 def test_what_people_did_meanwhile_is_respected(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
         it.fake.tasks[1]["total_annotations"] = 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +18,7 @@ from ml_backend.runs.push import Finished, Pusher
 from ml_backend.runs.types import Lease, TaskResult, TaskState
 
 VERSION = "int-nano-int-00c0ffee"
+LATE = 504
 SMALL, ABOVE_LOOK, SIX_MB = 100, 600 * 1024, 6 * 1024 * 1024
 
 
@@ -32,37 +34,62 @@ class LabelStudio:
         self.groups: list[list[int]] = []
         self.kept: dict[int, list[dict[str, Any]]] = {}
         self.faults: list[tuple[LabelStudioError | None, frozenset[int] | None]] = []
+        self.late: list[dict[str, Any]] = []  # of a push without an answer: arrive with the next one
+        self.numbers = itertools.count(1000)
+        self.meanwhile: Callable[[], Any] = lambda: None
 
     def import_predictions(self, project: int, items: list[dict[str, Any]]) -> int:
         self.requests.append("push")
         self.groups.append([item["task"] for item in items])
         error, lost = self.faults.pop(0) if self.faults else (None, frozenset())
         kept = [item for item in items if lost is not None and item["task"] not in lost]
-        for item in kept:
-            number = 1000 + sum(map(len, self.kept.values()))
-            self.kept.setdefault(item["task"], []).append({"id": number, **item, "result": []})
+        self.meanwhile()
+        for item in [*kept, *self.late]:
+            self.kept.setdefault(item["task"], []).append({"id": next(self.numbers), **item, "result": []})
+        self.late = items if error is not None and error.status == LATE else []
         if error is not None:
             raise error
         return len(kept)
 
     def tasks_page(self, project: int, page: int, size: int, *, query: Any, whole: bool = False) -> list[Any]:
-        self.requests.append("look" if whole else "tasks")
         included = query["selectedItems"]["included"]
-        return [{"id": task, "data": {}, "predictions": self.kept.get(task, [])} for task in included]
+        if "filters" in query:
+            self.requests.append("look" if whole else "glance")
+            included = [task for task in included if self.kept.get(task)]
+        else:
+            self.requests.append("tasks")
+        return [self._row(task, self.kept.get(task, [])) for task in included]
+
+    def _row(self, task: int, kept: list[dict[str, Any]]) -> dict[str, Any]:
+        names = ",".join({entry["model_version"] for entry in kept})
+        return {
+            "id": task,
+            "data": {},
+            "predictions": kept,
+            "total_predictions": len(kept),
+            "predictions_model_versions": names,
+        }
+
+    def delete_prediction(self, number: int) -> None:
+        self.requests.append("delete")
+        self.kept = {task: [one for one in kept if one["id"] != number] for task, kept in self.kept.items()}
 
 
 class HeldBatch:
-    """A batch whose lease is never lost."""
+    """A batch whose lease is not lost before the tasks of ``lost`` are acknowledged."""
 
-    def __init__(self, lease: Lease, acked: dict[int, TaskResult]) -> None:
+    def __init__(self, lease: Lease, acked: dict[int, TaskResult], lost: frozenset[int]) -> None:
         self.lease = lease
         self.acked = acked
+        self.lost = lost
 
     async def renew(self) -> frozenset[int]:
         return frozenset(self.lease.attempts)
 
-    async def ack(self, results: Sequence[TaskResult]) -> None:
-        self.acked |= {result.task: result for result in results}
+    async def ack(self, results: Sequence[TaskResult]) -> frozenset[int]:
+        accepted = {result.task: result for result in results if result.task not in self.lost}
+        self.acked |= accepted
+        return frozenset(accepted)
 
 
 class Bench:
@@ -72,6 +99,8 @@ class Bench:
         self.server = server
         self.waits: list[float] = []
         self.acked: dict[int, TaskResult] = {}
+        self.lost: frozenset[int] = frozenset()
+        self.now = 0.0
 
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -95,10 +124,11 @@ class Bench:
                     VERSION,
                     still_right=self.right,
                     linger=0.01,
+                    clock=lambda: self.now,
                 )
                 lease = Lease("1", "1", "host:1:x", dict.fromkeys(range(1, count + 1), attempts))
                 prediction = {"result": [{"rle": "x" * size}], "score": 0.5, "model_version": VERSION}
-                batch: Any = HeldBatch(lease, self.acked)
+                batch: Any = HeldBatch(lease, self.acked, self.lost)
                 entries = [Finished(batch, TaskResult(task, TaskState.DONE, 0.5), prediction) for task in lease.tasks]
                 try:
                     return await asyncio.gather(*map(pusher.push, entries))
@@ -164,7 +194,7 @@ def test_after_a_doubtful_push_only_what_is_missing_is_sent_again(
 ) -> None:
     server.faults = [(LabelStudioError("no answer", status), lost)]
     assert bench.push(2, size) == [True, True]
-    assert server.requests[:2] == ["push", "look"]
+    assert server.requests[:2] == ["push", "look" if size == SMALL else "glance"]
     assert server.groups == [[1, 2], *again]
     assert {task: len(kept) for task, kept in server.kept.items()} == {1: 1, 2: 1}
     assert all(result.state is TaskState.DONE for result in bench.acked.values())
@@ -203,3 +233,46 @@ def test_a_refusal_of_the_token_is_told_to_all_who_wait(bench: Bench, server: La
     with pytest.raises(LabelStudioError, match="no"):
         bench.push(2)
     assert (server.requests, bench.acked) == (["push"], {})
+
+
+def another_worker_pushes(server: LabelStudio, task: int) -> None:
+    server.kept.setdefault(task, []).append({"id": 5, "task": task, "model_version": VERSION, "result": []})
+
+
+@pytest.mark.parametrize("size", [SMALL, ABOVE_LOOK, SIX_MB])
+def test_a_push_that_arrives_after_the_look_leaves_no_double(bench: Bench, server: LabelStudio, size: int) -> None:
+    server.faults = [(LabelStudioError("no answer", LATE), None)]
+    bench.push(2, size)
+    assert server.groups == [[1, 2], [1, 2]]
+    assert {task: len(kept) for task, kept in server.kept.items()} == {1: 1, 2: 1}
+
+
+@pytest.mark.parametrize("size", [SMALL, ABOVE_LOOK])
+def test_a_process_that_stood_still_between_lease_and_push_leaves_no_double(
+    bench: Bench, server: LabelStudio, size: int
+) -> None:
+    def stand_still() -> None:
+        bench.now += 190
+        another_worker_pushes(server, 1)
+
+    server.meanwhile = stand_still
+    bench.push(2, size)
+    assert {task: [one["id"] for one in kept] for task, kept in server.kept.items()} == {1: [5], 2: [1001]}
+
+
+@pytest.mark.parametrize("size", [SMALL, ABOVE_LOOK])
+def test_what_the_ledger_refuses_is_looked_at_and_leaves_no_double(
+    bench: Bench, server: LabelStudio, size: int
+) -> None:
+    bench.lost = frozenset({1})
+    server.meanwhile = lambda: another_worker_pushes(server, 1)
+    bench.push(2, size)
+    assert {task: [one["id"] for one in kept] for task, kept in server.kept.items()} == {1: [5], 2: [1001]}
+    assert list(bench.acked) == [2]
+
+
+def test_regions_are_fetched_only_where_there_seem_to_be_two_predictions(bench: Bench, server: LabelStudio) -> None:
+    server.kept[2] = [{"id": 7, "task": 2, "model_version": "another", "result": []}]
+    server.faults = [(LabelStudioError("no answer", 500), frozenset())]
+    bench.push(2, ABOVE_LOOK)
+    assert server.requests == ["push", "glance"]

@@ -40,7 +40,7 @@ def test_triage_decides_about_every_task_once_and_never_touches_what_people_did(
     }
     lease = Lease("1", "1", "host:1:x", attempts)
     before = pushed_before(lease, views)
-    wanted, results = triage(request, lease, views, {task: [Existing(task + 100, 0.5, empty)] for task in before})
+    wanted, results = triage(request, lease, views, {task: Existing(task + 100, 0.5, empty) for task in before})
     assert sorted([*(w.task.id or 0 for w in wanted), *(r.task for r in results)]) == list(lease.tasks)
     for one in wanted:
         assert not one.predicted
