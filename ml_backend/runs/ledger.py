@@ -143,7 +143,8 @@ class Ledger:
     def lease(self, run_id: str, owner: str, count: int) -> Lease | None:
         """Take up to ``count`` tasks, lowest ids first, for `lease_seconds`; expired leases are taken over.
 
-        A task that was leased `MOST_ATTEMPTS` times without a result fails instead.
+        A task that was leased `MOST_ATTEMPTS` times without a result fails instead; from `SUSPECT` times on it is
+        leased alone, to an owner that holds nothing else.
 
         Args:
             run_id: the run.
@@ -309,7 +310,7 @@ class Ledger:
                 return None
             counts, back = rows.reap(connection, expired)
             first = front.next_task if back is None else min(front.next_task, back)
-            chosen = rows.choose(connection, key, count, first, front.pending + counts[TaskState.PENDING])
+            chosen = rows.choose(connection, key, owner, count, first, front.pending + counts[TaskState.PENDING])
             lease = rows.grant(connection, key, owner, chosen, self.lease_seconds) if chosen else None
             counts[TaskState.PENDING] -= len(chosen)
             counts[TaskState.LEASED] += len(chosen)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    func,
     insert,
     literal,
     select,
@@ -34,7 +35,13 @@ Counts = Counter[TaskState]
 """By how much the number of tasks in each state changes."""
 
 MOST_ATTEMPTS = 5
-_DIED = f"its workers died {MOST_ATTEMPTS} times"
+SUSPECT = 2
+"""A task whose workers died so often is leased alone, to who holds nothing else: it may be its image's fault."""
+
+_DIED = (
+    f"its workers died {MOST_ATTEMPTS} times, at last with nothing but this image at work: it is probably the image "
+    "that ends them, by its size or by damage"
+)
 _NONE: Mapping[str, Any] = {}
 _CHUNK = 5000
 _CHUNK_SECONDS = 2.0
@@ -123,18 +130,43 @@ def look_from(task: int, seen: int | None = None) -> dict[str, Any]:
     return {"next_task": case((moves, literal(task, BigInteger)), else_=RunRow.next_task)}
 
 
-def choose(connection: Connection, key: int, count: int, first: int, waiting: int) -> Sequence[int]:
-    """Up to ``count`` pending tasks from ``first`` on; from below as well if more are waiting. Locked."""
-    chosen = _pending(connection, key, count, TaskRow.task >= first)
-    if len(chosen) < min(count, waiting):
-        chosen = [*_pending(connection, key, count - len(chosen), TaskRow.task < first), *chosen]
-    return chosen
+def choose(connection: Connection, key: int, owner: str, count: int, first: int, waiting: int) -> Sequence[int]:
+    """Up to ``count`` pending tasks from ``first`` on; from below as well if more are waiting. Locked.
+
+    A `SUSPECT` is chosen alone, for an owner that holds nothing else, and keeps its owner from all other tasks.
+    """
+    busy, worn = _holds(connection, owner)
+    if worn > SUSPECT:
+        return ()
+    found = _from(connection, key, count, first, waiting)
+    if found and found[0].attempts >= SUSPECT and not busy:
+        return [found[0].task]
+    good = [row.task for row in found if row.attempts < SUSPECT]
+    if len(good) < len(found):
+        good = [row.task for row in _from(connection, key, count, first, waiting, TaskRow.attempts < SUSPECT)]
+    return good
 
 
-def _pending(connection: Connection, key: int, count: int, where: ColumnElement[bool]) -> Sequence[int]:
-    return connection.scalars(
-        select(TaskRow.task)
-        .where(TaskRow.run == key, TaskRow.state == TaskState.PENDING.value, where)
+def _holds(connection: Connection, owner: str) -> tuple[bool, int]:
+    """Whether the owner has a lease of any run, and how often the most attempted task among them was leased."""
+    own = select(func.max(TaskRow.attempts)).join(LeaseRow, TaskRow.lease == LeaseRow.id).where(LeaseRow.owner == owner)
+    most = connection.scalar(own)
+    return most is not None, most or 0
+
+
+def _from(
+    connection: Connection, key: int, count: int, first: int, waiting: int, *where: ColumnElement[bool]
+) -> Sequence[Row[Any]]:
+    rows = _pending(connection, key, count, TaskRow.task >= first, *where)
+    if len(rows) < min(count, waiting):
+        rows = [*_pending(connection, key, count - len(rows), TaskRow.task < first, *where), *rows]
+    return rows
+
+
+def _pending(connection: Connection, key: int, count: int, *where: ColumnElement[bool]) -> Sequence[Row[Any]]:
+    return connection.execute(
+        select(TaskRow.task, TaskRow.attempts)
+        .where(TaskRow.run == key, TaskRow.state == TaskState.PENDING.value, *where)
         .order_by(TaskRow.task)
         .limit(count)
         .with_for_update(skip_locked=True)

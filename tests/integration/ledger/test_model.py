@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 
 from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.ledger import Ledger
-from ml_backend.runs.rows import MOST_ATTEMPTS
+from ml_backend.runs.rows import MOST_ATTEMPTS, SUSPECT
 from ml_backend.runs.types import Lease, RunState, TaskResult, TaskState
 from ml_backend.storage.database import Database
 from tests.integration.ledger.kit import check, let_expire, spec
@@ -63,6 +63,16 @@ class Workers(RuleBasedStateMachine):
             self.states[task] = TaskState.FAILED if worn else TaskState.PENDING
         holding.tasks = set()
 
+    def expected(self, owner: str, number: int) -> list[int]:
+        """The next tasks of an owner; suspects go alone, to who has nothing else."""
+        own = [task for holding in self.held if holding.lease.owner == owner for task in holding.tasks]
+        if any(self.attempts[task] > SUSPECT for task in own):
+            return []
+        waiting = self.of(TaskState.PENDING)
+        if waiting and not own and self.attempts[waiting[0]] >= SUSPECT:
+            return waiting[:1]
+        return [task for task in waiting if self.attempts[task] < SUSPECT][:number]
+
     # --- what workers do ----------------------------------------------------------------------------------------------
 
     @rule(target=leases, number=st.integers(1, 8), pid=st.integers(1, 3))
@@ -74,7 +84,7 @@ class Workers(RuleBasedStateMachine):
         for holding in self.held:
             if holding.expired:
                 self.lose(holding)
-        expected = self.of(TaskState.PENDING)[:number]
+        expected = self.expected(f"here:{pid}:x", number)
         self.end_if_nothing_is_left()
         if not expected:
             assert taken is None
@@ -193,6 +203,7 @@ class Workers(RuleBasedStateMachine):
             self.ledger.resume(self.run)
             let_expire(self.database)
             while taken := self.ledger.lease(self.run, "here:9:x", 50):
+                assert len(taken.tasks) == 1 or max(taken.attempts.values()) <= SUSPECT
                 self.ledger.finish(taken, [TaskResult(task, TaskState.DONE) for task in taken.tasks])
         assert self.ledger.get(self.run).state is RunState.FINISHED
         progress = self.ledger.progress(self.run)
