@@ -156,14 +156,14 @@ def _holds(connection: Connection, owner: str) -> tuple[bool, int]:
 
 def _from(
     connection: Connection, key: int, count: int, first: int, waiting: int, *where: ColumnElement[bool]
-) -> Sequence[Row[Any]]:
+) -> Sequence[Row[int, int]]:
     rows = _pending(connection, key, count, TaskRow.task >= first, *where)
     if len(rows) < min(count, waiting):
         rows = [*_pending(connection, key, count - len(rows), TaskRow.task < first, *where), *rows]
     return rows
 
 
-def _pending(connection: Connection, key: int, count: int, *where: ColumnElement[bool]) -> Sequence[Row[Any]]:
+def _pending(connection: Connection, key: int, count: int, *where: ColumnElement[bool]) -> Sequence[Row[int, int]]:
     return connection.execute(
         select(TaskRow.task, TaskRow.attempts)
         .where(TaskRow.run == key, TaskRow.state == TaskState.PENDING.value, *where)
