@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_backend.cli.options import CommandOptions, Debug, ModelArguments, add_command, plain_errors
+from ml_backend.cli.options import MISUSED, CommandOptions, Debug, ModelArguments, add_command, plain_errors
 
 if TYPE_CHECKING:
     from ml_backend.runs.ledger import Ledger
+    from ml_backend.runs.undo import Tally, Undoing
 
-app = typer.Typer(no_args_is_help=True, help="Look at batch runs, cancel them, go on with them.")
+app = typer.Typer(no_args_is_help=True, help="Look at batch runs, cancel them, go on with them, take them back.")
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as in `runs list`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
@@ -118,6 +119,29 @@ def cancel(run_id: RunId, debug: Debug = False) -> None:
         typer.echo(f"run {run.id} is {run.state.value}; go on with it: int-backend runs resume {run.id}")
 
 
+@app.command()
+def undo(
+    run_id: RunId,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Delete the predictions that a run made, except those that an annotation came from. It can be repeated."""
+    with plain_errors(debug=debug), _opened_undoing() as undoing:
+        counted = undoing.count(run_id)
+        typer.echo(f"run {run_id}: {counted.deleted} predictions to delete; {_left(counted)}")
+        if dry_run or not counted.deleted + counted.gone:
+            return
+        if not yes and not typer.confirm("Delete them?"):
+            raise typer.Exit(MISUSED)
+        done = undoing.undo(run_id)
+        typer.echo(f"{done.deleted} deleted; {_left(done)}; do them again with: int-backend runs retry {run_id} --skipped")
+
+
+def _left(tally: Tally) -> str:
+    return f"{tally.kept} stay, as people used them; {tally.gone} gone already"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeOptions(CommandOptions):
     """What ``int-backend runs resume`` can be asked for."""
@@ -185,6 +209,26 @@ def _opened_ledger() -> Iterator[Ledger]:
     database = Database.of(load_settings({}))
     try:
         yield Ledger(database)
+    finally:
+        database.close()
+
+
+@contextmanager
+def _opened_undoing() -> Iterator[Undoing]:
+    from ml_backend.context import label_studio_client
+    from ml_backend.runs.ledger import Ledger
+    from ml_backend.runs.undo import Undoing
+    from ml_backend.settings import load_settings
+    from ml_backend.storage.database import Database
+
+    settings = load_settings({})
+    client = label_studio_client(settings)
+    if client is None:
+        raise ValueError("undoing a run needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+    database = Database.of(settings)
+    try:
+        with client:
+            yield Undoing(client, Ledger(database), database)
     finally:
         database.close()
 
