@@ -69,6 +69,11 @@ class RunView:
         return offered
 
     @property
+    def can_undo(self) -> bool:
+        """Whether predictions of the run can be taken back now."""
+        return not self.busy and bool(self.count(TaskState.DONE) + self.count(TaskState.ABSTAINED))
+
+    @property
     def parts(self) -> list[tuple[str, float, str]]:
         """The parts of the progress bar: colour, percent and text."""
         states = ((state, tone, self.count(state)) for state, tone in _TONES.items())
@@ -149,6 +154,18 @@ def run_page(
         pictures=pictures,
         busy=view.busy,
     )
+
+
+def undo_page(run: Run, delete: int, kept: int, gone: int) -> str:
+    """The page that asks before a run is taken back.
+
+    Args:
+        run: the run.
+        delete: predictions that will be deleted.
+        kept: predictions that stay, as people used them.
+        gone: predictions that cannot be found any more.
+    """
+    return _render("undo.html.j2", "../../", run=run, delete=delete, kept=kept, gone=gone, busy=False)
 
 
 def error_page(status: int, text: str, remedy: str, root: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from ml_backend.api import run_undo
 from ml_backend.api.middleware import JsonResponse, error_response
 from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_page, no_picture, run_page
 from ml_backend.api.run_pictures import PictureError
@@ -83,7 +84,18 @@ def add_runs(app: FastAPI, runtime: Callable[[Request], RunsRuntime]) -> None:
     add("GET", "/runs/{run_id}", _show)
     add("GET", "/runs/{run_id}/tasks", _tasks)
     add("GET", "/runs/{run_id}/tasks/{task}/picture", _picture)
+    add("GET", "/runs/{run_id}/undo", _with_headers(run_undo.ask))
+    add("POST", "/runs/{run_id}/undo", _with_headers(run_undo.undo))
     add("POST", "/runs/{run_id}/{action}", _steer)
+
+
+def _with_headers(endpoint: Endpoint) -> Endpoint:
+    async def answer(request: Request, runtime: RunsRuntime) -> Response:
+        response = await endpoint(request, runtime)
+        response.headers.update(_HEADERS)
+        return response
+
+    return answer
 
 
 async def _list(request: Request, runtime: RunsRuntime) -> Response:
@@ -195,7 +207,9 @@ async def _steer(request: Request, runtime: RunsRuntime) -> Response:
     runs, ledger = runtime.runs, runtime.ledger
     steps: Mapping[str, Callable[[str], object]] = {"cancel": ledger.cancel, "resume": runs.resume, "retry": runs.retry}
     if action not in steps:
-        return _refused(request, 404, f"there is no action '{action[:40]}'", "the actions are cancel, resume and retry")
+        return _refused(
+            request, 404, f"there is no action '{action[:40]}'", "the actions are cancel, resume, retry and undo"
+        )
     await asyncio.to_thread(steps[action], run_id)
     if wants_page(request):
         return RedirectResponse(f"../{run_id}", 303, headers=_HEADERS)

@@ -14,6 +14,7 @@ from ml_backend.runs.from_predict import PredictRuns
 from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.queues.redis_queue import RedisQueue
+from ml_backend.runs.undo import Undoing
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class RunsRuntime:
         ledger: where runs are looked at and cancelled.
         runs: starts runs and goes on with them.
         late_tasks: takes what ``/predict`` cannot do in time, or None if it is to take nothing.
+        undoing: takes runs back, or None if the backend does not know Label Studio.
         pictures: of tasks, or None if the backend does not know Label Studio, and runs cannot be started.
 
     Raises:
@@ -48,6 +50,7 @@ class RunsRuntime:
         self.runs = context.runs(self._redis or self._local)
         pixels = settings.max_image_pixels
         self.pictures = None if client is None else Pictures(client, context.facilities.fetcher, max_pixels=pixels)
+        self.undoing = None if client is None else Undoing(client, self.ledger, context.store.database)
         self.late_tasks: PredictRuns | None = None
         if client is not None and client.tokens.kind != "none" and settings.runs_from_predict:
             self.late_tasks = PredictRuns(context.store.database, self.runs)

@@ -135,7 +135,9 @@ def undo(
         if not yes and not typer.confirm("Delete them?"):
             raise typer.Exit(MISUSED)
         done = undoing.undo(run_id)
-        typer.echo(f"{done.deleted} deleted; {_left(done)}; do them again with: int-backend runs retry {run_id} --skipped")
+        typer.echo(
+            f"{done.deleted} deleted; {_left(done)}; do them again with: int-backend runs retry {run_id} --skipped"
+        )
 
 
 def _left(tally: Tally) -> str:

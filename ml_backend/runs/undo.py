@@ -1,7 +1,7 @@
 """Taking a run back: its predictions are deleted, except those that an annotation came from.
 
-The ledger follows: a task whose prediction is gone becomes skipped, with the reason. So undoing can be repeated, goes on
-where it was interrupted, and ``runs retry --skipped`` does the tasks again.
+The ledger follows: a task whose prediction is gone becomes skipped, with the reason. So undoing can be repeated, goes
+on where it was interrupted, and ``runs retry --skipped`` does the tasks again.
 """
 
 from __future__ import annotations
