@@ -11,6 +11,8 @@ from int_model.strategies.base import Segments
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
 from ml_backend.fetching.images import FetchLimits, ImageFetcher
 from ml_backend.labelstudio.client import LabelStudioClient
+from ml_backend.learning.bundles import Bundles
+from ml_backend.learning.versions import Versions
 from ml_backend.runs.executors import Executor
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.manager import NO_LABEL_STUDIO, Runs, RunsError
@@ -132,9 +134,13 @@ class AppContext:
         fetcher = image_fetcher(settings, client, resolver)
         store = Store(Database.of(settings), cache_entries=settings.cache_entries)
         queue = _image_queue(settings)
-        engine = Engine(load or (lambda: load_strategy(settings)), queue, micro_batch=settings.micro_batch)
+        versions = Versions(store.database)
+        bundles = Bundles(versions, settings.models.read_profile, known.adapter)
+        engine = Engine(
+            load or (lambda: load_strategy(settings, bundles.read)), queue, micro_batch=settings.micro_batch
+        )
         status, metrics, threads = Status(engine), Metrics(engine), Threads(4, "service")
-        facilities = Facilities(settings, known, engine, store, fetcher, threads, status, metrics)
+        facilities = Facilities(settings, known, engine, store, fetcher, threads, status, metrics, versions, bundles)
         results = Results(facilities, queue)
         return cls(
             settings=settings,

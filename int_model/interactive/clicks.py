@@ -6,6 +6,7 @@ Knows no torch: works with any ``Segmenter``.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -30,9 +31,19 @@ class ClickSegmenter:
         segmenter: encodes and decodes.
         identity: of the segmenter; a part of the cache's keys.
         cache_bytes: most bytes of kept embeddings (they lie where the segmenter puts them, e.g. on the GPU).
+        learned: the segmenter under a version of what was learned, over the same embeddings; called by the thread that
+            answers. None: there are no versions.
     """
 
-    def __init__(self, segmenter: Segmenter, *, identity: str = "", cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        *,
+        identity: str = "",
+        cache_bytes: int = CACHE_BYTES,
+        learned: Callable[[str], Segmenter] | None = None,
+    ) -> None:
+        self._learned = learned
         self.cache: LruCache[str, _Encoded] = LruCache(cache_bytes, lambda kept: max(0, int(kept[0].nbytes)))
         self._lock = threading.Lock()  # one thread may drop entries while another uses them
         self._segmenter = segmenter
@@ -59,6 +70,9 @@ class ClickSegmenter:
         prompt: ClickPrompt,
         label: str = "",
         adapter: PromptAdapter | None = None,
+        *,
+        version: str = "",
+        task: str = "",
     ) -> tuple[Instance, ...]:
         """One instance per object that the prompt shows, scored with the segmenter's predicted IoU; () for none.
 
@@ -71,14 +85,17 @@ class ClickSegmenter:
             prompt: in pixels of that image.
             label: the instances' label.
             adapter: see ``Segmenter.decode``.
+            version: of what was learned, "" for the models as they are.
+            task: the task prompt that something may have been learned for; the label if "".
 
         Raises:
             NotEncodedError: ``image`` is None and the cache does not hold it.
         """
         embedding, size = self._embedding(key, image)
         prompts = mask_prompts(prompt)
+        segmenter = self._learned(version) if version and self._learned is not None else self._segmenter
         proposals = decode_in_chunks(
-            self._segmenter, embedding, prompts, size, multimask=True, adapter=adapter, label=label
+            segmenter, embedding, prompts, size, multimask=True, adapter=adapter, label=task or label
         )
         found: list[Instance] = []
         for question, proposal in zip(prompts, proposals, strict=True):

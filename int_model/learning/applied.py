@@ -83,6 +83,35 @@ class AdaptedSegmenter:
         return self._decoder.decode(embedding.encoded, prompts, self._label, multimask=multimask)
 
 
+class AdaptedClicks:
+    """The segmenter as clicks use it under an adaptation: a ``Segmenter`` whose embeddings are the base's.
+
+    So an encoded image serves every version. ``label`` is the task prompt. Decoding uses a copy of the decoder.
+    """
+
+    def __init__(self, adaptation: Adaptation, segmenter: Segmenter) -> None:
+        self._decoder = AdaptedDecoder(sam_of(segmenter), adaptation)
+        self._segmenter = segmenter
+
+    def encode(self, images: Sequence[Image]) -> list[Embedding]:
+        """See ``Segmenter.encode``."""
+        return self._segmenter.encode(images)
+
+    def decode(
+        self,
+        embedding: Embedding,
+        prompts: Sequence[MaskPrompt],
+        *,
+        multimask: bool = True,
+        adapter: PromptAdapter | None = None,
+        label: str = "",
+    ) -> list[MaskProposal]:
+        """See ``Segmenter.decode``; an adapter of the caller's own takes the place of what was learned."""
+        if adapter is not None or self._decoder.adaptation.decodes_as_base(label):
+            return self._segmenter.decode(embedding, prompts, multimask=multimask, adapter=adapter, label=label)
+        return self._decoder.decode(self._decoder.sam.adopt(embedding), prompts, label, multimask=multimask)
+
+
 class ProbedDetector:
     """The detector's boxes, and those of the label's heat map that the detector did not find: a ``Detector``."""
 

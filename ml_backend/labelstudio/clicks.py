@@ -17,6 +17,7 @@ from int_model.interactive.prompts import ClickPrompt
 from ml_backend.labelstudio.label_config import PRIORITY, Control, ImageObject, Label, LabelingConfig, Target
 from ml_backend.labelstudio.regions.decode import decode_region
 from ml_backend.labelstudio.regions.rectangle import rectangle_corners
+from ml_backend.labelstudio.task_prompt import ConnectionParams, group_by_prompt
 from ml_backend.labelstudio.wire import clean_text
 
 Kind = Literal["point", "box", "painted"]
@@ -166,6 +167,24 @@ def target_of(config: LabelingConfig, click: Click, image: str) -> tuple[Target,
         return Target(control, label), ""
     note = f"'{control.name}' has no label '{click.label}'" if click.label else ""
     return Target(control, control.labels[0]), note
+
+
+def prompt_of_click(
+    config: LabelingConfig, click: Click, params: ConnectionParams, default: str, data: Mapping[str, Any]
+) -> str:
+    """The task prompt that predictions of the clicked label are made with; "" where its control gets none.
+
+    Raises:
+        ClickError: the click fits no control.
+        PromptError: a prompt is missing, or longer than allowed.
+    """
+    image = click.image(config)
+    target, _ = target_of(config, click, image.name)
+    groups = group_by_prompt(config.targets(image.name), params, default, data)
+    label = target.label and target.label.value
+    same = [g for g in groups if any((t.label and t.label.value) == label for t in g.targets)]
+    exact = [g for g in same if target in g.targets]
+    return (exact or same)[0].prompt.text if same else ""
 
 
 def box_of(value: Mapping[str, Any], height: int, width: int) -> Box:

@@ -227,8 +227,8 @@ class Engine:
         self._working = len(jobs)
         try:
             if jobs:
-                prompt, strategy, _ = jobs[0].request.kind
-                for index, outcome in segment_each(models, images, prompt, strategy, self._note):
+                prompt, strategy, adapter = jobs[0].request.kind
+                for index, outcome in segment_each(models, images, prompt, strategy, self._note, adapter):
                     if isinstance(outcome, EngineError):
                         jobs[index].segmentation.set_exception(outcome)
                     else:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from int_model.core.types import Image
 from ml_backend.fetching.decoding import decode_fetched
 from ml_backend.fetching.images import ImageFetcher
+from ml_backend.learning.bundles import Bundles
+from ml_backend.learning.versions import Versions
 from ml_backend.serving.engine import Engine
 from ml_backend.serving.metrics import Metrics
 from ml_backend.serving.model_loading import ModelIdentity
@@ -30,6 +32,8 @@ class Facilities:
         threads: run the blocking work between request and answer.
         status: collects problems for operators.
         metrics: counts and times.
+        versions: what projects learned, in the store's database.
+        bundles: which of it the models here can serve.
     """
 
     settings: Settings
@@ -40,6 +44,8 @@ class Facilities:
     threads: Threads
     status: Status
     metrics: Metrics
+    versions: Versions
+    bundles: Bundles
 
     async def fetch(self, address: str, task_id: int | None) -> tuple[bytes, str]:
         """The file at an address of a task, and the digest of its content. Raises ``FetchError``."""

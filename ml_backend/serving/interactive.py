@@ -20,11 +20,13 @@ from int_model.core.types import Image, Instance, union
 from int_model.interactive.clicks import ClickSegmenter, NotEncodedError
 from int_model.interactive.prompts import ClickPrompt
 from ml_backend.errors import EngineError
-from ml_backend.labelstudio.clicks import Click, ClickError, parse_click, target_of, to_prompt
+from ml_backend.labelstudio.clicks import Click, ClickError, parse_click, prompt_of_click, target_of, to_prompt
 from ml_backend.labelstudio.label_config import ConfigError
 from ml_backend.labelstudio.predictions import clicked_regions
 from ml_backend.labelstudio.regions.bitmask import encode_bitmask
+from ml_backend.labelstudio.task_prompt import PromptError
 from ml_backend.labelstudio.wire import PredictIn, PredictionOut, TaskIn, fresh_id, parse_task
+from ml_backend.serving.click_log import ClickWriter
 from ml_backend.serving.facilities import Facilities
 from ml_backend.serving.plan import Plan
 from ml_backend.serving.results import image_key
@@ -74,6 +76,7 @@ class Interactive:
         self._known: TTLCache[str, _Known] = TTLCache(_KNOWN_IMAGES, _KNOWN_SECONDS)
         self._newest: dict[tuple[str, str, str], _Running] = {}
         self._clicks, self._loading, self._warming = Tasks(), Tasks(), Tasks()
+        self._writer = ClickWriter(facilities.store.database, facilities.status)
 
     async def answer(self, request: PredictIn, plan: Plan, deadline: float) -> list[Any]:
         """One prediction per task, by the loop's time ``deadline``; an empty one where there is no mask."""
@@ -94,6 +97,7 @@ class Interactive:
         """Drop what is on its way."""
         for tasks in (self._clicks, self._warming, self._loading):
             await tasks.close()
+        await self._writer.close()
 
     # --- clicks
 
@@ -106,7 +110,7 @@ class Interactive:
         older, running = self._newest.get(key), _Running()
         if older is not None:
             older.supersede()
-        running.work = self._clicks.start(self._click(task, click, plan, running))
+        running.work = self._clicks.start(self._click(project, task, click, plan, running))
         self._newest[key] = running
 
         def ended(_: asyncio.Task[Any]) -> None:
@@ -136,38 +140,65 @@ class Interactive:
         self._status.report("a click", error)
         return empty(plan.version)
 
-    async def _click(self, task: TaskIn, click: Click, plan: Plan, running: _Running) -> dict[str, Any]:
+    async def _click(self, project: str, task: TaskIn, click: Click, plan: Plan, running: _Running) -> dict[str, Any]:
         started = time.monotonic()
-        found = await self._masks(task, click, plan, running)
+        prompt, size, found = await self._masks(task, click, plan, running)
         answer = await self._threads(_drawn, click, found, plan)
         self._metrics.stage.labels("click").observe(time.monotonic() - started)
         if not found:
             _log.info("the segmenter found nothing for a click on task %s", task.id)
+        self._writer.write(project, task.id, click.label, (prompt, size), found, plan.version)
         return answer
 
-    async def _masks(self, task: TaskIn, click: Click, plan: Plan, running: _Running) -> tuple[Instance, ...]:
+    async def _masks(
+        self, task: TaskIn, click: Click, plan: Plan, running: _Running
+    ) -> tuple[ClickPrompt, tuple[int, int], tuple[Instance, ...]]:
+        """What was pointed at in pixels, the (H, W) of the image, and the masks."""
         address, key = await self._address(task, click, plan)
+        learned = await self._threads(self._learned, click, plan, task)
         known = self._known.get(key)
         if known is not None:
             prompt = await self._threads(to_prompt, click, *known.size)
             try:
-                return await self._segment(known.digest, None, prompt, click.label, running)
+                found = await self._segment(known.digest, None, prompt, click.label, running, learned)
             except NotEncodedError:
                 pass
+            else:
+                return prompt, known.size, found
         async with self._places:
             known, image = await self._prepared(key, address, task.id)
             prompt = await self._threads(to_prompt, click, *known.size)
-            return await self._segment(known.digest, image, prompt, click.label, running)
+            found = await self._segment(known.digest, image, prompt, click.label, running, learned)
+            return prompt, known.size, found
 
     async def _segment(
-        self, digest: str, image: Image | None, prompt: ClickPrompt, label: str, running: _Running
+        self,
+        digest: str,
+        image: Image | None,
+        prompt: ClickPrompt,
+        label: str,
+        running: _Running,
+        learned: tuple[str, str],
     ) -> tuple[Instance, ...]:
-        future = self._engine.click(lambda segmenter: segmenter.answer(digest, image, prompt, label))
+        version, task = learned
+        future = self._engine.click(
+            lambda segmenter: segmenter.answer(digest, image, prompt, label, version=version, task=task)
+        )
         running.future = future
         try:
             return await asyncio.wrap_future(future)
         finally:
             running.future = None
+
+    def _learned(self, click: Click, plan: Plan, task: TaskIn) -> tuple[str, str]:
+        """The version that serves the project, and the task prompt of the clicked label; "" for the base models."""
+        if not plan.adapter:
+            return "", ""
+        try:
+            prompt = prompt_of_click(plan.config, click, plan.params, self._facilities.settings.prompt, task.data)
+        except (ClickError, PromptError):
+            return "", ""
+        return plan.adapter, prompt
 
     async def _address(self, task: TaskIn, click: Click | None, plan: Plan) -> tuple[str, str]:
         """The image's address and the key under which it is remembered."""

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
@@ -17,6 +20,7 @@ from int_model.interactive.clicks import ClickSegmenter
 from int_model.interactive.shared_segmenter import SharedSegmenter
 from int_model.learning.adaptation import Adaptation
 from int_model.models.memory import accelerator_memory, release_memory
+from int_model.models.protocols import Segmenter
 from int_model.models.suite import ModelSuite
 from int_model.strategies.base import Strategy
 from int_model.strategies.model_options import ModelOptions
@@ -25,6 +29,9 @@ from ml_backend.learning.bundles import read_bundle
 from ml_backend.settings import Settings
 
 _log = logging.getLogger(__name__)
+_KEPT_VERSIONS = 8  # each holds a copy of the segmenter's decoder, about 16 MB
+Read = Callable[[str], Adaptation]
+"""What a version of a project learned, by its id; raises ``ValueError`` or ``StoreError``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ def identify(settings: Settings) -> ModelIdentity:
     return ModelIdentity(name, options.strategy, fingerprints.pop(options.strategy), fingerprints, adapter)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Models:
     """Loaded models: strategies for images, and for clicks the same segmenter, which the two share call by call."""
 
@@ -84,6 +91,7 @@ class Models:
     options: ModelOptions
     _made: dict[str, Strategy]
     _cpu: CpuTwin
+    _learned: Learned
     _adaptation: Adaptation | None = None
 
     @classmethod
@@ -93,19 +101,45 @@ class Models:
         options: ModelOptions,
         embedding_cache_bytes: int,
         load_on_cpu: Callable[[], ModelSuite] | None = None,
-        adaptation: Adaptation | None = None,
+        learned: Learned | None = None,
     ) -> Models:
-        """Both over one suite, the strategy under what was learned if anything was.
+        """Both over one suite, under what was learned if anything was.
 
         ``load_on_cpu`` makes the same suite in main memory, if that is wanted. Raises ``ValueError`` for options that
         do not suit the strategy.
         """
+        learned = learned or Learned()
+        adaptation = learned.adaptation
         shared = SharedSegmenter(suite.segmenter)
-        clicks = ClickSegmenter(shared.urgent, identity=suite.fingerprint, cache_bytes=embedding_cache_bytes)
+        clicks = ClickSegmenter(
+            shared.urgent,
+            identity=suite.fingerprint,
+            cache_bytes=embedding_cache_bytes,
+            learned=_Recent(lambda version: _adapted_clicks(learned.of(version), shared.urgent)).get,
+        )
         own = replace(suite, segmenter=shared)
         made = _adapted(options.make, own, adaptation)
-        twin = CpuTwin(load_on_cpu if suite.device != "cpu" else None, options, adaptation)
-        return cls(made, clicks, own, options, {options.strategy: made}, twin, adaptation)
+        twin = CpuTwin(load_on_cpu if suite.device != "cpu" else None, options, learned)
+        return cls(made, clicks, own, options, {options.strategy: made}, twin, learned, adaptation)
+
+    def of_adapter(self, adapter: str) -> Models:
+        """The same models under a project's version; those used last are kept. By the engine's thread only.
+
+        Raises:
+            ValueError: there is no such version, or it was trained on another segmenter.
+            StoreError: the database cannot be used.
+        """
+        if adapter in ("", self._learned.own):
+            return self
+        return self._versions.get(adapter)
+
+    @functools.cached_property
+    def _versions(self) -> _Recent[Models]:
+        return _Recent(lambda adapter: self._under(self._learned.of(adapter)))
+
+    def _under(self, adaptation: Adaptation) -> Models:
+        made = _adapted(self.options.make, self.suite, adaptation)
+        return replace(self, strategy=made, _made={self.options.strategy: made}, _adaptation=adaptation)
 
     def of_strategy(self, name: str) -> Strategy:
         """Another strategy over the same loaded models, made when first asked for; by the engine's thread only.
@@ -140,6 +174,54 @@ class Models:
         return self._cpu.models()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """What may have been learned on top of the models.
+
+    Attributes:
+        adaptation: what the process was started with, or None; ``own`` is its id, or "".
+        read: reads the versions of projects; None: there are none.
+    """
+
+    adaptation: Adaptation | None = None
+    own: str = ""
+    read: Read | None = None
+
+    def of(self, adapter: str) -> Adaptation:
+        """What that version learned. Raises ``ValueError`` or ``StoreError``."""
+        if adapter == self.own and self.adaptation is not None:
+            return self.adaptation
+        if self.read is None:
+            raise ValueError(f"the project's version {adapter} is not loaded here")
+        return self.read(adapter)
+
+
+_Made = TypeVar("_Made")
+
+
+class _Recent(Generic[_Made]):
+    """What was made for the versions that were used last. For one thread."""
+
+    def __init__(self, make: Callable[[str], _Made]) -> None:
+        self._make = make
+        self._kept: OrderedDict[str, _Made] = OrderedDict()
+
+    def get(self, version: str) -> _Made:
+        """Made when first asked for."""
+        if version not in self._kept:
+            self._kept[version] = self._make(version)
+        self._kept.move_to_end(version)
+        while len(self._kept) > _KEPT_VERSIONS:
+            self._kept.popitem(last=False)
+        return self._kept[version]
+
+
+def _adapted_clicks(adaptation: Adaptation, segmenter: Segmenter) -> Segmenter:
+    from int_model.learning.applied import AdaptedClicks  # needs torch, which is loaded by now
+
+    return AdaptedClicks(adaptation, segmenter)
+
+
 def _adapted(make: Callable[[ModelSuite], Strategy], suite: ModelSuite, adaptation: Adaptation | None) -> Strategy:
     """The strategy as it is, or under what was learned."""
     if adaptation is None:
@@ -157,11 +239,11 @@ class CpuTwin:
     """
 
     def __init__(
-        self, load: Callable[[], ModelSuite] | None, options: ModelOptions, adaptation: Adaptation | None = None
+        self, load: Callable[[], ModelSuite] | None, options: ModelOptions, learned: Learned | None = None
     ) -> None:
         self._load = load
         self._options = options
-        self._adaptation = adaptation
+        self._learned = learned
         self._models: Models | None = None
         self._why = ""
 
@@ -172,7 +254,7 @@ class CpuTwin:
         if self._models is None and self._load is not None:
             _log.warning("loading the models a second time, on the CPU")
             try:
-                self._models = Models.of(self._load(), self._options, 0, adaptation=self._adaptation)
+                self._models = Models.of(self._load(), self._options, 0, learned=self._learned)
             except Exception as error:
                 self._why = (
                     f"the models cannot be loaded there ({' '.join(str(error).split()) or type(error).__name__})"
@@ -181,8 +263,8 @@ class CpuTwin:
         return self._models
 
 
-def load_strategy(settings: Settings) -> Models:
-    """Load the models and make the strategy. Slow; imports the deep-learning libraries.
+def load_strategy(settings: Settings, read: Read | None = None) -> Models:
+    """Load the models and make the strategy; ``read`` reads the versions of projects. Slow; imports torch.
 
     Raises:
         ValueError: profile, strategy or options are wrong.
@@ -197,5 +279,6 @@ def load_strategy(settings: Settings) -> Models:
         )
 
     twin = (lambda: load("cpu")) if settings.oom_fallback == "cpu" else None
-    learned = None if settings.adapter is None else read_bundle(settings.adapter, options.read_profile())[0]
+    own = (None, "") if settings.adapter is None else read_bundle(settings.adapter, options.read_profile())
+    learned = Learned(own[0], own[1], read)
     return Models.of(load(settings.device), options, settings.embedding_cache_bytes, twin, learned)

@@ -102,6 +102,7 @@ class Predictions:
         gets a ``[]``, but an empty prediction.
         """
         deadline = asyncio.get_running_loop().time() + self._deadline
+        await self._projects.refresh(request.project)
         try:
             plan = await self._threads(self._projects.plan_of, request)
         except ConfigError as error:

@@ -23,6 +23,7 @@ from ml_backend.storage.store import Project
 _log = logging.getLogger(__name__)
 _WRITE_SECONDS = 1.0
 _READ_SECONDS = 0.5
+_READ_AGAIN_SECONDS = 5.0
 
 
 class Projects:
@@ -38,7 +39,12 @@ class Projects:
         self._store = facilities.store
         self._status = facilities.status
         self._known: dict[str, Project] = {}
+        self._bundles = facilities.bundles
+        self._versions = facilities.versions
         self._writer = Threads(1, "store")
+        self._reader = Threads(2, "adapters")
+        self._read_again = 0.0  # the database was slow: until then what is known counts
+        self._named: set[tuple[str, str]] = set()
 
     async def load(self) -> None:
         """Read what the store has."""
@@ -51,6 +57,7 @@ class Projects:
     async def close(self) -> None:
         """Finish what is being written."""
         await self._writer.close()
+        await self._reader.close()
 
     async def setup(self, request: SetupIn) -> str:
         """Remember a project; returns its model version. Waits at most a second and a half for the database."""
@@ -67,6 +74,13 @@ class Projects:
         known = self._known.get(project_id)
         if known is not None and label_config and label_config != known.label_config:
             await self._remember(replace(known, label_config=label_config))
+
+    async def refresh(self, project_id: str) -> None:
+        """Take over another version of a project that was promoted, or rolled back to, since the last request."""
+        known = self._known.get(project_id, Project(project_id))
+        adapter = await self._chosen_adapter(project_id)
+        if adapter != known.adapter:
+            self._known[project_id] = replace(self._known.get(project_id, known), adapter=adapter)
 
     def versions(self, project_id: str = "") -> list[str]:
         """The model versions in use: of one project, or of all."""
@@ -93,13 +107,8 @@ class Projects:
         return self._plan(_parsed(label_config), extra_params, adapter)
 
     def lacks(self, plan: Plan) -> str:
-        """Why this process's models cannot do a plan, and what to do; or ""."""
-        if plan.adapter == self._identity.adapter:
-            return ""
-        return (
-            f"the project's adapter {plan.adapter} is not loaded here; start this process with --adapter (INT_ADAPTER) "
-            "and the file of that adapter"
-        )
+        """Why this process's models cannot do a plan, and what to do; or "". Blocking, but quick."""
+        return self._bundles.lacks(plan.adapter)
 
     def plan_of(self, request: PredictIn) -> Plan:
         """The same for a request. A click needs no more of the config than its images.
@@ -116,7 +125,19 @@ class Projects:
         plan = self._plan(config, project.extra_params, project.adapter, request.typed_prompt)
         if lacking := self.lacks(plan):
             raise ConfigError(lacking)
+        self.remember_version(request.project, plan)
         return plan
+
+    def remember_version(self, project_id: str, plan: Plan) -> None:
+        """Keep which adapter stands behind the plan's version, so that its predictions can be found. Blocking."""
+        if not plan.adapter or not project_id.isdecimal() or (project_id, plan.version) in self._named:
+            return
+        try:
+            self._versions.name(int(project_id), plan.version, plan.adapter)
+        except StoreError as error:
+            self._status.report(f"project {project_id}", error)
+        else:
+            self._named.add((project_id, plan.version))
 
     def _plan(self, config: LabelingConfig, extra_params: Any, adapter: str, typed: str = "") -> Plan:
         params, identity = parse_extra_params(extra_params), self._identity.adapted(adapter)
@@ -125,10 +146,14 @@ class Projects:
 
     async def _chosen_adapter(self, project_id: str) -> str:
         """The project's adapter as the store has it now; as it was known where the database is slow or away."""
-        reading = asyncio.create_task(self._writer(self._store.adapter_of, project_id))
-        done, _ = await asyncio.wait([reading], timeout=_READ_SECONDS)
-        if done and reading.exception() is None:
-            return reading.result()
+        now = asyncio.get_running_loop().time()
+        if now >= self._read_again:
+            reading = asyncio.create_task(self._reader(self._store.adapter_of, project_id))
+            done, _ = await asyncio.wait([reading], timeout=_READ_SECONDS)
+            if done and reading.exception() is None:
+                return reading.result()
+            reading.add_done_callback(lambda task: task.cancelled() or task.exception())  # it was looked at
+            self._read_again = now + _READ_AGAIN_SECONDS
         return self._known.get(project_id, Project(project_id)).adapter
 
     async def _remember(self, project: Project) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
@@ -31,6 +31,15 @@ class HasStrategies(Protocol):
 
     def of_strategy(self, name: str) -> Segments:
         """The strategy of that name; see ``int_model.strategies.registry.STRATEGIES``."""
+        ...
+
+
+@runtime_checkable
+class HasVersions(Protocol):
+    """What loaded models offer besides `Segments` if projects can have versions of their own over them."""
+
+    def of_adapter(self, adapter: str) -> Segments:
+        """The same models under what a project learned; "" means as they were loaded. Raises ``ValueError``."""
         ...
 
 
@@ -68,6 +77,7 @@ def segment_each(
     task: TaskPrompt,
     strategy: str = "",
     on_memory: Callable[[MemoryEvent], None] = lambda _: None,
+    adapter: str = "",
 ) -> Iterator[tuple[int, Segmentation | EngineError]]:
     """Every image's result or error with its place in ``images``, each as soon as it is known. Raises nothing.
 
@@ -83,12 +93,13 @@ def segment_each(
 
     def rescue(image: Image, _: Failure) -> Segmentation | Failure:
         free_memory(models)
-        outcome = _on_cpu(models, image, task, on_memory)
+        outcome = _on_cpu(models, image, _Kind(task, strategy, adapter), on_memory)
         if isinstance(outcome, Failure):
             on_memory("failed")
         return outcome
 
-    outcomes = isolate(_attempt(models, task, strategy), images, free_memory=retry, rescue=rescue)
+    kind = _Kind(task, strategy, adapter)
+    outcomes = isolate(_attempt(models, kind), images, free_memory=retry, rescue=rescue)
     for index, outcome in outcomes:
         if not isinstance(outcome, Failure):
             yield index, outcome
@@ -100,8 +111,16 @@ def segment_each(
             yield index, EngineError(f"the models failed on this image: {outcome.message}")
 
 
+class _Kind(NamedTuple):
+    """What all images of a batch share."""
+
+    task: TaskPrompt
+    strategy: str
+    adapter: str
+
+
 def _on_cpu(
-    models: Segments, image: Image, task: TaskPrompt, on_memory: Callable[[MemoryEvent], None]
+    models: Segments, image: Image, kind: _Kind, on_memory: Callable[[MemoryEvent], None]
 ) -> Segmentation | Failure:
     """An image that the accelerator is too small for, on the CPU; the failure's message says what became of that."""
     try:
@@ -113,17 +132,17 @@ def _on_cpu(
     if twin is None:
         return Failure("OutOfMemory", _TOO_LARGE, memory=True)
     on_memory("cpu")
-    last = try_once(_attempt(twin, task), [image])
+    last = try_once(_attempt(twin, kind), [image])
     if not isinstance(last, Failure):
         return last[0]
     why = f"{_TOO_LARGE.partition(';')[0]}, and on the CPU it failed too: {last.message}"
     return Failure("OutOfMemory", why, memory=True)
 
 
-def _attempt(models: Segments, task: TaskPrompt, strategy: str = "") -> Callable[[Sequence[Image]], list[Segmentation]]:
+def _attempt(models: Segments, kind: _Kind) -> Callable[[Sequence[Image]], list[Segmentation]]:
     def attempt(images: Sequence[Image]) -> list[Segmentation]:
         try:
-            return _chosen(models, strategy).segment(images, task)
+            return _chosen(models, kind).segment(images, kind.task)
         except Exception as error:
             memory = is_out_of_memory(error)
             _log.warning("%d images failed: %s", len(images), type(error).__name__, exc_info=not memory)
@@ -132,8 +151,10 @@ def _attempt(models: Segments, task: TaskPrompt, strategy: str = "") -> Callable
     return attempt
 
 
-def _chosen(models: Segments, strategy: str) -> Segments:
-    if not strategy:
+def _chosen(models: Segments, kind: _Kind) -> Segments:
+    if kind.adapter and isinstance(models, HasVersions):  # others serve what they were loaded with, and nothing else
+        models = models.of_adapter(kind.adapter)
+    if not (strategy := kind.strategy):
         return models
     if not isinstance(models, HasStrategies):
         raise EngineError(f"the loaded models know no strategy but their own; remove model_strategy='{strategy}'")
