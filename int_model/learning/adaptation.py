@@ -98,9 +98,19 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adaptation:
-    """Everything that was learned for a project. The default is the identity: it changes nothing, to the bit."""
+    """Everything that was learned for a project. The default is the identity: it changes nothing, to the bit.
+
+    Attributes:
+        outlines: how masks of a label are drawn.
+        boxed: the same for prompts with a box, where it differs: a click is ambiguous where a box is not.
+        probes: where objects of a label are.
+        calibrations: of the scores of a label.
+        weights: what was trained of the decoder.
+        refiner: tensors of the point matching module.
+    """
 
     outlines: Mapping[str, Outline] = field(default_factory=dict)
+    boxed: Mapping[str, Outline] = field(default_factory=dict)
     probes: Mapping[str, Probe] = field(default_factory=dict)
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     weights: Weights | None = None
@@ -109,14 +119,17 @@ class Adaptation:
     @property
     def labels(self) -> tuple[str, ...]:
         """Labels that something was learned for, sorted."""
-        known = {*self.outlines, *self.probes, *self.calibrations, *(self.weights.labels if self.weights else ())}
+        drawn = {*self.outlines, *self.boxed}
+        known = {*drawn, *self.probes, *self.calibrations, *(self.weights.labels if self.weights else ())}
         return tuple(sorted(known))
 
-    def outline(self, label: str) -> Outline:
-        """How masks of a label are drawn."""
-        return self.outlines.get(label, Outline())
+    def outline(self, label: str, *, boxed: bool = False) -> Outline:
+        """How masks of a label are drawn; ``boxed``: the prompt has a box."""
+        usual = self.outlines.get(label, Outline())
+        return self.boxed.get(label, usual) if boxed else usual
 
     def decodes_as_base(self, label: str) -> bool:
         """Whether decoding a label's prompts is left to the segmenter as it is."""
         touched = self.weights is not None and (not self.weights.labels or label in self.weights.labels)
-        return not touched and self.outline(label) == Outline() and self.refiner is None
+        same = all(self.outline(label, boxed=boxed) == Outline() for boxed in (False, True))
+        return not touched and same and self.refiner is None

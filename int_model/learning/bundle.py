@@ -55,6 +55,7 @@ def pack(adaptation: Adaptation, manifest: Manifest) -> bytes:
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     described: dict[str, Any] = {
         "outlines": {label: asdict(outline) for label, outline in sorted(adaptation.outlines.items())},
+        "boxed": {label: asdict(outline) for label, outline in sorted(adaptation.boxed.items())},
         "calibrations": {
             label: {"scores": entry.scores.tolist(), "expected": entry.expected.tolist()}
             for label, entry in sorted(adaptation.calibrations.items())
@@ -134,6 +135,7 @@ def _adaptation(described: Mapping[str, Any], tensors: Mapping[str, np.ndarray[A
     weights = described["weights"]
     return Adaptation(
         outlines={label: Outline(**entry) for label, entry in described["outlines"].items()},
+        boxed={label: Outline(**entry) for label, entry in described.get("boxed", {}).items()},
         probes=probes,
         calibrations=calibrations,
         weights=None

@@ -44,12 +44,12 @@ class AdaptedDecoder:
         self, encoded: Encoded, prompts: Sequence[MaskPrompt], label: str, *, multimask: bool = True
     ) -> list[MaskProposal]:
         """One proposal per prompt: a single mask where the label has a slot of its own, else as many as SAM gives."""
-        outline = self.adaptation.outline(label)
-        slots = (outline.slot,) if outline.slot is not None else _ALTERNATIVES if multimask else (0,)
         adjust = None if self._arm is None else self._arm.adjust([label])
         out = []
         with torch.inference_mode():
             for prompt in prompts:  # one by one: padding would take part in the attention and change the masks
+                outline = self.adaptation.outline(label, boxed=prompt.box is not None)
+                slots = (outline.slot,) if outline.slot is not None else _ALTERNATIVES if multimask else (0,)
                 low, quality = self.sam.logits([encoded], [prompt], slots, adjust)
                 full = self.sam.full_size(low[0], encoded)
                 if self._refiner is not None and len(slots) == 1:

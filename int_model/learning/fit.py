@@ -30,6 +30,9 @@ ArmName = Literal["base", "slots", "outlines", "tokens", "plm", "plm_pmm", "lora
 ARMS: tuple[ArmName, ...] = ("base", "slots", "outlines", "tokens", "plm", "plm_pmm", "lora", "decoder")
 """From the simplest to the one with most parameters."""
 
+UNTRAINED: tuple[ArmName, ...] = ("base", "slots", "outlines")
+"""Arms that choose and train no weights."""
+
 TRAINED_FROM = 8
 """Weights are trained from so many images on; below, the choices and the probe only."""
 
@@ -92,13 +95,11 @@ class Fitter:
         """
         if arm == "base":
             return Adaptation()
-        if arm == "outlines":
-            return Adaptation(outlines=choose_outlines(self._base, self._asked(examples)))
-        slots = self.slots(examples) if known is None else dict(known)
-        if arm == "slots":
-            return Adaptation(outlines=slots)
         if arm not in ARMS:
             raise ValueError(f"there is no arm '{arm}'; choose one of: {', '.join(ARMS)}")
+        if arm in UNTRAINED:
+            return self._chosen(choose_slots if arm == "slots" else choose_outlines, examples)
+        slots = self.slots(examples) if known is None else dict(known)
         labels = sorted({target.label for example in examples for target in example.targets})
         outlines = {label: slots.get(label, Outline(slot=1)) for label in labels}
         sam = TrainableSam(self.segmenter)
@@ -120,8 +121,16 @@ class Fitter:
         weights = Weights(kind, tensors_of(kind, sam, module), label_order(kind, labels))
         return Adaptation(outlines=outlines, weights=weights, refiner=refiner)
 
+    def _chosen(self, choose: Callable[..., dict[str, Outline]], examples: Sequence[Example]) -> Adaptation:
+        """A choice for clicks and one for boxes: the slot that a click means says nothing of a box, and vice versa."""
+        asked = self._asked(examples)
+        clicks = choose(self._base, [entry for entry in asked if entry.prompt.box is None])
+        boxes = choose(self._base, [entry for entry in asked if entry.prompt.box is not None])
+        boxed = {label: boxes.get(label, Outline()) for label in sorted({*clicks, *boxes})}
+        return Adaptation(outlines=clicks, boxed=boxed)
+
     def slots(self, examples: Sequence[Example]) -> dict[str, Outline]:
-        """The mask slot of each label, where it is clear."""
+        """The mask slot of each label, where it is clear; one for clicks and boxes alike, as weights are trained."""
         return choose_slots(self._base, self._asked(examples))
 
     def probes(self, examples: Sequence[Example]) -> dict[str, Probe]:

@@ -8,12 +8,13 @@ bootstrap and Student's t, since a bootstrap of few images is too sure of itself
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from int_model.learning.arms.outlines import LEAK_GAIN
 from int_model.learning.scoring import Figures
 
 SIMPLER_WITHIN = 0.005
@@ -22,8 +23,14 @@ SIMPLER_WITHIN = 0.005
 LABEL_LOSS = 0.02
 """No label with enough held-out images may lose more."""
 
-LEAK_GAIN = 0.01
-"""Clicks may not cover other objects more than before by this, where the images can tell (one-sided level 0.2)."""
+PROMPT_LOSS = 0.02
+"""Neither clicks nor boxes may lose more: a gain at one pays for no loss at the other."""
+
+WORSE_END_TO_END = -0.02
+"""A candidate that loses so much with the strategy's own prompts is refused, whatever it gains with given ones."""
+
+END_TO_END_LEVEL = 0.01
+"""One-sided level at which a gain with the strategy's own prompts counts: a second chance must not be a cheap one."""
 
 _CLEAR_LEAK = 0.15  # what fewer than three images with several objects can tell
 
@@ -60,11 +67,12 @@ class Verdict:
 def choose(figures: Mapping[str, Sequence[Figures]], order: Sequence[str]) -> str:
     """The simplest arm whose mean is within ``SIMPLER_WITHIN`` of the best arm's.
 
-    Arms whose clicks leak to other objects more than the first arm's (the base's) do not take part.
+    Arms that do what the gate refuses, compared with the first arm (the base), do not take part: else a harmful one
+    would take the place of one that may serve.
     """
     there = [arm for arm in order if figures.get(arm)]
     base = figures[there[0]]
-    there = [arm for arm in there if arm == there[0] or leak_gain(figures[arm], base) is None]
+    there = [arm for arm in there if arm == there[0] or not harm(figures[arm], base)]
     means = {arm: float(np.mean([entry.value for entry in figures[arm]])) for arm in there}
     best = max(means.values())
     return next(arm for arm in there if means[arm] >= best - SIMPLER_WITHIN)
@@ -94,11 +102,35 @@ def judge(
             f"the gain of {gain.value:+.3f} mean IoU on {gain.units} held-out images may be chance "
             f"(lower bound {gain.lower:+.3f})"
         )
-    reasons += _losing_labels(candidate, parent)
+    reasons += harm(candidate, parent)
+    return Verdict(not reasons, arm, gain, tuple(reasons))
+
+
+def with_end_to_end(verdict: Verdict, differences: NDArray[np.float64]) -> Verdict:
+    """The verdict once the strategy's own prompts have been looked at.
+
+    Args:
+        verdict: with given prompts.
+        differences: candidate less parent on held-out images, union IoU, ``float64 [N]``.
+    """
+    mean = float(differences.mean()) if len(differences) else 0.0
+    if mean < WORSE_END_TO_END:
+        reason = f"with the strategy's own prompts the candidate loses {-mean:.3f} mean IoU"
+        return replace(verdict, promoted=False, reasons=(*verdict.reasons, reason))
+    bound = lower_bound(differences, alpha=END_TO_END_LEVEL)
+    chance_only = len(verdict.reasons) == 1 and "may be chance" in verdict.reasons[0]
+    if not verdict.promoted and chance_only and bound > 0 and verdict.gain.value >= -SIMPLER_WITHIN:
+        return Verdict(True, verdict.arm, Gain(mean, bound, len(differences)), ())
+    return verdict
+
+
+def harm(candidate: Sequence[Figures], parent: Sequence[Figures]) -> list[str]:
+    """What is worse than under the parent, a sentence each: a label, a kind of prompt, or other objects covered."""
+    reasons = [*_losing_labels(candidate, parent), *_losing_prompts(candidate, parent)]
     leak = leak_gain(candidate, parent)
     if leak is not None:
         reasons.append(f"a click covers other objects more than before (IoU with them {leak:+.3f})")
-    return Verdict(not reasons, arm, gain, tuple(reasons))
+    return reasons
 
 
 def paired_gain(candidate: Sequence[Figures], parent: Sequence[Figures], *, alpha: float = 0.05, seed: int = 0) -> Gain:
@@ -141,4 +173,18 @@ def _losing_labels(candidate: Sequence[Figures], parent: Sequence[Figures]) -> l
         f"the label '{label}' loses {-float(np.mean(values)):.3f} mean IoU on {len(values)} held-out images"
         for label, values in sorted(changes.items())
         if len(values) >= _LABEL_IMAGES and np.mean(values) < -LABEL_LOSS
+    ]
+
+
+def _losing_prompts(candidate: Sequence[Figures], parent: Sequence[Figures]) -> list[str]:
+    pairs = list(zip(candidate, parent, strict=False))
+    changes = {
+        "a click": [new.click - old.click for new, old in pairs],
+        "a loose box": [new.box - old.box for new, old in pairs],
+    }
+    return [
+        f"with {kind} as prompt the candidate loses {-float(np.mean(values)):.3f} mean IoU on {len(values)} "
+        "held-out images"
+        for kind, values in changes.items()
+        if len(values) >= _LABEL_IMAGES and np.mean(values) < -PROMPT_LOSS
     ]

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Mask, union
@@ -17,8 +16,8 @@ from int_model.learning.arms.outlines import overlap
 from int_model.learning.calibration import fit_calibration, matched_ious
 from int_model.learning.decoding import AdaptedDecoder
 from int_model.learning.examples import Example, folds
-from int_model.learning.fit import ARMS, TRAINED_FROM, ArmName, Fitter, with_probes
-from int_model.learning.gate import Gain, Verdict, choose, judge, lower_bound
+from int_model.learning.fit import ARMS, TRAINED_FROM, UNTRAINED, ArmName, Fitter, with_probes
+from int_model.learning.gate import END_TO_END_LEVEL, Verdict, choose, judge, lower_bound, with_end_to_end
 from int_model.learning.scoring import Figures, score_all
 from int_model.strategies.base import Strategy
 
@@ -29,7 +28,8 @@ StageDone = Callable[[int, int, str], None]
 """Progress: (done, total, what is done). Raising from it stops the training; what was kept stays kept."""
 
 _FIRST_FOLDS = 2
-_HOPELESS = -0.01
+_HOPELESS = -0.01  # less than the base, after the first folds
+_BEHIND = -0.03  # less than the best arm, after the first folds
 _MOST_END_TO_END = 24
 
 
@@ -101,6 +101,7 @@ class Learner:
         self._journal: Journal = journal if journal is not None else MemoryJournal()
         self._stage_done = stage_done or _silent
         self._done, self._total = 0, 1
+        self._fitted: dict[tuple[int, str], Adaptation] = {}
 
     def learn(self, examples: Sequence[Example]) -> Outcome:
         """Compare the arms on held-out examples, judge the best, and fit it on all examples.
@@ -131,7 +132,7 @@ class Learner:
 
     def _allowed(self, examples: Sequence[Example]) -> list[ArmName]:
         enough = len({example.unit for example in examples}) >= TRAINED_FROM
-        return [arm for arm in self._arms if enough or arm in ("base", "slots", "outlines")]
+        return [arm for arm in self._arms if enough or arm in UNTRAINED]
 
     def _compare(
         self, examples: Sequence[Example], splits: Sequence[tuple[list[int], list[int]]], arms: Sequence[ArmName]
@@ -144,19 +145,20 @@ class Learner:
                 if number >= _FIRST_FOLDS and self._hopeless(arm, found):
                     self._tell(f"fold {number + 1}: {arm} left out")
                     continue
-                if known is None and arm != "base":
+                if known is None and arm not in UNTRAINED:
                     known = self._fitter.slots([examples[i] for i in train])
                 found[arm] += self._fold(number, arm, examples, train, held, known)
                 self._tell(f"fold {number + 1}: {arm}")
         return found
 
     def _hopeless(self, arm: str, found: Mapping[str, Sequence[Figures]]) -> bool:
-        done = len(found[arm])
-        base = [entry.value for entry in found["base"][:done]] if "base" in found else []
+        """Whether an arm cannot win any more: it is worse than the base, or far behind the best arm."""
         own = [entry.value for entry in found[arm]]
-        return (
-            arm != "base" and bool(base) and bool(own) and float(np.mean(own) - np.mean(base[: len(own)])) < _HOPELESS
-        )
+        if arm in UNTRAINED or not own:
+            return False
+        means = {name: np.mean([entry.value for entry in other[: len(own)]]) for name, other in found.items() if other}
+        behind_base = "base" in means and np.mean(own) - means["base"] < _HOPELESS
+        return bool(behind_base or np.mean(own) - max(means.values()) < _BEHIND)
 
     def _fold(
         self, number: int, arm: ArmName, examples: Sequence[Example], train: list[int], held: list[int], known: Any
@@ -166,6 +168,7 @@ class Learner:
         if kept is not None:
             return [Figures(**entry) for entry in json.loads(kept)]
         adaptation = self._fitter.fit(arm, [examples[i] for i in train], known=known)
+        self._fitted[number, arm] = adaptation
         made = self._score(adaptation, [examples[i] for i in held])
         self._journal.put(key, json.dumps([asdict(entry) for entry in made]))
         return made
@@ -204,22 +207,25 @@ class Learner:
         verdict: Verdict,
     ) -> tuple[Adaptation, dict[str, float], Verdict]:
         """Probes join the candidate if they help end to end, on images that neither they nor the arm have seen."""
-        train, held = splits[0]
-        learned = self._fitter.fit(arm, [examples[i] for i in train])  # type: ignore[arg-type]
-        probes = self._fitter.probes([examples[i] for i in train])
-        chosen = [examples[i] for i in held][:_MOST_END_TO_END]
-        if len(splits) > 1 and len(chosen) < 5:  # few images: two folds' worth, the second one not quite unseen
-            chosen += [examples[i] for i in splits[1][1]][: 5 - len(chosen)]
-        base = np.array([self._union_iou(self._parent, example) for example in chosen])
-        plain = np.array([self._union_iou(learned, example) for example in chosen])
-        probed = np.array([self._union_iou(with_probes(learned, probes), example) for example in chosen])
-        use = probed.mean() > plain.mean() + SMALLEST_PROBE_GAIN
-        new = probed if use else plain
-        bound = lower_bound(new - base, alpha=0.05)
-        figures = {"parent": float(base.mean()), "candidate": float(new.mean()), "lower": bound, "images": len(chosen)}
+        base, plain, probed = [], [], []
+        for number, (train, held) in enumerate(splits):
+            chosen = [examples[i] for i in held][: max(1, _MOST_END_TO_END - len(base))]
+            learned = self._fitted.get((number, arm))
+            if learned is None:  # judged before the training was killed
+                learned = self._fitter.fit(arm, [examples[i] for i in train])  # type: ignore[arg-type]
+            with_probe = with_probes(learned, self._fitter.probes([examples[i] for i in train]))
+            base += [self._union_iou(self._parent, example) for example in chosen]
+            plain += [self._union_iou(learned, example) for example in chosen]
+            probed += [self._union_iou(with_probe, example) for example in chosen]
+        more = np.array(probed) - np.array(plain)
+        use = more.mean() > SMALLEST_PROBE_GAIN and lower_bound(more, alpha=PROBE_LEVEL) > 0
+        differences = np.array(probed if use else plain) - np.array(base)
+        bound = lower_bound(differences, alpha=END_TO_END_LEVEL)
+        figures = {"parent": float(np.mean(base)), "candidate": float(np.mean(base) + differences.mean())}
+        figures |= {"lower": bound, "images": len(base)}
         if use:
             candidate = with_probes(candidate, self._fitter.probes(examples))
-        return candidate, figures, _with_end_to_end(verdict, new - base, bound)
+        return candidate, figures, with_end_to_end(verdict, differences)
 
     def _union_iou(self, adaptation: Adaptation, example: Example) -> float:
         """IoU of all predicted with all true pixels, over the labels of the example."""
@@ -253,22 +259,10 @@ class Learner:
 
 
 SMALLEST_PROBE_GAIN = 0.01
-"""Probes are used if they add so much mean union IoU end to end."""
+"""Probes are used if they add so much mean union IoU end to end, clearly."""
 
-WORSE_END_TO_END = -0.02
-"""A candidate that loses so much end to end is not promoted, whatever it gains with given prompts."""
-
-
-def _with_end_to_end(verdict: Verdict, differences: NDArray[np.float64], bound: float) -> Verdict:
-    """The verdict once the strategy's own prompts have been looked at."""
-    mean = float(differences.mean()) if len(differences) else 0.0
-    if mean < WORSE_END_TO_END:
-        reason = f"with the strategy's own prompts the candidate loses {-mean:.3f} mean IoU"
-        return replace(verdict, promoted=False, reasons=(*verdict.reasons, reason))
-    chance_only = len(verdict.reasons) == 1 and "may be chance" in verdict.reasons[0]
-    if not verdict.promoted and chance_only and bound > 0 and verdict.gain.value >= -0.005:
-        return Verdict(True, verdict.arm, Gain(mean, bound, len(differences)), ())
-    return verdict
+PROBE_LEVEL = 0.1
+"""One-sided level at which that gain is above 0."""
 
 
 def _silent(done: int, total: int, what: str) -> None:

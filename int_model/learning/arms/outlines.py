@@ -1,25 +1,30 @@
 """Choices without training: which mask slot a label means, and how far its outline lies from SAM's.
 
 Both are chosen per label on the examples, and only changed where the gain exceeds one standard error of the paired
-differences: naive choices from two images harm more often than they help.
+differences: naive choices from two images harm more often than they help. A choice that covers other objects more than
+SAM's own does is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.types import Mask
-from int_model.learning.adaptation import Outline
+from int_model.learning.adaptation import Outline, signed_distance
 from int_model.learning.decoding import AdaptedDecoder
-from int_model.learning.sam import Encoded
+from int_model.learning.prompts import equivalent_diameter
+from int_model.learning.sam import SLOTS, Encoded
 from int_model.models.protocols import MaskPrompt
 
 OFFSETS = (-0.16, -0.12, -0.08, -0.05, -0.03, 0.0, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2)
 THRESHOLDS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+
+LEAK_GAIN = 0.01
+"""A choice whose masks overlap other objects by so much more IoU than SAM's own choice is left out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,47 +43,57 @@ class Asked:
     unit: str
     others: tuple[Mask, ...] = ()
 
-    def worth(self, mask: Mask) -> float:
-        """IoU with the truth, less the IoU with the other object that the mask covers most."""
-        return overlap(mask, self.truth) - leak_of(mask, self.others)
-
 
 def choose_slots(decoder: AdaptedDecoder, asked: Sequence[Asked]) -> dict[str, Outline]:
     """The slot of each label that beats the base's choice by more than one standard error, if any does."""
-    found = {}
-    for label in sorted({entry.label for entry in asked}):
-        own = [entry for entry in asked if entry.label == label]
-        table = []
-        for entry in own:
-            logits, taken = decoder.slot_logits(entry.encoded, entry.prompt, label)
-            values = [entry.worth(one > 0) for one in logits]
-            table.append([values[taken], *values])
-        column = best_column(np.array(table), [entry.unit for entry in own])
-        if column:
-            found[label] = Outline(slot=column - 1)
-    return found
+    return _choose(decoder, asked, [Outline(), *(Outline(slot) for slot in range(SLOTS))])
 
 
 def choose_outlines(decoder: AdaptedDecoder, asked: Sequence[Asked]) -> dict[str, Outline]:
-    """Slot, threshold and offset of each label, chosen together; one choice for clicks and boxes alike."""
-    options = [Outline(slot, 0.0, offset) for slot in (None, 0, 1, 2, 3) for offset in OFFSETS]
-    options += [Outline(slot, threshold) for slot in (None, 0, 1, 2, 3) for threshold in THRESHOLDS if threshold]
+    """Slot, threshold and offset of each label, chosen together."""
+    slots = (None, *range(SLOTS))
+    options = [Outline(slot, 0.0, offset) for slot in slots for offset in OFFSETS]
+    options += [Outline(slot, threshold) for slot in slots for threshold in THRESHOLDS if threshold]
     options.sort(key=lambda option: option != Outline())  # what changes nothing comes first
+    return _choose(decoder, asked, options)
+
+
+def _choose(decoder: AdaptedDecoder, asked: Sequence[Asked], options: Sequence[Outline]) -> dict[str, Outline]:
+    """The best option of each label; labels for which that is the first one, which changes nothing, are left out."""
     found = {}
     for label in sorted({entry.label for entry in asked}):
         own = [entry for entry in asked if entry.label == label]
-        table = []
-        for entry in own:
-            logits, taken = decoder.slot_logits(entry.encoded, entry.prompt, label)
-            row = []
-            for option in options:
-                slot = taken if option.slot is None else option.slot
-                row.append(entry.worth(option.apply(logits[slot]) > 0))
-            table.append(row)
-        chosen = options[best_column(np.array(table), [entry.unit for entry in own])]
-        if chosen != Outline():
+        overlaps, leaks = np.zeros((len(own), len(options))), np.zeros((len(own), len(options)))
+        for row, entry in enumerate(own):
+            for column, mask in enumerate(_drawn(decoder, entry, options)):
+                overlaps[row, column] = overlap(mask, entry.truth)
+                leaks[row, column] = leak_of(mask, entry.others)
+        crowded = [row for row, entry in enumerate(own) if entry.others]
+        safe = np.ones(len(options), dtype=np.bool_)
+        if crowded:
+            mean = leaks[crowded].mean(axis=0)
+            safe = mean <= mean[0] + LEAK_GAIN
+        chosen = options[best_column(np.where(safe, overlaps - leaks, -1.0), [entry.unit for entry in own])]
+        if chosen != options[0]:
             found[label] = chosen
     return found
+
+
+def _drawn(decoder: AdaptedDecoder, entry: Asked, options: Sequence[Outline]) -> Iterator[Mask]:
+    """The mask of a prompt under each option; distances to an outline are computed once per slot."""
+    logits, taken = decoder.slot_logits(entry.encoded, entry.prompt, entry.label)
+    distances: dict[int, NDArray[np.float32]] = {}
+    for option in options:
+        slot = taken if option.slot is None else option.slot
+        mask = np.asarray(logits[slot] > option.threshold)
+        if option.offset and mask.any() and not mask.all():
+            if option.threshold:
+                yield np.asarray(option.apply(logits[slot]) > 0)
+                continue
+            if slot not in distances:
+                distances[slot] = signed_distance(mask)
+            mask = np.asarray(distances[slot] + np.float32(option.offset * equivalent_diameter(mask)) > 0)
+        yield mask
 
 
 def best_column(table: NDArray[np.float64], units: Sequence[str]) -> int:
