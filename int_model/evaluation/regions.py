@@ -12,6 +12,9 @@ from int_model.core.types import Mask
 BOUNDARY_TOLERANCE = 0.008
 """Part of the image's diagonal within which two outlines count as the same (the DAVIS benchmark's value)."""
 
+BAND = 0.02
+"""Part of the image's diagonal that the band of boundary IoU is wide (the value of its paper)."""
+
 
 def overlap(mask: Mask, truth: Mask) -> dict[str, float]:
     """``iou``, ``dice``, ``sensitivity``, ``specificity``, ``accuracy`` of two masks ``bool [H, W]``.
@@ -45,6 +48,23 @@ def boundary_f(mask: Mask, truth: Mask, tolerance: float = BOUNDARY_TOLERANCE) -
     precision = float((_distance_to(b)[a] <= reach).mean())
     recall = float((_distance_to(a)[b] <= reach).mean())
     return _ratio(2 * precision * recall, precision + recall) if precision + recall else 0.0
+
+
+def boundary_iou(mask: Mask, truth: Mask, tolerance: float = BAND) -> float:
+    """IoU of the parts of two masks ``bool [H, W]`` that lie within a band along their outlines (arXiv 2103.16562).
+
+    The band is ``tolerance`` of the image's diagonal wide (at least 1 pixel) and lies inside each mask. Unlike IoU it
+    does not forgive large objects their outlines. Two empty masks score 1.
+    """
+    reach = tolerance_pixels(mask.shape, tolerance)
+    a, b = (one & (_depth(one) <= reach) for one in (mask, truth))
+    return _ratio(int((a & b).sum()), int((a | b).sum()))
+
+
+def _depth(mask: Mask) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Distance of every pixel of a mask to what is outside of it; beyond the image's edge is outside."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], dtype=np.float32)
 
 
 def tolerance_pixels(shape: tuple[int, ...], tolerance: float = BOUNDARY_TOLERANCE) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import py_sod_metrics
 import pytest
 
-from int_model.evaluation.regions import boundary_f, overlap, tolerance_pixels
+from int_model.evaluation.regions import boundary_f, boundary_iou, overlap, tolerance_pixels
 from tests.unit.int_model.evaluation.masks import PAIRS, blob, degenerate
 
 HANDLERS = {
@@ -84,3 +84,26 @@ def test_the_tolerance_is_a_part_of_the_diagonal() -> None:
     assert boundary_f(far, a) < 0.7
     with pytest.raises(ValueError, match="differ in shape"):
         overlap(a, a[1:])
+
+
+@pytest.mark.parametrize("pair", range(20))
+def test_boundary_iou_equals_eroding_the_masks_by_a_disk(pair: int) -> None:
+    mask, truth = random_pairs()[pair]
+    reach = tolerance_pixels(mask.shape, 0.02)
+    yy, xx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disk = (yy**2 + xx**2 <= reach**2).astype(np.uint8)
+    a, b = (
+        one & (cv2.erode(one.astype(np.uint8), disk, borderType=cv2.BORDER_CONSTANT, borderValue=0) == 0)
+        for one in (mask, truth)
+    )
+    assert boundary_iou(mask, truth) == pytest.approx((a & b).sum() / (a | b).sum(), abs=0.02)
+
+
+def test_boundary_iou_does_not_forgive_large_objects_their_outlines() -> None:
+    truth = np.zeros((400, 400), dtype=np.bool_)
+    truth[50:350, 50:350] = True
+    grown = cv2.dilate(truth.astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
+    assert overlap(grown, truth)["iou"] > 0.9
+    assert boundary_iou(grown, truth) < 0.4
+    assert boundary_iou(truth, truth) == boundary_iou(truth & False, truth & False) == 1
+    assert boundary_iou(truth & False, truth) == 0

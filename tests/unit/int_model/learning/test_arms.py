@@ -213,3 +213,49 @@ def test_the_same_prompts_are_asked_in_every_session() -> None:
         assert np.array_equal(one.prompt.points, other.prompt.points)
         assert one.prompt.box == other.prompt.box
     assert disc((4, 4), 2, 2, 2).any()
+
+
+def test_a_slot_is_chosen_for_clicks_and_for_boxes_apart(segmenter: HFSamSegmenter) -> None:
+    """Clicks mean slot 3, boxes what SAM would take: the choice for clicks leaves masks of boxes to the bit."""
+    fitter = Fitter(segmenter, FitOptions(steps=2))
+    decoder = AdaptedDecoder(segmenter, Adaptation())
+    examples = [drawn(seed) for seed in range(5)]
+    asked = []
+    for example in examples:
+        (encoded,) = decoder.encode([example.image])
+        for entry in ask(example, encoded):
+            logits, taken = decoder.slot_logits(encoded, entry.prompt, "disc")
+            truth = logits[taken if entry.prompt.box is not None else 3] > 0
+            asked.append(Asked(encoded, entry.prompt, truth, "disc", example.unit))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitter, "_asked", lambda _: asked)
+        found = fitter.fit("slots", examples)
+    assert found.outline("disc").slot == 3
+    assert found.outline("disc", boxed=True) == Outline()
+    adapted = AdaptedDecoder(segmenter, found)
+    (encoded,) = adapted.encode([examples[0].image])
+    (mine,), (base,) = adapted.decode(encoded, [BOX], "disc"), decoder.decode(encoded, [BOX], "disc")
+    assert np.array_equal(mine.logits, base.logits)
+    assert len(adapted.decode(encoded, [POINT], "disc")[0].logits) == 1
+
+
+def test_an_outline_that_covers_other_objects_is_not_chosen(segmenter: HFSamSegmenter) -> None:
+    """Wider outlines fit the truth better, but reach into the neighbour on the images that have one."""
+    decoder = AdaptedDecoder(segmenter, Adaptation())
+
+    def asked(neighbour: bool) -> list[Asked]:
+        found = []
+        for seed in range(6):
+            example = drawn(seed)
+            (encoded,) = decoder.encode([example.image])
+            for entry in ask(example, encoded):
+                logits, taken = decoder.slot_logits(encoded, entry.prompt, "disc")
+                wide = Outline(offset=0.12).apply(logits[taken]) > 0
+                rim = wide & ~(Outline(offset=0.05).apply(logits[taken]) > 0)
+                truth, others = (wide & ~rim, (rim,)) if neighbour and seed < 2 else (wide, ())
+                found.append(Asked(encoded, entry.prompt, truth, "disc", example.unit, others))
+        return found
+
+    assert choose_outlines(decoder, asked(neighbour=False))["disc"].offset >= 0.08
+    careful = choose_outlines(decoder, asked(neighbour=True)).get("disc", Outline())
+    assert careful.offset <= 0.05

@@ -21,6 +21,7 @@ def everything() -> Adaptation:
 
     return Adaptation(
         outlines={"polyp": Outline(2, 0.5, -0.03), "cell": Outline()},
+        boxed={"cell": Outline(0)},
         probes={"cell": Probe(array(12), 0.25, array(12), array(12), 0.4)},
         calibrations={"cell": Calibration(np.array([0.1, 0.9]), np.array([0.0, 0.7]))},
         weights=Weights("plm", {"out.weight": array(4, 4), "out.bias": array(4)}, ("cell", "polyp")),
@@ -33,7 +34,7 @@ def test_a_bundle_comes_back_as_it_was_and_its_name_is_its_content() -> None:
     assert pack(everything(), MANIFEST) == data
     found, manifest = unpack(data, base="abc")
     want = everything()
-    assert (found.outlines, found.labels) == (want.outlines, want.labels)
+    assert (found.outlines, found.boxed, found.labels) == (want.outlines, want.boxed, want.labels)
     assert (manifest.arm, manifest.images, manifest.settings) == ("plm", 16, {"seed": 3})
     assert found.probes["cell"].threshold == 0.4
     assert np.array_equal(found.probes["cell"].weights, want.probes["cell"].weights)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from int_model.learning.gate import choose, judge, lower_bound, paired_gain
+from int_model.learning.gate import choose, judge, lower_bound, paired_gain, with_end_to_end
 from int_model.learning.scoring import Figures
 
 ARMS = ("base", "slots", "outlines", "tokens", "plm", "plm_pmm", "lora", "decoder")
@@ -117,3 +117,62 @@ def test_several_examples_of_a_group_are_one_piece_of_evidence() -> None:
     gain = paired_gain(new, old)
     assert gain.units == 2
     assert gain.value == pytest.approx(0.0)
+
+
+def prompted(clicks: np.ndarray, boxes: np.ndarray) -> list[Figures]:
+    pairs = zip(clicks, boxes, strict=True)
+    return [Figures(f"image {i}", float(c), float(b), {"a": float(c + b) / 2}, None) for i, (c, b) in enumerate(pairs)]
+
+
+def test_a_gain_with_clicks_does_not_pay_for_a_loss_with_boxes() -> None:
+    rng = np.random.default_rng(0)
+    clicks, boxes = rng.uniform(0.4, 0.5, 16), rng.uniform(0.9, 0.96, 16)
+    old, new = prompted(clicks, boxes), prompted(clicks + 0.24, boxes - 0.08)
+    verdict = judge("outlines", new, old, compared=3)
+    assert not verdict.promoted
+    assert verdict.reasons == ("with a loose box as prompt the candidate loses 0.080 mean IoU on 16 held-out images",)
+    assert choose({"base": old, "slots": prompted(clicks + 0.1, boxes), "outlines": new}, ARMS) == "slots"
+    assert judge("outlines", prompted(clicks + 0.24, boxes - 0.01), old, compared=3).promoted
+
+
+def test_an_arm_that_harms_a_label_does_not_take_the_place_of_one_that_may_serve() -> None:
+    base = np.linspace(0.5, 0.7, 10)
+    found = {
+        "base": figures(base, labels={"a": 0.6, "b": 0.6}),
+        "outlines": figures(base + 0.08, labels={"a": 0.7, "b": 0.6}),
+        "decoder": figures(base + 0.12, labels={"a": 0.9, "b": 0.5}),
+    }
+    assert choose(found, ARMS) == "outlines"
+
+
+def test_a_loss_with_the_strategys_own_prompts_refuses_what_gains_with_given_ones() -> None:
+    base = np.linspace(0.5, 0.7, 16)
+    verdict = judge("outlines", figures(base + 0.1), figures(base), compared=3)
+    assert verdict.promoted
+    worse = with_end_to_end(verdict, np.linspace(-0.1, 0.0, 16))
+    assert not worse.promoted
+    assert worse.reasons == ("with the strategy's own prompts the candidate loses 0.050 mean IoU",)
+    assert with_end_to_end(verdict, np.linspace(-0.02, 0.0, 16)) == verdict
+
+
+def test_a_clear_gain_end_to_end_makes_up_for_none_with_given_prompts_but_for_no_harm() -> None:
+    base = np.linspace(0.5, 0.7, 16)
+    chance = judge("base", figures(base), figures(base), compared=3)
+    found = with_end_to_end(chance, np.linspace(0.1, 0.4, 16))
+    assert found.promoted
+    assert found.gain.value == pytest.approx(0.25)
+    assert found.gain.lower > 0
+    leaking = judge("plm", figures(base, leak=0.4), figures(base, leak=0.1), compared=3)
+    assert not with_end_to_end(leaking, np.linspace(0.1, 0.4, 16)).promoted
+
+
+@pytest.mark.parametrize("images", [5, 16, 24])
+def test_both_chances_together_promote_at_most_5_percent_of_200_useless_candidates(images: int) -> None:
+    rng = np.random.default_rng(images)
+    wrong = 0
+    for _ in range(200):
+        found, parent = project(rng, images, 0.0)
+        arm = choose(found, ARMS)
+        verdict = judge(arm, found[arm], parent, compared=len(ARMS))
+        wrong += with_end_to_end(verdict, rng.normal(0, 0.1, images)).promoted
+    assert wrong <= 10
