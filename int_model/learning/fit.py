@@ -97,8 +97,10 @@ class Fitter:
             return Adaptation()
         if arm not in ARMS:
             raise ValueError(f"there is no arm '{arm}'; choose one of: {', '.join(ARMS)}")
-        if arm in UNTRAINED:
-            return self._chosen(choose_slots if arm == "slots" else choose_outlines, examples)
+        if arm == "slots":
+            return self._chosen(choose_slots, examples)
+        if arm == "outlines":
+            return self._chosen(choose_outlines, examples)
         slots = self.slots(examples) if known is None else dict(known)
         labels = sorted({target.label for example in examples for target in example.targets})
         outlines = {label: slots.get(label, Outline(slot=1)) for label in labels}

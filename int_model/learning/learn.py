@@ -207,7 +207,9 @@ class Learner:
         verdict: Verdict,
     ) -> tuple[Adaptation, dict[str, float], Verdict]:
         """Probes join the candidate if they help end to end, on images that neither they nor the arm have seen."""
-        base, plain, probed = [], [], []
+        base: list[float] = []
+        plain: list[float] = []
+        probed: list[float] = []
         for number, (train, held) in enumerate(splits):
             chosen = [examples[i] for i in held][: max(1, _MOST_END_TO_END - len(base))]
             learned = self._fitted.get((number, arm))
