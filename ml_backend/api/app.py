@@ -24,6 +24,7 @@ from ml_backend.api.middleware import (
     error_response,
     read_json,
 )
+from ml_backend.api.projects import add_projects
 from ml_backend.api.runs import add_runs
 from ml_backend.api.runs_runtime import RunsRuntime
 from ml_backend.context import AppContext
@@ -98,6 +99,7 @@ def create_app(
     _add_protocol(app, chosen.max_body_bytes)
     _add_pages(app)
     add_runs(app, lambda request: request.app.state.runs)
+    add_projects(app, _context)
     _add_errors(app)
     described = app.openapi
     app.openapi = lambda: api.with_security(described())  # type: ignore[method-assign] # FastAPI's way to add to it
@@ -227,6 +229,6 @@ def _add_errors(app: FastAPI) -> None:
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     what = {404: "there is no such page", 405: "this page does not take that method"}.get(status, "refused")
-    cure = "the pages are /health, /setup, /predict, /webhook, /versions, /runs, /metrics, /status and /docs"
+    cure = "the pages are /health, /setup, /predict, /webhook, /versions, /projects, /runs, /metrics, /status and /docs"
     headers = error.headers if isinstance(error, HTTPException) else None
     return error_response(status, f"{request.method} {request.url.path[:200]}: {what}", cure, headers=headers)

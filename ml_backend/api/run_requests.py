@@ -45,27 +45,28 @@ class ForeignOriginError(Exception):
     """A page of another site sent the request."""
 
 
-async def parse_run_request(request: Request) -> tuple[RunRequest, bool]:
-    """What a run is to do, and whether only to count, from JSON or a form whose empty fields count as not given.
-
-    Raises ``RequestError``.
-    """
+async def parse_fields(request: Request, most_bytes: int = _MAX_BODY) -> dict[str, Any]:
+    """The fields of a JSON object or of a form, whose empty fields count as not given. Raises ``RequestError``."""
     if request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded":
         raw = bytearray()
         async for chunk in request.stream():
             raw += chunk
-            if len(raw) > _MAX_BODY:
+            if len(raw) > most_bytes:
                 raise RequestError("the form is too long")
         try:
-            given: Any = {key: value.strip() for key, value in parse_qsl(raw.decode()) if value.strip()}
+            return {key: value.strip() for key, value in parse_qsl(raw.decode()) if value.strip()}
         except (UnicodeDecodeError, ValueError):
             raise RequestError("the form cannot be read") from None
-    else:
-        given = await read_json(request, _MAX_BODY)
+    given = await read_json(request, most_bytes)
     if not isinstance(given, dict):
         raise RequestError("the body needs to be a JSON object")
+    return given
+
+
+async def parse_run_request(request: Request) -> tuple[RunRequest, bool]:
+    """What a run is to do, and whether only to count. Raises ``RequestError``."""
     try:
-        body = _Body.parse(given)
+        body = _Body.parse(await parse_fields(request))
     except ValueError as error:
         raise RequestError(str(error)) from None
     return RunRequest(**body.model_dump(exclude={"dry_run"})), body.dry_run

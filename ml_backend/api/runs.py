@@ -36,7 +36,7 @@ from ml_backend.storage.database import StoreError
 
 _MAX_LIMIT = 1000
 _FAILURES = 50
-_HEADERS = {
+PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -75,7 +75,7 @@ def add_runs(app: FastAPI, runtime: Callable[[Request], RunsRuntime]) -> None:
 
     def add(method: str, path: str, endpoint: Endpoint) -> None:
         async def answer(request: Request) -> Response:
-            return await _answered(request, endpoint(request, runtime(request)))
+            return await answered(request, endpoint(request, runtime(request)))
 
         app.add_api_route(path, answer, methods=[method], include_in_schema=False, response_model=None)
 
@@ -92,7 +92,7 @@ def add_runs(app: FastAPI, runtime: Callable[[Request], RunsRuntime]) -> None:
 def _with_headers(endpoint: Endpoint) -> Endpoint:
     async def answer(request: Request, runtime: RunsRuntime) -> Response:
         response = await endpoint(request, runtime)
-        response.headers.update(_HEADERS)
+        response.headers.update(PAGE_HEADERS)
         return response
 
     return answer
@@ -122,7 +122,7 @@ async def _start(request: Request, runtime: RunsRuntime) -> Response:
         return await _still_listing(request, runtime, wanted.project)
     started = work.result()
     if wants_page(request) and started.run is not None:
-        return RedirectResponse(f"runs/{started.run.id}", 303, headers=_HEADERS)
+        return RedirectResponse(f"runs/{started.run.id}", 303, headers=PAGE_HEADERS)
     seen = None if started.run is None else await asyncio.to_thread(_seen, runtime.ledger, started.run)
     answer = {
         "run": None if seen is None else _json(seen),
@@ -137,7 +137,7 @@ async def _still_listing(request: Request, runtime: RunsRuntime, project: int) -
     newest = await asyncio.to_thread(runtime.ledger.runs, project, 1)
     run = next((run for run in newest if run.state is RunState.PREPARING), None)
     if wants_page(request):
-        return RedirectResponse("runs" if run is None else f"runs/{run.id}", 303, headers=_HEADERS)
+        return RedirectResponse("runs" if run is None else f"runs/{run.id}", 303, headers=PAGE_HEADERS)
     seen = None if run is None else await asyncio.to_thread(_seen, runtime.ledger, run)
     answer = {"run": None if seen is None else _json(seen), "joined": False, "count": None}
     return JsonResponse({**answer, "warnings": ["the project's tasks are still being listed; see GET /runs"]}, 202)
@@ -190,13 +190,13 @@ async def _picture(request: Request, runtime: RunsRuntime) -> Response:
         return run if any(record.task == task for record in runtime.ledger.records(run_id, None, task - 1, 1)) else None
 
     run = await asyncio.to_thread(look_up)
-    headers = {**_HEADERS, "Cache-Control": "private, max-age=300"}
+    headers = {**PAGE_HEADERS, "Cache-Control": "private, max-age=300"}
     if run is None or runtime.pictures is None:
-        return Response(no_picture("no such task"), 404, _HEADERS, media_type="image/svg+xml")
+        return Response(no_picture("no such task"), 404, PAGE_HEADERS, media_type="image/svg+xml")
     try:
         data = await runtime.pictures.picture(run.spec, task)
     except PictureError as error:
-        return Response(no_picture(str(error)), 404, _HEADERS, media_type="image/svg+xml")
+        return Response(no_picture(str(error)), 404, PAGE_HEADERS, media_type="image/svg+xml")
     return Response(data, 200, headers, media_type="image/jpeg")
 
 
@@ -212,7 +212,7 @@ async def _steer(request: Request, runtime: RunsRuntime) -> Response:
         )
     await asyncio.to_thread(steps[action], run_id)
     if wants_page(request):
-        return RedirectResponse(f"../{run_id}", 303, headers=_HEADERS)
+        return RedirectResponse(f"../{run_id}", 303, headers=PAGE_HEADERS)
     seen = await asyncio.to_thread(lambda: _seen(ledger, ledger.get(run_id)))
     return JsonResponse(_json(seen))
 
@@ -255,7 +255,7 @@ async def _notices(runtime: RunsRuntime, runs: Sequence[Run]) -> list[Notice]:
 
 
 def _page(text: str, status: int = 200) -> HTMLResponse:
-    return HTMLResponse(text, status, headers=_HEADERS)
+    return HTMLResponse(text, status, headers=PAGE_HEADERS)
 
 
 def _refused(request: Request, status: int, text: str, cure: str) -> Response:
@@ -265,7 +265,7 @@ def _refused(request: Request, status: int, text: str, cure: str) -> Response:
     return _page(error_page(status, text[:1].upper() + text[1:], cure, root), status)
 
 
-async def _answered(request: Request, answer: Awaitable[Response]) -> Response:
+async def answered(request: Request, answer: Awaitable[Response]) -> Response:
     """The answer, or the refusal that fits what was raised: a page for people, JSON for programs."""
     try:
         return await answer

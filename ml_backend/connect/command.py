@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_backend.connect.plan import Plan, Wanted, apply, look, plain, plan_connection, plan_rest, told
 from ml_backend.context import label_studio_client
@@ -57,8 +58,7 @@ def run(
             if as_json:
                 tell(plain(shown))
             return 0
-        done = _made(client, project_id, first, settings)
-        row = our_connection(client.connections(project_id), settings.port)
+        done, row = connect(client, project_id, wanted, settings)
         if as_json:
             tell(plain(done))
         else:
@@ -66,8 +66,18 @@ def run(
         return 0 if row is not None and row.get("state") == "CO" else 1
 
 
-def _made(client: LabelStudioClient, project_id: int, first: Plan, settings: Settings) -> list[Plan]:
-    """Make the first plan's changes, then look again: Label Studio itself adds a webhook and chooses a version."""
+def connect(
+    client: LabelStudioClient, project_id: int, wanted: Wanted, settings: Settings
+) -> tuple[list[Plan], Mapping[str, Any] | None]:
+    """Make all changes; returns them, and the connection as Label Studio has it then.
+
+    Label Studio itself adds a webhook and chooses a version, so it is looked at again in between.
+
+    Raises:
+        ValueError: the labeling config or the extra params cannot be used.
+        LabelStudioError: Label Studio refuses.
+    """
+    first = plan_connection(look(client, project_id), wanted, settings)
     for change in first.changes:
         try:
             apply(client, change)
@@ -78,7 +88,7 @@ def _made(client: LabelStudioClient, project_id: int, first: Plan, settings: Set
     rest = plan_rest(look(client, project_id), settings)
     for change in rest.changes:
         apply(client, change)
-    return [first, rest]
+    return [first, rest], our_connection(client.connections(project_id), settings.port)
 
 
 def _show(plans: list[Plan], title: str, project_id: int, tell: Callable[[str], None]) -> None:

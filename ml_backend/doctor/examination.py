@@ -89,6 +89,19 @@ def examine(
             yield from _project(client, settings, project, judge, fix=fix)
 
 
+def examine_project(client: LabelStudioClient, settings: Settings, project: Mapping[str, Any]) -> Iterator[Diagnosis]:
+    """Look at one project only, as a backend that is running: connection, labeling config, visibility, an image.
+
+    Args:
+        client: of Label Studio; its token is known to work.
+        settings: of the service.
+        project: as Label Studio describes it.
+    """
+    guarded = examine_server(client).guards_addresses
+    judge = functools.partial(examine_connection, settings=settings, running=True, guarded=guarded, look_up=look_up)
+    yield from _project(client, settings, project, judge, fix=False)
+
+
 def _models(settings: Settings, probe: local.Probe) -> Iterator[Diagnosis]:
     try:
         profile: Profile = settings.models.read_profile()

@@ -82,6 +82,10 @@ class Projects:
         if adapter != known.adapter:
             self._known[project_id] = replace(self._known.get(project_id, known), adapter=adapter)
 
+    def known(self, project_id: str) -> Project | None:
+        """A project that ``/setup`` introduced, or None."""
+        return self._known.get(project_id)
+
     def versions(self, project_id: str = "") -> list[str]:
         """The model versions in use: of one project, or of all."""
         known = self._known.get(project_id) if project_id else None

@@ -30,7 +30,7 @@
     .forEach((element) => faults.push(`no name: ${element.outerHTML.slice(0, 80)}`));
   all("[role=region], [role=group], nav").filter((element) => !element.hasAttribute("aria-label") && !name(element))
     .forEach((element) => faults.push(`a region has no name: ${element.outerHTML.slice(0, 80)}`));
-  all("input, select, textarea, meter").filter((field) => !field.labels?.length && !field.getAttribute("aria-label"))
+  all("input:not([type=hidden]), select, textarea, meter").filter((field) => !field.labels?.length && !field.getAttribute("aria-label"))
     .forEach((field) => faults.push(`no label: ${field.outerHTML.slice(0, 80)}`));
   all("*").filter((element) => {
     const overflow = getComputedStyle(element).overflowX;

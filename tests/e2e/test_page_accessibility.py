@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,11 @@ from int_model.datasets.review import ReviewWriter
 from int_model.evaluation import BrokenExample, Example, Variant, evaluate
 from int_model.evaluation.page import render_page
 from int_model.report import ReportBuilder
-from ml_backend.api.run_pages import Notice, RunView, error_page, list_page, run_page
+from ml_backend.api.project_pages import LabelPrompt, ProjectView, project_page
+from ml_backend.api.project_pages import list_page as projects_page
+from ml_backend.api.run_pages import Notice, RunView, error_page, list_page, run_page, undo_page
+from ml_backend.connect.plan import Change, Plan, Wanted
+from ml_backend.doctor.diagnosis import ok, problem
 from ml_backend.runs.types import Progress, Run, RunRequest, RunSpec, RunState, TaskRecord, TaskState
 from tests.e2e.browser import open_page
 from tests.support.fakes import TASK, fake_suite, scene
@@ -85,10 +89,28 @@ def served_pages(folder: Path) -> Iterator[Path]:
         "first": list_page([], [], can_start=True),
         "run": run_page(runs[1], records[:2], records, notices, state=TaskState.DONE, after=3, pictures=False),
         "error": error_page(404, "There is no such run", "GET /runs lists all", "../"),
+        "undo": undo_page(runs[1].run, 150, 2, 1),
+        **project_pages(),
     }
     for name, text in pages.items():
         (folder / f"{name}.html").write_text(text)
         yield folder / f"{name}.html"
+
+
+def project_pages() -> dict[str, str]:
+    prompts = (LabelPrompt("Frog", "poison frog", "extra params"), LabelPrompt("Newt", "", "no prompt"))
+    known = ProjectView(7, "Frogs and newts", 120, 40, 3, prompts, "int-nano-int-01234567", "http://ls:8080/projects/7")
+    strange = ProjectView(8, "", 0, 0, 0, (), "", "http://ls:8080/projects/8")
+    findings = [ok("connection", "It is reached."), problem("predictions", "None is shown.", "switch them on")]
+    change = Change("add to the labeling config: colours", "PATCH", "/api/projects/7", {})
+    plan = Plan((change,), ("a remark",), "<View><Image/></View>", "<View><Image/>" + "<Label/>" * 40 + "</View>")
+    wanted = Wanted("poison frog", "brush", smart=True)
+    return {
+        "projects": projects_page([known, strange, replace(strange, version="int-a")], more=True),
+        "no-projects": projects_page([], more=False),
+        "project": project_page(known, findings, [plan], wanted),
+        "refused": project_page(strange, [], [], Wanted(), "it has another control"),
+    }
 
 
 def audit(files: list[Path]) -> list[Found]:

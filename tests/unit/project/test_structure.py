@@ -35,8 +35,10 @@ LAYERS = {
         ["serving"],
         ["runs"],
         ["context"],
-        ["api", "connect"],
-        ["doctor", "demo", "upstream"],
+        ["connect"],
+        ["doctor"],
+        ["api"],
+        ["demo", "upstream"],
         ["cli", "model", "_wsgi"],
     ],
 }
