@@ -176,12 +176,19 @@ def _add_protocol(app: FastAPI, max_body_bytes: int) -> None:
 
 def _add_pages(app: FastAPI) -> None:
     """What Label Studio and operators look at."""
+    answers = api.answers(api.HealthOut, (*api.PAGE_ERRORS, 503))
 
-    @app.get("/", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
-    @app.get("/health", response_class=JsonResponse, responses=api.answers(api.HealthOut, api.PAGE_ERRORS))
+    @app.get("/", response_class=JsonResponse, responses=answers)
+    @app.get("/health", response_class=JsonResponse, responses=answers)
     async def health(request: Request) -> Response:
-        """Alive; ``models`` says whether predictions can be made yet. Never waits for anything."""
-        state = _context(request).facilities.engine.status.state
+        """Alive; ``models`` says whether predictions can be made yet. Never waits for anything.
+
+        503 where the data folder was deleted or its disk is full: then nothing that is done would be kept.
+        """
+        context = _context(request)
+        if trouble := context.store.database.trouble():
+            return error_response(503, *trouble)
+        state = context.facilities.engine.status.state
         return JsonResponse({"model_class": MODEL_CLASS, "status": "UP", "models": state})
 
     @app.get(

@@ -115,7 +115,7 @@ _ERRORS = {
     401: "Name and password (or the webhook's secret) are missing or wrong.",
     413: "The body is longer than INT_MAX_BODY_BYTES.",
     500: "Unexpected; the log has the traceback under the id.",
-    503: "The database is away, and nothing of the event was kept; the log says so, too.",
+    503: "The database is away or deleted, or its disk is full: nothing is kept; the log says so, too.",
 }
 BODY_ERRORS = (400, 401, 413, 500)
 PAGE_ERRORS = (401, 500)

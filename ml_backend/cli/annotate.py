@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -14,19 +15,23 @@ from typing import NoReturn
 
 from rich.console import Console
 
+from ml_backend.cli.patience import look, outlast, wait_for_database
+from ml_backend.cli.progress import say
 from ml_backend.cli.watch import ConsoleLog, RunBar, summary
 from ml_backend.context import AppContext
 from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.manager import NO_LABEL_STUDIO, Runs, RunsError, Started
-from ml_backend.runs.queues.base import NullQueue, RunQueue
+from ml_backend.runs.queues.base import NullQueue, QueueError, RunQueue
 from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.queues.redis_queue import RedisQueue
-from ml_backend.runs.types import Run, RunRequest, RunState, TaskState
+from ml_backend.runs.types import Progress, Run, RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 _POLL = 0.5
 _PREPARING_SECONDS = 150.0
+_LONELY_SECONDS = 10.0
+_ALONE = "no worker is there"
 _MADE_ELSEWHERE = "its tasks are being listed by another process"
 
 
@@ -97,8 +102,10 @@ async def _main(
 ) -> int:
     _log_to(bar, debug=debug)
     address = settings.redis_url.get_secret_value() if settings.redis_url else ""
-    queue: RunQueue = RedisQueue(address) if address else NullQueue()
+    queue: RunQueue = _Watched(address, bar) if address else NullQueue()
     stop = asyncio.Event()
+    tell_bar = functools.partial(say, bar)
+    wait_for_database(settings, tell_bar)
     context = AppContext.open(settings, connected=True)
     try:
         if context.client is None:
@@ -123,10 +130,11 @@ async def _main(
                 tell.print(f"watch it: int-backend runs show {started.run.id}", markup=False, highlight=False)
                 return DONE
             if address:
-                run = await _watch(context, started.run, stop, bar)
+                run = await _watch(context, started.run, stop, bar, queue=queue)
             else:
                 run = await _do(context, started.run, stop, bar)
-            status = await asyncio.to_thread(_report, context, run, stop.is_set(), bool(address), tell)
+            report = functools.partial(_report, context, run, stop.is_set(), bool(address), tell)
+            status = await asyncio.to_thread(look, report, tell_bar)
             if stop.is_set():
                 _end_now(status)  # the models may be busy for minutes with work that is of no use any more
             return status
@@ -171,25 +179,66 @@ def _leave(context: AppContext, run_id: str) -> Run:
     return context.ledger.get(run_id)
 
 
-async def _watch(context: AppContext, run: Run, stop: asyncio.Event, console: Console, *, local: bool = False) -> Run:
-    """Show progress until the run ends or ``stop`` is set."""
-    began = time.monotonic()
+class _Watched(RedisQueue):
+    """The queue of one who watches: a Redis that is away is told, and waited for by the workers."""
+
+    def __init__(self, url: str, bar: Console) -> None:
+        super().__init__(url)
+        self._bar = bar
+
+    def wake(self, run_id: str) -> None:
+        try:
+            super().wake(run_id)
+        except QueueError as error:
+            say(self._bar, f"{error}; the workers come to run {run_id} once it is there")
+
+    def nobody(self) -> bool:
+        """Whether no worker is there, as far as can be said."""
+        try:
+            return not self.workers()
+        except QueueError:
+            return False
+
+
+async def _watch(
+    context: AppContext,
+    run: Run,
+    stop: asyncio.Event,
+    console: Console,
+    *,
+    local: bool = False,
+    queue: RunQueue | None = None,
+) -> Run:
+    """Show progress until the run ends or ``stop`` is set. A database that is away is waited for."""
+    began, lonely, told = time.monotonic(), time.monotonic(), False
     with RunBar(console, run.id) as shown:
         while True:
-            run = await asyncio.to_thread(context.ledger.get, run.id)
-            progress = await asyncio.to_thread(context.ledger.progress, run.id)
+            run, progress = await asyncio.to_thread(_seen, context, run.id, stop, console)
             loading = local and context.facilities.engine.status.state == "loading"
             preparing = run.state is RunState.PREPARING
-            note = "loading the models" if loading else _MADE_ELSEWHERE if preparing else ""
+            note = "loading the models" if loading else _MADE_ELSEWHERE if preparing else _ALONE if told else ""
             shown.show_run(progress, note)
             if run.state not in (RunState.PREPARING, RunState.ACTIVE) or stop.is_set():
                 return run
             if preparing and time.monotonic() - began > _PREPARING_SECONDS:
                 raise RunsError(f"run {run.id} is still being prepared; if its process died, start it again")
+            if progress.workers or not isinstance(queue, _Watched):
+                lonely, told = time.monotonic(), False
+            elif time.monotonic() - lonely > _LONELY_SECONDS and not told:
+                told, lonely = await asyncio.to_thread(queue.nobody), time.monotonic()
+                if told:
+                    say(console, f"run {run.id} waits: {_ALONE}; start int-backend worker with this REDIS_URL")
             try:
                 await asyncio.wait_for(stop.wait(), _POLL)
             except TimeoutError:
                 continue
+
+
+def _seen(context: AppContext, run_id: str, stop: asyncio.Event, console: Console) -> tuple[Run, Progress]:
+    def read() -> tuple[Run, Progress]:
+        return context.ledger.get(run_id), context.ledger.progress(run_id)
+
+    return outlast(read, functools.partial(say, console), stopping=stop.is_set)
 
 
 def _report(context: AppContext, run: Run, interrupted: bool, elsewhere: bool, tell: Console) -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from ml_backend.cli.options import MISUSED, CommandOptions, Debug, ModelArguments, add_command, plain_errors
+from ml_backend.cli.options import MISUSED, CommandOptions, Debug, ModelArguments, add_command, complain, plain_errors
 
 if TYPE_CHECKING:
     from ml_backend.runs.ledger import Ledger
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look at batch runs, cancel them, go on with them, take them back.")
 
+Found = TypeVar("Found")
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as in `runs list`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 Detach = Annotated[bool, typer.Option("--detach", help="With REDIS_URL: do not watch, return at once.")]
@@ -44,8 +45,8 @@ def list_runs(
     debug: Debug = False,
 ) -> None:
     """The newest runs and how far they are."""
-    with plain_errors(debug=debug), _opened_ledger() as ledger:
-        rows = [(run, ledger.progress(run.id)) for run in ledger.runs(project, limit)]
+    with plain_errors(debug=debug):
+        rows = _of_ledger(lambda ledger: [(run, ledger.progress(run.id)) for run in ledger.runs(project, limit)])
         if as_json:
             from ml_backend.runs.plain import run_json
 
@@ -80,11 +81,17 @@ def show(
     debug: Debug = False,
 ) -> None:
     """One run: what it does, how far it is, and its failed tasks with the reasons."""
-    with plain_errors(debug=debug), _opened_ledger() as ledger:
+    with plain_errors(debug=debug):
         from ml_backend.runs.types import TaskState
 
-        run, progress = ledger.get(run_id), ledger.progress(run_id)
-        records = ledger.records(run_id, TaskState(state.value if state else "failed"), limit=limit)
+        wanted = TaskState(state.value if state else "failed")
+        run, progress, records = _of_ledger(
+            lambda ledger: (
+                ledger.get(run_id),
+                ledger.progress(run_id),
+                ledger.records(run_id, wanted, limit=limit),
+            )
+        )
         if as_json:
             from ml_backend.runs.plain import record_json, run_json
 
@@ -114,8 +121,8 @@ def show(
 @app.command()
 def cancel(run_id: RunId, debug: Debug = False) -> None:
     """Hand out no more tasks of a run; what is at work is finished or given back. It can be resumed."""
-    with plain_errors(debug=debug), _opened_ledger() as ledger:
-        run = ledger.cancel(run_id)
+    with plain_errors(debug=debug):
+        run = _of_ledger(lambda ledger: ledger.cancel(run_id))
         typer.echo(f"run {run.id} is {run.state.value}; go on with it: int-backend runs resume {run.id}")
 
 
@@ -201,18 +208,21 @@ def _console() -> Any:
     return Console() if sys.stdout.isatty() else Console(width=200)
 
 
-@contextmanager
-def _opened_ledger() -> Iterator[Ledger]:
-    """Runs to look at and to cancel; no Label Studio, no models, no queue."""
+def _of_ledger(wanted: Callable[[Ledger], Found]) -> Found:
+    """What the ledger says; no Label Studio, no models, no queue. A database that is away is waited for."""
+    from ml_backend.cli.patience import look
     from ml_backend.runs.ledger import Ledger
     from ml_backend.settings import load_settings
     from ml_backend.storage.database import Database
 
-    database = Database.of(load_settings({}))
-    try:
-        yield Ledger(database)
-    finally:
-        database.close()
+    def read() -> Found:
+        database = Database.of(load_settings({}))
+        try:
+            return wanted(Ledger(database))
+        finally:
+            database.close()
+
+    return look(read, complain)
 
 
 @contextmanager

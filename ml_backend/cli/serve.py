@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import uvicorn
 from pydantic import SecretStr
 
+from ml_backend.cli.patience import wait_for_database
 from ml_backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     check_data_folder(settings.data_dir)
     check_redis(settings)
+    wait_for_database(settings, _log.warning)
     with listen(settings.host, settings.port) as place:
         from ml_backend.api.app import create_app  # takes seconds; a port that is taken is told at once
 

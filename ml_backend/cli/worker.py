@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 
 from int_model.strategies.base import Segments
+from ml_backend.cli.patience import wait_for_database
 from ml_backend.cli.serve import check_data_folder, set_up_logging
 from ml_backend.context import AppContext
 from ml_backend.runs.manager import NO_LABEL_STUDIO, RunsError
@@ -79,6 +80,7 @@ async def _work(
         await asyncio.to_thread(queue.check)
     except QueueError as error:
         _log.warning("%s; the worker waits for it", error)
+    await asyncio.to_thread(wait_for_database, settings, _log.warning, stopping=stopping.is_set)
     context = AppContext.open(settings, load=load, identity=identity, connected=True)
     tell(f"worker for runs; tickets from Redis at {queue.where}, ledger in {context.store.database.where}")
     if settings.label_studio_api_key is None:

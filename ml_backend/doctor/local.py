@@ -75,7 +75,10 @@ def examine_service(settings: Settings, *, timeout: float = 3.0) -> tuple[Diagno
                 return warning(
                     SERVICE, text, "run the doctor with BASIC_AUTH_USER and BASIC_AUTH_PASS of the backend"
                 ), True
-            answer = response.json() if response.status_code == 200 else {}
+            answer = response.json() if response.status_code in (200, 503) else {}
+            if response.status_code == 503 and isinstance(answer, dict) and {"error", "cure"} <= answer.keys():
+                text, remedy = str(answer["error"])[:600], str(answer["cure"])[:600]
+                return problem(SERVICE, f"The backend runs at {url}, but keeps nothing: {text}.", remedy), True
             if not isinstance(answer, dict) or "models" not in answer:
                 text = f"Something else than this backend answers at {url} ({response.status_code})."
                 return warning(SERVICE, text, "stop it, or choose another INT_PORT"), False

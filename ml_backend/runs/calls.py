@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from ml_backend.backoff import Backoff
 from ml_backend.labelstudio.client import LabelStudioError
@@ -104,20 +104,45 @@ class LabelStudioCalls:
 
 
 class LedgerCalls:
-    """Calls of the ledger in threads of their own; they outlast a database that is away for a moment."""
+    """Calls of the ledger in threads of their own. They wait for a database that is away, and say so once.
 
-    def __init__(self) -> None:
+    Args:
+        ended: whether to give up soon, as the process is told to stop.
+    """
+
+    def __init__(self, ended: Callable[[], bool] = lambda: False) -> None:
         self._threads = ThreadPoolExecutor(3, thread_name_prefix="runs-ledger")
+        self._ended = ended
+        self._away_since: float | None = None
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
-        """What the function returns; repeated for a quarter of a minute while it raises ``StoreError``."""
+        """What the function returns; repeated while it raises ``StoreError``.
+
+        For as long as it takes where the error is transient; else, and once the process is told to stop, for a quarter
+        of a minute.
+        """
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(StoreError),
-            stop=stop_after_delay(_LEDGER_SECONDS),
+            stop=self._give_up,
             wait=Backoff(0.5, 4.0),
+            before_sleep=self._say_once,
             reraise=True,
         )
-        return await retrying(self.once, function, *args)
+        found: T = await retrying(self.once, function, *args)
+        if self._away_since is not None:
+            _log.warning("the database is back after %.0f s", time.monotonic() - self._away_since)
+            self._away_since = None
+        return found
+
+    def _give_up(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        waits = isinstance(error, StoreError) and error.transient and not self._ended()
+        return not waits and (state.seconds_since_start or 0.0) >= _LEDGER_SECONDS
+
+    def _say_once(self, state: RetryCallState) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            _log.warning("%s; waiting for it", state.outcome.exception() if state.outcome else "")
 
     async def once(self, function: Callable[..., T], *args: Any) -> T:
         """The same, once."""

@@ -57,7 +57,7 @@ class RunWorker:
         self._known: dict[str, RunWork | str] = {}  # of a run that does not suit: why
         self._stopping = asyncio.Event()
         self._at_work = 0
-        self._calls = LedgerCalls()
+        self._calls = LedgerCalls(self._stopping.is_set)
 
     @property
     def kinds(self) -> frozenset[RunKind]:
@@ -174,7 +174,7 @@ class RunWorker:
                 try:
                     await self._calls.once(self._ledger.renew, lease)
                 except StoreError as error:
-                    _log.warning("a lease could not be renewed: %s", error)
+                    _log.info("a lease could not be renewed: %s", error)  # whoever waits for the ledger says so
 
         task = asyncio.create_task(beat())
         try:

@@ -6,6 +6,7 @@ database's clock (`epoch_now`), so that the clocks of workers on other machines 
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import URL, ColumnElement, Connection, Engine, Executable, Float, Table, create_engine, event, make_url
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.sql.functions import FunctionElement
@@ -34,11 +36,23 @@ _DRIVERS = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_PASSING = ("locked", "disk is full")  # SQLite's words
+_NOT_PASSING = ("authentication", "does not exist", "no pg_hba.conf entry", "permission denied")  # PostgreSQL's
+_LITTLE_SPACE = 4 * 1024 * 1024
 _LOCK_SECONDS = 20  # SQLite: how long a writer waits for others; each holds the lock for milliseconds
 
 
 class StoreError(RuntimeError):
-    """The database cannot be used; the message names the remedy."""
+    """The database cannot be used; the message names the remedy.
+
+    Attributes:
+        transient: whether it may be usable again without anybody changing the settings: the server is away or starts,
+            the file is locked, the disk is full.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class Base(DeclarativeBase):
@@ -84,11 +98,14 @@ class Database:
             if self.is_sqlite
             else "check DATABASE_URL and that the PostgreSQL server runs"
         )
+        self._file = Path(address.database) if self.is_sqlite and address.database not in (None, ":memory:") else None
+        self._known: tuple[int, int] | None = None
         with self.guard():
             self._engine = _sqlite(address) if self.is_sqlite else _postgresql(address)
             self._writing = self._engine.execution_options(int_writes=True)
         if migrated:
             self._migrate()
+            self._known = _identity(self._file)
 
     @classmethod
     def in_folder(cls, folder: Path) -> Database:
@@ -111,9 +128,29 @@ class Database:
         """The address for people, without the password."""
         return self._engine.url.render_as_string(hide_password=True)
 
+    def trouble(self) -> tuple[str, str] | None:
+        """What is wrong with the file's place, and the remedy: it is gone, or its disk is full. Answers at once.
+
+        None if nothing is, and for PostgreSQL.
+        """
+        if self._file is None or self._known is None:
+            return None
+        if _identity(self._file) != self._known:
+            gone = f"the database {self._file} was deleted or replaced while it was in use; what is written is lost"
+            return gone, "stop this program, put the data folder back, and start it again"
+        free = shutil.disk_usage(self._file.parent).free
+        if free < _LITTLE_SPACE:
+            return f"the disk of the data folder {self._file.parent} is full ({free} bytes are free)", "make room"
+        return None
+
+    def _must_be_there(self) -> None:
+        if self._known is not None and _identity(self._file) != self._known and (trouble := self.trouble()):
+            raise StoreError("; ".join(trouble))
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads."""
+        self._must_be_there()
         with self.guard(), self._engine.begin() as connection:
             yield connection
 
@@ -123,8 +160,10 @@ class Database:
 
         On SQLite it holds the one write lock from its beginning, so that what it reads stays true until it writes.
         """
+        self._must_be_there()
         with self.guard(), self._writing.begin() as connection:
             yield connection
+        self._must_be_there()  # else it went into a file without a name
 
     def upsert(
         self,
@@ -170,7 +209,25 @@ class Database:
             yield
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise StoreError(f"the database cannot be used ({reason}); {self._remedy}") from error
+            passing = isinstance(error, OperationalError | InterfaceError | PoolTimeout) and self._passes(reason)
+            raise StoreError(f"the database cannot be used ({reason}); {self._remedy}", transient=passing) from error
+
+    def _passes(self, reason: str) -> bool:
+        """Whether such an error of the connection may pass by itself."""
+        if self.is_sqlite:
+            return any(words in reason for words in _PASSING)
+        return not any(words in reason for words in _NOT_PASSING)
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """What a file is told apart by; None if there is none of that name."""
+    if file is None:
+        return None
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _address(url: str) -> URL:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,34 @@ def find_binaries() -> Path | None:
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
-    """A running server; ``folder`` holds its socket."""
+    """A server; ``folder`` holds its socket and its data. It can be killed and started again."""
 
     folder: Path
+    command: list[Any] = field(default_factory=list)
+    run_as: dict[str, Any] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, or start again over the same data; returns once it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                start_new_session=True,
+                **self.run_as,
+            )
+        _wait(self, self.process)
+
+    def kill(self) -> None:
+        """End it at once, without a last word to its clients."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(30)
+            self.process = None
 
     def url(self, name: str = "postgres") -> str:
         """The address of one of its databases, as ``DATABASE_URL`` takes it."""
@@ -69,22 +92,13 @@ def postgres_server(binaries: Path, *, durable: bool = False) -> Iterator[Server
         **run_as,
     )
     lasting = [] if durable else ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", *lasting],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            start_new_session=True,
-            **run_as,
-        )
+    command = [binaries / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", *lasting]
+    server = Server(folder, command, run_as)
     try:
-        server = Server(folder)
-        _wait(server, process)
+        server.start()
         yield server
     finally:
-        process.send_signal(signal.SIGQUIT)  # at once: nobody needs the data
-        process.wait(30)
+        server.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 

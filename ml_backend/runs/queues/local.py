@@ -105,7 +105,10 @@ class LocalQueue:
             try:
                 more = await self._work(run_id)
                 backoff.reset()
-            except (LedgerError, StoreError) as error:
+            except StoreError as error:
+                self._say_once(error)
+                await asyncio.sleep(backoff.delay())
+            except LedgerError as error:
                 _log.warning("run %s: %s", run_id, error)
                 await asyncio.sleep(backoff.delay())
             except Exception:  # noqa: BLE001 - the loop must outlive whatever one run meets
@@ -127,8 +130,11 @@ class LocalQueue:
                     self._wake(run.id)
                 self._trouble = ""
             except StoreError as error:
-                if str(error) != self._trouble:
-                    self._trouble = str(error)
-                    _log.warning("%s", error)
+                self._say_once(error)
             rounds += 1
             await asyncio.sleep(self._every)
+
+    def _say_once(self, error: StoreError) -> None:
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            _log.warning("%s", error)

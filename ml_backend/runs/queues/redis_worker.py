@@ -12,6 +12,7 @@ import dramatiq
 from ml_backend.runs.errors import UnknownRunError
 from ml_backend.runs.queues.base import QueueError, Work
 from ml_backend.runs.queues.redis_queue import ACTOR, QUEUE, TICKETS_PER_WORKER, RedisQueue
+from ml_backend.storage.database import StoreError
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 100
@@ -89,6 +90,9 @@ class TicketWorker:
                 self._queue.wake(run_id)
         except QueueError as error:
             self._trouble("the queue", error)
+        except StoreError as error:
+            self._trouble("the ledger", error)
+            self._stopping.wait(self._rest)
         except UnknownRunError as error:
             _log.info("a ticket is thrown away: %s", error)  # of a ledger that this one has replaced
         except Exception:  # noqa: BLE001 - logged with its traceback
