@@ -46,6 +46,16 @@ class DetectorConfig(Section):
     )
 
 
+class QueryConfig(DetectorConfig):
+    """What the detector is asked (paper eq. 9)."""
+
+    query: Literal["name", "surest", "candidates"] = Field(
+        "name",
+        description="Paper eq. 9: the mined name. `surest` (ours): the name or the task prompt, whichever the detector "
+        "is surer of; `candidates` (ours): any candidate name or the task prompt, and the name follows.",
+    )
+
+
 class SpatialClipConfig(Section):
     """Points from CLIP Surgery similarity (paper eq. 10, after GenSAM)."""
 
@@ -104,8 +114,19 @@ class SamConfig(PointPromptsConfig):
 class MaskScoreConfig(Section):
     """Semantic score of a masked region (paper eq. 11) and selection, on a given scale."""
 
+    rule: Literal["threshold", "gap", "joint", "softmax"] = Field(
+        "threshold",
+        description="Ancestor code: `threshold`. Ours: `gap` keeps the masks above the widest gap between the scores "
+        "(and 0); `joint` does so with score times the detector's, relative to the best. `softmax` is the ancestor's "
+        "own scale, softmax over the masks before the threshold.",
+    )
     select_threshold: float = Field(
         0.7, ge=0, le=1, description="Ancestor code: masks whose normalised score reaches it are kept."
+    )
+    input: Literal["reweighted", "original"] = Field(
+        "reweighted",
+        description="Paper eq. 11: masks are cut out of X_i, which darkens what was not selected before. `original` "
+        "(ours) cuts them out of the image.",
     )
     view: Literal["image", "crop"] = Field(
         "image",
@@ -147,8 +168,10 @@ class UpdateConfig(Section):
     """The image of the next iteration (paper eq. 13)."""
 
     w: float = Field(0.3, ge=0, le=1, description="Paper: weight of the masked image.")
-    rule: Literal["paper", "ema"] = Field(
-        "paper", description="Paper eq. 13, from X_i. `ema` is the ancestor code: always from the original image."
+    rule: Literal["paper", "ema", "none"] = Field(
+        "paper",
+        description="Paper eq. 13, from X_i. `ema` is the ancestor code: always from the original image. `none` "
+        "(ours): the image stays as it is.",
     )
 
 
@@ -161,8 +184,11 @@ class IterationsConfig(Section):
 class EarlyStopConfig(Section):
     """Stop when the soft mask has settled."""
 
-    rule: Literal["off", "gensam"] = Field(
-        "off", description="Paper: none. `gensam`: stop after `patience` small mean absolute changes of the soft mask."
+    rule: Literal["off", "gensam", "unchanged"] = Field(
+        "off",
+        description="Paper: none. `gensam`: stop after `patience` small mean absolute changes of the soft mask. "
+        "`unchanged` (ours): stop when the name is that of the iteration before and the mask so near to its mask that "
+        "X' would be kept (`inpaint.reuse_iou`).",
     )
     tolerance: float = Field(0.003, gt=0, description="Ancestor code (GenSAM): what a small change is.")
     patience: int = Field(2, ge=1, description="Ancestor code (GenSAM): two, which must also differ by less than that.")
@@ -173,6 +199,20 @@ class FinalConfig(Section):
 
     rule: Literal["closest_to_mean", "last"] = Field(
         "closest_to_mean", description="Paper eq. 14, as squared L2 on soft maps; ties go to the later iteration."
+    )
+
+
+class InstancesConfig(Section):
+    """A contrast per instance (our addition): is the name less likely once this instance alone is gone?"""
+
+    contrast: Literal["off", "select", "score", "both"] = Field(
+        "off",
+        description="Stand-in (ours): after the loop each mask of the final iteration is removed from a view around it "
+        "and the VLM is asked again. `select` keeps the masks above the widest gap between the drops, `score` makes "
+        "the drop a witness of the instance's score.",
+    )
+    margin: float = Field(
+        0.5, ge=0, le=4, description="Stand-in (ours): the view is the instance's box grown by this part of its sides."
     )
 
 
@@ -234,7 +274,7 @@ class IntConfig(StrategyConfig):
     inpaint: InpaintConfig = InpaintConfig()
     score: ScoreConfig = ScoreConfig()
     pnm: PnmConfig = PnmConfig()
-    detector: DetectorConfig = DetectorConfig()
+    detector: QueryConfig = QueryConfig()
     sclip: SpatialClipConfig = SpatialClipConfig()
     sam: SamConfig = SamConfig()
     clip: ClipConfig = ClipConfig()
@@ -243,6 +283,7 @@ class IntConfig(StrategyConfig):
     iterations: IterationsConfig = IterationsConfig()
     early_stop: EarlyStopConfig = EarlyStopConfig()
     final: FinalConfig = FinalConfig()
+    instances: InstancesConfig = InstancesConfig()
     switches: SwitchesConfig = SwitchesConfig()
     limits: LimitsConfig = LimitsConfig()
 

@@ -74,6 +74,11 @@ class CandidatesConfig(NegativeAnswerConfig):
         description="Stand-in: one dialogue per patch, kept. `every` repeats it in each iteration (ancestor paper, "
         "algorithm 1), which differs only when the VLM samples or sees the reweighted image.",
     )
+    without_contrast: Literal["whole", "majority"] = Field(
+        "whole",
+        description="Stand-in: with `switches.psnm` off, the name is the answer for the whole image, or (ours) the one "
+        "that most patches gave.",
+    )
 
 
 class RegionConfig(Section):
@@ -153,9 +158,25 @@ class ScoreConfig(Section):
 class PnmConfig(Section):
     """Progressive negative mining (paper eqs. 7, 8)."""
 
-    key: Literal["patch", "name"] = Field(
-        "patch", description="Paper: scores are multiplied per patch. `name` multiplies per candidate name."
+    key: Literal["patch", "name", "votes"] = Field(
+        "patch",
+        description="Paper: scores are multiplied per patch. `name` (ours) multiplies per candidate name; `votes` "
+        "(ours) does, and weighs a name by the part of the patches that gave it.",
     )
     name_reduce: Literal["max", "mean"] = Field(
-        "max", description="Stand-in: with `key` = `name`, a name's score is the maximum or the mean over the patches."
+        "max", description="Stand-in: keyed by name or votes, a name's score is the maximum or mean over the patches."
+    )
+    noise: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Stand-in (ours): with `key` = `votes`, a D below this counts as this: votes decide where D is "
+        "noise; 1: the majority alone decides.",
+    )
+    least_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Stand-in (ours): from iteration 2 on a patch that holds less than this part of the last mask "
+        "neither scores nor votes. 0: every patch does.",
     )

@@ -250,6 +250,8 @@ class IterationTrace:
         soft_mask: fused S_i; ``mask``: binary M_i.
         distance: squared L2 distance per pixel of S_i to the mean of all iterations (eq. 14).
         predicted_iou: ``float64 [N]``, the segmenter's own estimate for each mask.
+        instance_contrast: ``float64 [N]`` in [0, 1], how much less likely the name is without each mask, relative to
+            the largest drop; None where it was not asked (``instances.contrast``).
     """
 
     index: int
@@ -277,6 +279,7 @@ class IterationTrace:
     mask: Mask
     distance: float = math.nan
     predicted_iou: Floats = field(default_factory=lambda: np.zeros(0))
+    instance_contrast: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -289,6 +292,7 @@ class Trace:
     ``names`` are the U candidates in the order of the columns of ``p_original`` (an iteration before the last name
     was found has fewer columns). ``size`` is the (height, width) to which all coordinates and masks of this trace
     refer; None, or the image's own size unless the image was too large and was worked on at a smaller one.
+    ``witnesses``: what a strategy that chooses between ways went by, each in ``[0, 1]``; ``confidence`` sums them up.
     """
 
     task: str
@@ -302,6 +306,7 @@ class Trace:
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
+    witnesses: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -59,6 +59,7 @@ _ALL = (
         "higher",
         "best contrast D of the true name minus that of the strongest wrong candidate, first iteration",
     ),
+    Metric("confidence", "Confidence", "neither", "of auto in the detector's answer, by which it decides to ask INT"),
     Metric("empty", "Empty", "neither", "part of the images without any mask; their maps are scored as all zero"),
     Metric("seconds", "s / image", "lower", "seconds per image (a micro-batch's time over its images)", digits=2),
     Metric("calls", "calls / image", "lower", "model passes per image, all roles", digits=1),

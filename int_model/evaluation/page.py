@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from int_model.evaluation import plots
+from int_model.evaluation.doubt import of_evaluation
 from int_model.evaluation.metrics import COST, METRICS
 from int_model.evaluation.protocol import PROTOCOLS
 from int_model.evaluation.records import Record
@@ -82,6 +83,7 @@ def render_page(evaluation: Evaluation, store: Path | None = None, link: str = "
     baseline = baselines.pop() if len(baselines) == 1 else ""
     gap_space = width_of_names([plots.pair_name(gap, baseline) for gap in gaps])
     pictures = _Pictures(evaluation, store, link)
+    doubt = of_evaluation(evaluation)
     return render(
         "int_model.evaluation",
         "evaluation.html.j2",
@@ -96,6 +98,8 @@ def render_page(evaluation: Evaluation, store: Path | None = None, link: str = "
         slices=[(name, _rows(evaluation.summary(name), headline, cost)) for name in evaluation.slices()],
         panel_charts=[(METRICS[m], plots.figure_chart(m, everything, width_of_names(names))) for m in headline],
         cost_chart=plots.cost_chart(everything, headline[0]) if headline else None,
+        doubt=doubt,
+        doubt_chart=None if doubt is None else plots.doubt_chart(doubt),
         share_chart=plots.share_chart(evaluation.records, names),
         gap_charts=[(METRICS[m], plots.difference_chart(m, gaps, names, gap_space, baseline)) for m in headline[:3]],
         baseline=baseline,

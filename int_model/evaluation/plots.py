@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from int_model.evaluation.doubt import Doubt
 from int_model.evaluation.metrics import METRICS
 from int_model.evaluation.records import Record
 from int_model.evaluation.result import Difference, Summary
@@ -77,6 +78,31 @@ def cost_chart(rows: Sequence[Summary], metric: str) -> Chart | None:
         x_ticks=x.ticks(map(math.log10, seconds), lambda log: f"{10**log:g}"),
         y_ticks=y.ticks(steps, lambda value: number(value, digits)),
         x_title="seconds per image (logarithmic)",
+        marks=tuple(marks),
+    )  # fmt: skip
+
+
+def doubt_chart(doubt: Doubt) -> Chart:
+    """Mean IoU over model calls for every threshold of ``auto``, with the one that fits."""
+    calls, values = [point.calls for point in doubt.points], [point.iou for point in doubt.points]
+    steps = nice_ticks(min(values) - 0.02, max(values) + 0.02)
+    x = Axis(0, max(calls) * 1.05 or 1.0, _LEFT, _RIGHT)
+    y = Axis(min(steps[0], *values), max(steps[-1], *values), _BOTTOM, _TOP)
+    every = max(1, len(doubt.points) // 400)
+    shown = (*doubt.points[::every], doubt.points[-1])
+    line = Line(0, "auto, every threshold", tuple((x(point.calls), y(point.iou)) for point in shown))
+    marks: list[Mark] = []
+    named = (("never INT", doubt.points[0]), ("always INT", doubt.points[-1]))
+    for text, point in (*named, (f"threshold {doubt.fitted.threshold:.2f}", doubt.fitted)):
+        at, height = x(point.calls), y(point.iou)
+        label = beside(marks, at, height, text, left=at > (_LEFT + _RIGHT) / 2)
+        marks.append(Mark(len(marks), text, at, height, None, label, radius=6))
+    return Chart(
+        _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM,
+        x_ticks=x.ticks(nice_ticks(0, x.high)[:-1], lambda value: f"{value:g}"),
+        y_ticks=y.ticks(steps, lambda value: number(value, 2)),
+        x_title="model calls per image",
+        lines=(line,),
         marks=tuple(marks),
     )  # fmt: skip
 

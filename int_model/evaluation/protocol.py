@@ -116,6 +116,7 @@ def score(
     # Strategies without a name of their own call everything what the task prompt says.
     own_name = None if found.name is None or found.name.lower() == found.task.lower() else found.name
     metrics["named"] = None if name is None or own_name is None else float(own_name == name)
+    metrics["confidence"] = found.trace.witnesses.get("confidence")
     metrics["contrast"] = None if name is None else _contrast(found.trace, name)
     detections = None
     if instances is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from int_model.core.config import IntConfig, StrategyConfig
+from int_model.core.config import StrategyConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.evaluation.examples import BrokenExample, Example, Variant
 from int_model.evaluation.memory import PeakMemory, peak_memory
@@ -20,6 +20,7 @@ from int_model.io.drawing import comparison
 from int_model.io.outputs import display_name, write_atomic
 from int_model.models.suite import ModelSuite
 from int_model.report import ReportBuilder
+from int_model.report.contrast import score_key
 from int_model.runner.isolation import Failure
 from int_model.runner.runner import Made, Pass, run
 from int_model.runner.store import Entry, ResultKey, ResultStore, fingerprint
@@ -322,7 +323,7 @@ class _VariantPass(Pass[Example, Record]):
         if not self._work.pages:
             return replace(record, picture=f"{place}.jpg")
         facts = [("Variant", self._plan.variant.name), ("Strategy", self._plan.variant.strategy)]
-        key = self._plan.config.pnm.key if isinstance(self._plan.config, IntConfig) else "patch"
+        key = score_key(self._plan.config)
         page = ReportBuilder(item.task, facts, score_key=key)
         page.add(item.id, item.image, made.segmentation, seconds=made.seconds)
         write_atomic(folder / f"{place}.html", page.render().encode())

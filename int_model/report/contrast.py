@@ -9,9 +9,15 @@ from typing import Literal
 
 import numpy as np
 
+from int_model.core.config import IntConfig, StrategyConfig
 from int_model.core.types import Floats, IterationTrace, Patch, Trace
 
 ScoreKey = Literal["patch", "name"]
+
+
+def score_key(config: StrategyConfig) -> ScoreKey:
+    """By what the running scores of a strategy with that configuration are kept."""
+    return "name" if isinstance(config, IntConfig) and config.pnm.key != "patch" else "patch"
 
 
 @dataclass(frozen=True, slots=True)

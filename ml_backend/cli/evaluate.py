@@ -28,6 +28,7 @@ from int_model.evaluation import (
     save_evaluation,
 )
 from int_model.evaluation.datasets import Examples
+from int_model.evaluation.doubt import of_evaluation
 from int_model.evaluation.page import render_page
 from int_model.evaluation.protocol import chosen_protocol
 from int_model.evaluation.seeding import seeded
@@ -220,6 +221,9 @@ def _summarise(evaluation: Evaluation, protocol: Protocol, out: Path, console: C
         cells = [number(value, METRICS[metric].digits) for metric, value in zip(columns, known, strict=True)]
         table.add_row(row.variant, str(row.images), str(row.failed), *cells)
     console.print(table)
+    doubt = of_evaluation(evaluation)
+    if doubt is not None:
+        say(console, doubt.explain())
     failed = f", {len(evaluation.failures())} results failed" if evaluation.failures() else ""
     page, data = display_name(out / "report.html"), display_name(out / "evaluation.json")
     say(

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from rich.console import Console
 
-from int_model.core.config import IntConfig, StrategyConfig
+from int_model.core.config import StrategyConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image
 from int_model.io.files import Source, find_images
@@ -27,6 +27,7 @@ from int_model.io.outputs import (
     write_atomic,
 )
 from int_model.report import ReportBuilder
+from int_model.report.contrast import score_key
 from int_model.report.trace import trace_to_dict
 from int_model.runner.isolation import Failure
 from int_model.runner.runner import Made, segment_files
@@ -53,7 +54,7 @@ def run(options: SegmentOptions, *, stdout: IO[str]) -> int:
         prepare_folder(out)
     report = None
     if out is not None and options.report:
-        key = config.pnm.key if isinstance(config, IntConfig) else "patch"
+        key = score_key(config)
         report = ReportBuilder(task.text, _facts(models, config), score_key=key)
     console = Console(stderr=True, highlight=False)
     outputs = _Outputs(task, out, dict(zip(paths, assign_stems(paths), strict=True)), report, console)

@@ -16,14 +16,21 @@ from int_model.strategies.negative_mining.final_choice import closest_to_mean, i
 from int_model.strategies.negative_mining.state import ImageState, enlarge
 
 
+def choose_final(state: ImageState, config: IntConfig) -> None:
+    """Eq. 14: which iteration is the answer, if there is any."""
+    if not state.iterations:
+        return
+    nearest, distances = closest_to_mean([iteration.soft_mask for iteration in state.iterations])
+    state.final = nearest if config.final.rule == "closest_to_mean" else len(state.iterations) - 1
+    for i, distance in enumerate(distances):
+        state.iterations[i] = dataclasses.replace(state.iterations[i], distance=float(distance))
+
+
 def conclude(state: ImageState, task: TaskPrompt, config: IntConfig, calls: ModelCalls, strategy: str) -> Segmentation:
     """The result for one image, at its full size. Says why if there is no instance."""
-    final: int | None = None
-    if state.iterations:
-        nearest, distances = closest_to_mean([iteration.soft_mask for iteration in state.iterations])
-        final = nearest if config.final.rule == "closest_to_mean" else len(state.iterations) - 1
-        for i, distance in enumerate(distances):
-            state.iterations[i] = dataclasses.replace(state.iterations[i], distance=float(distance))
+    if state.final is None:
+        choose_final(state, config)
+    final = state.final
     trace = Trace(
         task=task.text,
         strategy=strategy,
@@ -77,6 +84,7 @@ def _reason(chosen: IterationTrace, score: float, config: IntConfig) -> str:
 def _instances(state: ImageState, chosen: IterationTrace, config: IntConfig) -> list[Instance]:
     """The selected masks of the final iteration that are objects of their own, best first: a view of its mask M."""
     mean: SoftMask = np.mean([iteration.soft_mask for iteration in state.iterations], axis=0, dtype=np.float32)
+    contrast = chosen.instance_contrast if config.instances.contrast in ("score", "both") else None
     picked = [i for i in np.flatnonzero(chosen.selected) if chosen.instance_masks[i].any()]
     masks = [chosen.instance_masks[i] for i in picked]
     scores = [
@@ -85,6 +93,7 @@ def _instances(state: ImageState, chosen: IterationTrace, config: IntConfig) -> 
             float(chosen.predicted_iou[i]),
             float(chosen.mask_scores[i]),
             float(mean[chosen.instance_masks[i]].mean()),
+            *((float(contrast[i]),) if contrast is not None else ()),
         )
         for i in picked
     ]

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from int_model.core.prompt_options import PnmConfig
 from int_model.core.types import Floats
 
 _TIE = 1e-9
@@ -81,11 +82,25 @@ def vocabulary_change(
     return float(p_old.mean()), float(p_new.mean())
 
 
-def evidence(change: Contrast, key: Literal["patch", "name"], name_reduce: Literal["max", "mean"] = "max") -> Floats:
-    """What this iteration contributes: D per patch, ``[K]``, or per name over the patches, ``[U]``."""
-    if key == "patch":
+def evidence(change: Contrast, names: Sequence[str], own: Sequence[str | None], rules: PnmConfig) -> Floats:
+    """What this iteration contributes: D per patch, ``[K]``, or per name over the patches, ``[U]``.
+
+    Keyed by votes, a name's D (at least ``noise``) is multiplied by the part of the patches whose own name (``own``,
+    K of them) it is.
+    """
+    if rules.key == "patch":
         return change.values
-    return np.asarray(change.delta.max(axis=0) if name_reduce == "max" else change.delta.mean(axis=0))
+    drops: Floats = change.delta.max(axis=0) if rules.name_reduce == "max" else change.delta.mean(axis=0)
+    if rules.key == "name":
+        return np.asarray(drops)
+    votes = np.array([sum(said == name for said in own) for name in names]) / max(1, len(own))
+    return np.asarray(votes * np.maximum(drops, rules.noise))
+
+
+def among(change: Contrast, deciding: NDArray[np.bool_]) -> Contrast:
+    """The contrast as if nothing had changed in the patches that do not decide (``bool [K]``)."""
+    delta = np.where(deciding[:, None], change.delta, 0.0)
+    return Contrast(delta, np.where(deciding, change.values, 0.0), change.names)
 
 
 def accumulate(running: Floats | None, values: Floats, eps: float) -> Floats:
@@ -106,10 +121,10 @@ def normalised(running: Floats) -> Floats:
     return np.asarray(shifted / shifted.sum())
 
 
-def leaders(running: Floats, change: Contrast, names: Sequence[str], key: Literal["patch", "name"]) -> list[Choice]:
+def leaders(running: Floats, change: Contrast, names: Sequence[str], key: str) -> list[Choice]:
     """The choices that share the highest running score (eq. 6); more than one only in a tie.
 
-    Keyed by name, a name's patch is the one in which it lost most.
+    Keyed by name or votes, a name's patch is the one in which it lost most.
     """
     best = np.flatnonzero(running >= running.max() - _TIE)
     if key == "patch":

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.config import EarlyStopConfig
-from int_model.core.types import Floats, SoftMask
+from int_model.core.types import Floats, IterationTrace, SoftMask
+from int_model.strategies.negative_mining.inpainting import mask_iou
 
 
 def closest_to_mean(maps: Sequence[NDArray[Any]]) -> tuple[int, Floats]:
@@ -31,19 +32,27 @@ def closest_to_mean(maps: Sequence[NDArray[Any]]) -> tuple[int, Floats]:
 
 def has_settled(maps: Sequence[SoftMask], config: EarlyStopConfig) -> bool:
     """GenSAM's rule: the last ``patience`` mean absolute changes are small, and differ by little."""
-    if config.rule == "off" or len(maps) <= config.patience:
+    if config.rule != "gensam" or len(maps) <= config.patience:
         return False
     recent = maps[-config.patience - 1 :]
     changes = [float(np.abs(b - a).mean()) for a, b in pairwise(recent)]
     return max(changes) < config.tolerance and max(changes) - min(changes) < config.tolerance
 
 
-def instance_score(box_score: float, predicted_iou: float, semantic: float, agreement: float) -> float:
-    """How far an instance may be trusted, in ``[0, 1]``: the geometric mean of four witnesses (our choice).
+def is_unchanged(iterations: Sequence[IterationTrace], same_iou: float) -> bool:
+    """Whether the last two iterations have one name and one mask: the next one would be asked the same again."""
+    if len(iterations) < 2:
+        return False
+    last, before = iterations[-1], iterations[-2]
+    return last.winner_name == before.winner_name and mask_iou(last.mask, before.mask) > same_iou
+
+
+def instance_score(box_score: float, predicted_iou: float, semantic: float, *more: float) -> float:
+    """How far an instance may be trusted, in ``[0, 1]``: the geometric mean of its witnesses (our choice).
 
     The detector's score of its box, the segmenter's predicted IoU, the semantic score relative to the best mask, and
-    the agreement of the iterations (mean of the averaged soft map inside the mask). One witness near zero pulls the
-    score down; none alone lifts it.
+    ``more``: the agreement of the iterations (mean of the averaged soft map inside the mask), perhaps the contrast of
+    the instance relative to the best. One witness near zero pulls the score down; none alone lifts it.
     """
-    witnesses = np.clip([box_score, predicted_iou, semantic, agreement], 0.0, 1.0)
-    return float(np.prod(witnesses) ** 0.25)
+    witnesses = np.clip([box_score, predicted_iou, semantic, *more], 0.0, 1.0)
+    return float(np.prod(witnesses) ** (1 / len(witnesses)))

@@ -6,6 +6,7 @@ Each public function is one stage, as in ``prompt_stages``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,11 @@ from int_model.core.types import Floats, Image, union
 from int_model.models.calls import ModelCalls
 from int_model.models.protocols import MaskPrompt
 from int_model.point_prompting.role import PointPrompter, PointQuery
+from int_model.strategies.negative_mining.contrast import Choice
 from int_model.strategies.negative_mining.semantic_masks import (
     BoxQuery,
+    FoundBoxes,
+    above_gap,
     cut_out,
     fallback_boxes,
     find_boxes,
@@ -28,12 +32,16 @@ from int_model.strategies.negative_mining.semantic_masks import (
     reweight,
     select_masks,
     semantic_scores,
+    softmax_scores,
 )
 from int_model.strategies.negative_mining.state import Decoded, Fused, ImageState, require
 
 
 def locate(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: IntConfig) -> None:
     """Eq. 9: boxes of all instances of the name, asked once per image and name; then the rest of the ladder."""
+    if config.detector.query != "name":
+        _locate_surest(calls, states, task, config)
+        return
     asked = [state for state in states if require(state.mined).choice.name not in state.boxes_by_name]
     queries = [BoxQuery(state.owner, state.image, require(state.mined).choice.name) for state in asked]
     answers = find_boxes(calls, queries, task.text.lower(), config.detector)
@@ -43,6 +51,42 @@ def locate(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, co
         choice = require(state.mined).choice
         found = state.boxes_by_name[choice.name]
         state.boxes = found or fallback_boxes(state.candidates.boxes[choice.patch], state.size)
+
+
+def _locate_surest(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, config: IntConfig) -> None:
+    """Boxes of whichever query the detector is surest of: the name and the task prompt, or all names and that."""
+    prompt, every = task.text.lower(), config.detector.query == "candidates"
+    open_ = [
+        BoxQuery(state.owner, state.image, query)
+        for state in states
+        for query in dict.fromkeys([*(state.names if every else (require(state.mined).choice.name,)), prompt])
+        if query not in state.boxes_by_name
+    ]
+    by_owner = {state.owner: state for state in states}
+    for query, found in zip(open_, find_boxes(calls, open_, None, config.detector), strict=True):
+        by_owner[query.owner].boxes_by_name[query.name] = found
+    for state in states:
+        mined = require(state.mined)
+        known: list[tuple[str, FoundBoxes]] = []
+        for name in dict.fromkeys([mined.choice.name, *(state.names if every else ()), prompt]):
+            found = state.boxes_by_name[name]
+            known += [] if found is None else [(name, found)]
+        if not known:
+            state.boxes = fallback_boxes(state.candidates.boxes[mined.choice.patch], state.size)
+            continue
+        name, state.boxes = max(known, key=lambda entry: max(box.score for box in entry[1].boxes))  # first of equals
+        if name not in state.names:
+            state.boxes = FoundBoxes(state.boxes.boxes, "task_prompt")
+        elif name != mined.choice.name:
+            _rename(state, name)
+
+
+def _rename(state: ImageState, name: str) -> None:
+    """Another candidate takes the place of the mined name, in the first patch that was called it."""
+    mined = require(state.mined)
+    patch = state.own_names.index(name) if name in state.own_names else mined.choice.patch
+    background = state.candidates.environment_of(patch, name)
+    state.mined = replace(mined, choice=Choice(patch, name), background=background)
 
 
 def point(calls: ModelCalls, states: Sequence[ImageState], prompter: PointPrompter | None) -> None:
@@ -88,10 +132,21 @@ def combine(calls: ModelCalls, states: Sequence[ImageState], config: IntConfig) 
         usable = scores > 0
         selected: NDArray[np.bool_] = np.zeros(len(layers), dtype=np.bool_)
         if usable.any():
-            threshold = config.clip.select_threshold if config.switches.smg else 0.0
-            selected = select_masks(scores, threshold) & usable
+            selected = _select(scores, require(state.boxes), config) & usable
         soft, mask = fuse(layers, scores, selected, state.size, config.fuse.rule)
         state.fused = Fused(scores, selected, soft, mask)
+
+
+def _select(scores: Floats, boxes: FoundBoxes, config: IntConfig) -> NDArray[np.bool_]:
+    """The masks to keep, ``bool [N]``, by the rule of the options."""
+    if not config.switches.smg:
+        return select_masks(scores, 0.0)
+    if config.clip.rule == "gap":
+        return above_gap(scores)
+    if config.clip.rule == "joint":
+        sure = np.array([detection.score for detection in boxes.boxes])
+        return above_gap(scores * sure / max(float(sure.max()), 1e-9))
+    return select_masks(scores, config.clip.select_threshold)
 
 
 def _scores(calls: ModelCalls, states: Sequence[ImageState], config: IntConfig) -> list[Floats]:
@@ -107,8 +162,9 @@ def _scores(calls: ModelCalls, states: Sequence[ImageState], config: IntConfig) 
         tables.append(scores)
         if len(filled) > 1 and config.switches.smg:  # a single mask has nothing to be compared with
             show = masked if config.clip.view == "image" else cut_out
-            regions += [(state, show(state.current, masks[i])) for i in filled]
-            regions.append((state, masked(state.current, ~union(state.size, masks))))
+            image = state.current if config.clip.input == "reweighted" else state.image
+            regions += [(state, show(image, masks[i])) for i in filled]
+            regions.append((state, masked(image, ~union(state.size, masks))))
             compared.append((state, scores, filled))
     if not regions:
         return tables
@@ -116,6 +172,9 @@ def _scores(calls: ModelCalls, states: Sequence[ImageState], config: IntConfig) 
     for state, scores, filled in compared:
         own, features = features[: len(filled) + 1], features[len(filled) + 1 :]
         cosines = (own @ calls.embed_text(state.owner, (require(state.mined).choice.name,))).astype(np.float64)
+        if config.clip.rule == "softmax":
+            scores[filled] = softmax_scores(cosines[:-1], calls.suite.text_image.logit_scale)
+            continue
         anchor = float(cosines[-1]) if config.clip.anchor == "background" else None
         scores[filled] = semantic_scores(cosines[:-1], anchor)
     return tables

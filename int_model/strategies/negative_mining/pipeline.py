@@ -18,7 +18,8 @@ from int_model.models.protocols import AnswerScoring
 from int_model.point_prompting.role import make_point_prompter
 from int_model.strategies.base import check_vlm, register
 from int_model.strategies.negative_mining.conclude import conclude
-from int_model.strategies.negative_mining.final_choice import has_settled
+from int_model.strategies.negative_mining.final_choice import has_settled, is_unchanged
+from int_model.strategies.negative_mining.instance_contrast import weigh_instances
 from int_model.strategies.negative_mining.mask_stages import combine, decode, locate, point, update
 from int_model.strategies.negative_mining.prompt_stages import ask_candidates, mine, remove_candidates, take_answers
 from int_model.strategies.negative_mining.state import ImageState, start
@@ -52,7 +53,7 @@ class IntPipeline:
         """See ``Strategy.segment``."""
         check_images(images)
         config, calls = self._config, ModelCalls(self._suite, len(images), self._texts)
-        steps = Steps(self._progress, total=2 + 4 * config.iterations.count)
+        steps = Steps(self._progress, total=2 + (config.instances.contrast != "off") + 4 * config.iterations.count)
 
         states = [start(i, image, config) for i, image in enumerate(images)]  # X_1..X_K
         ask_candidates(calls, states, task, config)  # HCG: names, environments, boxes of every patch
@@ -71,7 +72,7 @@ class IntPipeline:
                 mine(calls, loop, task, config)  # eqs. 4-8
                 steps.done(f"iteration {i}: scoring")
             else:
-                take_answers(loop)
+                take_answers(loop, config)
 
             locate(calls, loop, task, config)  # eq. 9
             point(calls, loop, self._points)  # eq. 10
@@ -83,6 +84,9 @@ class IntPipeline:
                 finish_iteration(state, config)
             steps.done(f"iteration {i}: masks")
 
+        if config.instances.contrast != "off":
+            weigh_instances(calls, states, task, config)
+            steps.done("instances")
         results = [conclude(state, task, config, calls, self.name) for state in states]  # eq. 14
         steps.finished()
         return results
@@ -91,7 +95,8 @@ class IntPipeline:
 def finish_iteration(state: ImageState, config: IntConfig) -> None:
     """Note the iteration in the trace; leave the loop where the soft mask has settled."""
     state.iterations.append(state.record())
-    if has_settled([iteration.soft_mask for iteration in state.iterations], config.early_stop):
+    unchanged = config.early_stop.rule == "unchanged" and is_unchanged(state.iterations, config.inpaint.reuse_iou)
+    if unchanged or has_settled([iteration.soft_mask for iteration in state.iterations], config.early_stop):
         state.stopped = True
         state.notes.append(f"settled after {len(state.iterations)} iterations")
 

@@ -22,6 +22,7 @@ from int_model.strategies.negative_mining.contrast import (
     Choice,
     Contrast,
     accumulate,
+    among,
     contrast,
     evidence,
     leaders,
@@ -178,7 +179,9 @@ def mine(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, conf
     for state in states:
         p_original, p_inpainted = _tables(state, config)
         change = contrast(p_original, p_inpainted, state.names, state.own_names)  # eqs. 4, 5
-        values = evidence(change, config.pnm.key, config.pnm.name_reduce)
+        deciding = _deciding(state, config.pnm.least_share)
+        own = [name if decides else None for name, decides in zip(state.own_names, deciding, strict=True)]
+        values = evidence(among(change, deciding), state.names, own, config.pnm)
         progressive = config.switches.pnm
         before = state.mined.running if state.mined is not None and progressive else None
         running = accumulate(before, values, config.score.eps)  # eqs. 7, 8
@@ -188,12 +191,22 @@ def mine(calls: ModelCalls, states: Sequence[ImageState], task: TaskPrompt, conf
         state.mined = Mined(p_original, p_inpainted, change, running, choice, background)
 
 
-def take_answers(states: Sequence[ImageState]) -> None:
-    """PSNM off: the name that the VLM gave the whole image, else the commonest."""
+def _deciding(state: ImageState, least_share: float) -> NDArray[np.bool_]:
+    """The patches that may decide, ``bool [K]``: all at first, later those that hold enough of the last mask."""
+    mask = state.fused.mask if state.fused is not None else None
+    if mask is None or not mask.any():
+        return np.ones(len(state.patches), dtype=np.bool_)
+    held = np.array([int(patch.crop(mask).sum()) for patch in state.patches])
+    return np.asarray(held >= least_share * int(mask.sum()), dtype=np.bool_)
+
+
+def take_answers(states: Sequence[ImageState], config: IntConfig) -> None:
+    """PSNM off: the name that the VLM gave the whole image, else (or by option) the commonest."""
     for state in states:
         own = state.own_names
         commonest = Counter(name for name in own if name is not None).most_common(1)[0][0]
-        name = (own[0] if state.patches[0].scale == 1 else None) or commonest
+        whole = config.candidates.without_contrast == "whole" and state.patches[0].scale == 1
+        name = (own[0] if whole else None) or commonest
         choice = Choice(own.index(name), name)
         table, values = np.zeros((len(own), len(state.names))), np.zeros(len(own))
         change = Contrast(table, values, tuple(answer or name for answer in own))

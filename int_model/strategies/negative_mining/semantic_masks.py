@@ -41,11 +41,11 @@ class FoundBoxes:
 
 
 def find_boxes(
-    calls: ModelCalls, queries: Sequence[BoxQuery], task_name: str, config: DetectorConfig
+    calls: ModelCalls, queries: Sequence[BoxQuery], task_name: str | None, config: DetectorConfig
 ) -> list[FoundBoxes | None]:
     """All instances of each query's name (eq. 9), one detector call per rung for all queries still open.
 
-    Rungs: the name; the name at the low thresholds; the task prompt. None where all of them find nothing.
+    Rungs: the name; the name at the low thresholds; the task prompt, if given. None where all of them find nothing.
     """
     found: list[FoundBoxes | None] = [None] * len(queries)
     high = (config.box_threshold, config.text_threshold)
@@ -53,7 +53,9 @@ def find_boxes(
     for source, thresholds in (("detector", high), ("detector_low", low), ("task_prompt", high)):
         asked = source == "task_prompt"
         todo = [i for i, boxes in enumerate(found) if boxes is None and not (asked and queries[i].name == task_name)]
-        names = [task_name if asked else queries[i].name for i in todo]
+        if asked and task_name is None:
+            break
+        names = [task_name if asked and task_name else queries[i].name for i in todo]
         answers = calls.detect(
             [queries[i].owner for i in todo],
             [queries[i].image for i in todo],
@@ -135,9 +137,26 @@ def semantic_scores(cosines: Floats, anchor: float | None) -> Floats:
     return ((cosines - zero) / (best - zero)).clip(0.0, 1.0)
 
 
+def softmax_scores(cosines: Floats, scale: float) -> Floats:
+    """The ancestor's scale: softmax over the masks of ``scale`` times the cosines, then min-max, ``[N]``."""
+    chances = np.exp(scale * (cosines - cosines.max()))
+    return semantic_scores(chances / chances.sum(), None)
+
+
 def select_masks(scores: Floats, threshold: float) -> NDArray[np.bool_]:
     """The masks that reach the threshold, ``bool [N]``; the best one always does, none is privileged by its place."""
     return np.asarray(scores >= min(threshold, float(scores.max())), dtype=np.bool_)
+
+
+def above_gap(scores: Floats) -> NDArray[np.bool_]:
+    """The masks above the widest gap between neighbouring scores, 0 among them: ``bool [N]``; ties keep more.
+
+    Scores that differ little from each other are all kept, however low the last one is; it adapts to each image.
+    """
+    ordered = np.append(np.sort(scores.clip(0.0))[::-1], 0.0)
+    gaps = ordered[:-1] - ordered[1:]
+    widest = int(np.flatnonzero(gaps >= gaps.max() - 1e-9)[-1])
+    return np.asarray(scores >= ordered[widest], dtype=np.bool_)
 
 
 def fuse(
@@ -162,8 +181,10 @@ def fuse(
     return fused.astype(np.float32), union(size, [layer > 0.5 for layer, _ in chosen])
 
 
-def reweight(original: Image, current: Image, soft: SoftMask, w: float, rule: Literal["paper", "ema"]) -> Image:
-    """Eq. 13, the image of the next iteration: w (X (.) S) + (1 - w) X, from X_i (``paper``) or from X (``ema``)."""
+def reweight(original: Image, current: Image, soft: SoftMask, w: float, rule: Literal["paper", "ema", "none"]) -> Image:
+    """Eq. 13, the image of the next iteration: w (X (.) S) + (1 - w) X, from X_i (``paper``) or X (``ema``), or X."""
+    if rule == "none":
+        return original
     base = (current if rule == "paper" else original).astype(np.float32)
     updated = base * (w * soft[..., None] + (1.0 - w))
     return np.rint(updated).clip(0, 255).astype(np.uint8)

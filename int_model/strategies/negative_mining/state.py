@@ -69,7 +69,8 @@ class ImageState:
 
     ``image`` is X and ``current`` X_i, both at working size; ``full_size`` is the size of the image as it came.
     ``names`` only ever grows at its end, so that a column of the probability tables keeps its meaning. ``outputs_*``
-    are the VLM's outputs for the K patches, as they are and without the region.
+    are the VLM's outputs for the K patches, as they are and without the region. ``final`` is the index of the chosen
+    iteration.
     """
 
     owner: int
@@ -91,6 +92,7 @@ class ImageState:
     fused: Fused | None = None
     iterations: list[IterationTrace] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    final: int | None = None
     reason: str = ""
     stopped: bool = False
 

@@ -15,7 +15,7 @@ from int_model.strategies.registry import STRATEGIES
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (ModelOptions(strategy="magic"), "no strategy 'magic'; choose one of: int, grounded_sam"),
+        (ModelOptions(strategy="magic"), "no strategy 'magic'; choose one of: int, auto, grounded_sam"),
         (ModelOptions(preset="slow"), "no preset 'slow'; choose one of: fast, paper"),
         (ModelOptions(profile="huge"), "no profile 'huge'; use one of"),
         (ModelOptions(changes={"iteration.count": 3}), r"strategy 'int': there is no option 'iteration'; .* has: fuse"),
@@ -100,11 +100,11 @@ def test_an_option_changes_the_fingerprints_of_the_strategies_that_have_it() -> 
     plain = ModelOptions().fingerprints()
     assert len(set(plain.values())) == len(plain)
     assert changed(device="cuda", overrides={"vlm.max_batch": 1}) == set()
-    assert changed(preset="paper") == {"int"}
-    assert changed(changes={"iterations.count": 2}) == {"int"}
+    assert changed(preset="paper") == {"auto", "int"}
+    assert changed(changes={"iterations.count": 2}) == {"auto", "int"}
     assert changed(strategy="promac", changes={"promac.alpha": 2.0}) == {"promac"}
-    assert changed(changes={"detector.max_boxes": 3}) == {"int", "grounded_sam"}
-    assert changed(overrides={"int.detector.max_boxes": 3}) == {"int", "grounded_sam"}
+    assert changed(changes={"detector.max_boxes": 3}) == {"auto", "int", "grounded_sam"}
+    assert changed(overrides={"int.detector.max_boxes": 3}) == {"auto", "int", "grounded_sam"}
     assert changed(overrides={"segmenter.id": "facebook/sam-vit-base"}) == set(STRATEGIES)
 
 

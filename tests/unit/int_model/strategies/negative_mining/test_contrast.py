@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from int_model.core.prompt_options import PnmConfig
 from int_model.core.types import Floats
 from int_model.strategies.negative_mining.contrast import (
     Choice,
     Contrast,
     accumulate,
+    among,
     contrast,
     evidence,
     leaders,
@@ -117,15 +122,34 @@ CHANGE = Contrast(
 )
 
 
+def weigh(key: str, own: Sequence[str | None] = ("snake", "crab", "snake"), **rules: Any) -> Floats:
+    return evidence(CHANGE, NAMES, own, PnmConfig(key=key, **rules))  # type: ignore[arg-type]
+
+
 def test_evidence_per_patch_and_per_name() -> None:
-    assert evidence(CHANGE, "patch") == pytest.approx([0.3, 0.4, 0.3])
-    assert evidence(CHANGE, "name") == pytest.approx([0.3, 0.4, 0.1])
-    assert evidence(CHANGE, "name", "mean") == pytest.approx([0.8 / 3, 0.5 / 3, 0.1 / 3])
+    assert weigh("patch") == pytest.approx([0.3, 0.4, 0.3])
+    assert weigh("name") == pytest.approx([0.3, 0.4, 0.1])
+    assert weigh("name", name_reduce="mean") == pytest.approx([0.8 / 3, 0.5 / 3, 0.1 / 3])
+
+
+def test_votes_decide_where_the_drops_are_noise() -> None:
+    own = ["seahorse", "crab", "seahorse"]
+    assert weigh("votes", own, noise=1.0) == pytest.approx([0, 1 / 3, 2 / 3])
+    assert weigh("votes", own, noise=0.35) == pytest.approx([0, 0.4 / 3, 2 * 0.35 / 3])
+    assert weigh("votes", own, noise=0.01) == pytest.approx([0, 0.4 / 3, 2 * 0.1 / 3])
+    assert weigh("votes", [None, "crab", None], noise=0.01) == pytest.approx([0, 0.4 / 3, 0])
+
+
+def test_a_patch_that_does_not_decide_has_not_changed() -> None:
+    left = among(CHANGE, np.array([True, False, True]))
+    assert left.values.tolist() == [0.3, 0, 0.3]
+    assert (left.delta[1] == 0).all()
+    assert np.array_equal(left.delta[[0, 2]], CHANGE.delta[[0, 2]])
 
 
 def test_the_key_can_change_the_winner() -> None:
-    by_patch = leaders(accumulate(None, evidence(CHANGE, "patch"), 1e-6), CHANGE, NAMES, "patch")
-    by_name = leaders(accumulate(None, evidence(CHANGE, "name", "mean"), 1e-6), CHANGE, NAMES, "name")
+    by_patch = leaders(accumulate(None, weigh("patch"), 1e-6), CHANGE, NAMES, "patch")
+    by_name = leaders(accumulate(None, weigh("name", name_reduce="mean"), 1e-6), CHANGE, NAMES, "name")
     assert by_patch == [Choice(1, "crab")]
     assert by_name == [Choice(0, "snake")]
 
