@@ -13,6 +13,7 @@ from ml_backend.api.middleware import JsonResponse
 from ml_backend.api.project_pages import ProjectView, list_page, project_page, view_of
 from ml_backend.api.run_requests import parse_fields, same_origin, wants_page, whole_number
 from ml_backend.api.runs import PAGE_HEADERS, answered
+from ml_backend.api.trials import Trials
 from ml_backend.connect.command import connect
 from ml_backend.connect.labeling import CONTROLS, ControlKind
 from ml_backend.connect.plan import Found, Plan, Wanted, as_json, look, plan_connection, plan_rest
@@ -39,7 +40,8 @@ def add_projects(app: FastAPI, context: Callable[[Request], AppContext]) -> None
             if own.client is None:
                 raise LabelStudioError(_NOT_CONNECTED)
             response = await endpoint(request, own, own.client)
-            response.headers.update(PAGE_HEADERS)
+            for name, value in PAGE_HEADERS.items():
+                response.headers.setdefault(name, value)
             return response
 
         async def answer(request: Request) -> Response:
@@ -50,6 +52,9 @@ def add_projects(app: FastAPI, context: Callable[[Request], AppContext]) -> None
     add("GET", "/projects", _list)
     add("GET", "/projects/{project}", _show)
     add("POST", "/projects/{project}/connect", _connect)
+    trials = Trials()
+    add("GET", "/projects/{project}/try", trials.show)
+    add("POST", "/projects/{project}/try", trials.begin)
 
 
 async def _list(request: Request, context: AppContext, client: LabelStudioClient) -> Response:

@@ -11,7 +11,7 @@ from ml_backend.cli.commands.bootstrap import bootstrap
 from ml_backend.cli.commands.evaluate import evaluate
 from ml_backend.cli.commands.learn import learn
 from ml_backend.cli.commands.segment import segment
-from ml_backend.cli.commands.service import annotate, serve, worker
+from ml_backend.cli.commands.service import annotate, serve, try_, worker
 from ml_backend.cli.commands.setup import connect, demo, doctor, profiles, strategies
 from ml_backend.cli.medical import medical as medical_app
 from ml_backend.cli.options import add_command
@@ -49,6 +49,7 @@ for function in (
     serve,
     worker,
     annotate,
+    try_,
     learn,
     connect,
     doctor,

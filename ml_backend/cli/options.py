@@ -140,7 +140,7 @@ def add_command(app: typer.Typer, function: Callable[[OptionsT], int | None]) ->
     parameters = list(_parameters(kind))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command(function.__name__, help=inspect.getdoc(function))(run)
+    app.command(function.__name__.rstrip("_"), help=inspect.getdoc(function))(run)
 
 
 def _parameters(options: type[Any]) -> Iterator[inspect.Parameter]:

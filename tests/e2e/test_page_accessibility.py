@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from int_model.core.types import Segmentation, Trace
 from int_model.datasets.review import ReviewWriter
 from int_model.evaluation import BrokenExample, Example, Variant, evaluate
 from int_model.evaluation.page import render_page
+from int_model.html.environment import render
 from int_model.report import ReportBuilder
 from ml_backend.api.project_pages import LabelPrompt, ProjectView, project_page
 from ml_backend.api.project_pages import list_page as projects_page
@@ -21,6 +24,9 @@ from ml_backend.api.run_pages import Notice, RunView, error_page, list_page, run
 from ml_backend.connect.plan import Change, Plan, Wanted
 from ml_backend.doctor.diagnosis import ok, problem
 from ml_backend.runs.types import Progress, Run, RunRequest, RunSpec, RunState, TaskRecord, TaskState
+from ml_backend.trial.figures import compare, figures_of, verdict
+from ml_backend.trial.page import render_page as render_trial
+from ml_backend.trial.types import Outcome, Region, Side, Trial, TrialRequest, Tried
 from tests.e2e.browser import open_page
 from tests.support.fakes import TASK, fake_suite, scene
 from tests.support.made_up import made_up
@@ -110,7 +116,54 @@ def project_pages() -> dict[str, str]:
         "no-projects": projects_page([], more=False),
         "project": project_page(known, findings, [plan], wanted),
         "refused": project_page(strange, [], [], Wanted(), "it has another control"),
+        "try": _page("try.html.j2", WANTED, refused="a reason"),
+        "trying": _page("trying.html.j2", WANTED, begun=SimpleNamespace(done=2, total=6)),
     }
+
+
+WANTED = TrialRequest(7, (Side("frog"), Side("newt", "grounded_sam")), 6)
+
+
+def _page(template: str, wanted: TrialRequest, **values: Any) -> str:
+    given = {"busy": False, "wanted": wanted, "sides": wanted.sides, "strategies": ["int"], "own": "int"} | values
+    return render("ml_backend.api", template, root="../../", refresh=3, **given)
+
+
+def trial() -> Trial:
+    image, masks = scene(objects=[("frog", 30, 35, 15), ("snake", 100, 75, 10)])
+    found = (Region("Frog", 0.9, masks[0]), Region("Frog", 0.3, masks[1]))
+    outcomes = (Outcome(found, 1.0, "", figures_of(found, masks[0])),)
+    figures = {"iou": 0.5, "dice": 0.6, "hce": 3.0}
+    images = [
+        Tried(1, "http://ls:8080/1", image, masks[0], (outcomes[0], Outcome(found, 0.1, "", figures))),
+        Tried(2, "http://ls:8080/2", image, masks[0], (Outcome((), 0.1, "", figures), outcomes[0])),
+        Tried(3, "http://ls:8080/3", None, None, (Outcome(error="the file is no image"), Outcome(error="the same"))),
+    ]
+    comparisons, annotated = compare(images, 2)
+    told = verdict(comparisons, WANTED.sides, annotated)
+    return Trial(WANTED, "Frogs", tuple(images), comparisons, annotated, told)
+
+
+def trial_pages(folder: Path) -> Iterator[Path]:
+    for name, back in (("trial", ""), ("served-trial", "../7")):
+        (folder / f"{name}.html").write_text(render_trial(trial(), back))
+        yield folder / f"{name}.html"
+
+
+def test_the_threshold_hides_regions_at_once(tmp_path: Path) -> None:
+    file = next(trial_pages(tmp_path))
+
+    def look() -> tuple[int, int, str]:
+        with open_page(tmp_path.as_uri()) as page:
+            page.goto(file.as_uri())
+            before = page.locator("img[data-score]:visible").count()
+            slider = page.locator("#threshold")
+            slider.evaluate("(it) => { it.value = 0.5; it.dispatchEvent(new Event('input')); }")
+            after = page.locator("img[data-score]:visible").count()
+            return before, after, page.locator("[data-count]").first.inner_text()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(look).result() == (6, 3, "1 of 2 regions")
 
 
 def audit(files: list[Path]) -> list[Found]:
@@ -131,7 +184,7 @@ def audit(files: list[Path]) -> list[Found]:
     return found
 
 
-@pytest.mark.parametrize("make", [reports, evaluations, contact_sheets, served_pages])
+@pytest.mark.parametrize("make", [reports, evaluations, contact_sheets, served_pages, trial_pages])
 def test_pages_are_accessible(make: Callable[[Path], Iterator[Path]], tmp_path: Path) -> None:
     files = [path.resolve() for path in make(tmp_path)]
     with ThreadPoolExecutor(1) as pool:  # another session-wide page may hold this thread's event loop

@@ -1,4 +1,4 @@
-"""``int-backend serve``, ``worker`` and ``annotate``, declared. What is not given comes from the environment."""
+"""``int-backend serve``, ``worker``, ``annotate`` and ``try``, declared; what is not given the environment says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ml_backend.cli.options import CommandOptions, ModelArguments
+from ml_backend.cli.options import CommandOptions, ModelArguments, strategy_name
 
 LogLevel = Annotated[
     str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR. (default: INT_LOG_LEVEL, else INFO)")
@@ -18,6 +18,10 @@ LogLevel = Annotated[
 Adapter = Annotated[
     Path | None, typer.Option("--adapter", help="What `int-backend learn` wrote. (default: INT_ADAPTER, else none)")
 ]
+
+
+def _strategy_names(values: list[str] | None) -> list[str] | None:
+    return [strategy_name(value) for value in values or []]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +119,47 @@ def annotate(options: AnnotateOptions) -> int:
         tell=Console(),
         bar=Console(stderr=True),
         debug=options.debug,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TryOptions(CommandOptions):
+    """What ``int-backend try`` can be asked for."""
+
+    project: Annotated[int, typer.Option("--project", min=1, help="The project's id in Label Studio.")]
+    prompt: Annotated[
+        tuple[str, ...], typer.Option("--prompt", help="A task prompt; may be repeated. (default: the project's own)")
+    ] = ()
+    variants: Annotated[
+        tuple[str, ...],
+        typer.Option("--against", callback=_strategy_names, help="Another strategy for the same prompts; repeatable."),
+    ] = ()
+    images: Annotated[int, typer.Option("--images", "-n", min=1, help="How many images.")] = 10
+    view: Annotated[int | None, typer.Option(help="Only tasks of this Data Manager view (tab).")] = None
+    annotated: Annotated[bool, typer.Option("--annotated", help="Only tasks that people annotated.")] = False
+    seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("trial.html")
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, to stdout.")] = False
+    models: ModelArguments = field(default_factory=ModelArguments)
+    adapter: Adapter = None
+
+
+def try_(options: TryOptions) -> int:
+    """Try prompts and strategies on a few images of a project, side by side. Nothing is pushed.
+
+    Where tasks are annotated, the sides are compared with what people drew.
+    """
+    from ml_backend.trial.command import run
+    from ml_backend.trial.types import Side, TrialRequest
+
+    sides = tuple(Side(p, s) for s in ("", *options.variants) for p in options.prompt or ("",))
+    return run(
+        options.models.settings({"adapter": options.adapter}),
+        TrialRequest(options.project, sides, options.images, options.view, options.annotated, options.seed),
+        options.out,
+        as_json=options.as_json,
+        tell=typer.echo,
+        progress=lambda done, total: typer.echo(f"{done} of {total} images", err=True),
     )
 
 

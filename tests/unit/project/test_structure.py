@@ -35,7 +35,7 @@ LAYERS = {
         ["serving"],
         ["runs"],
         ["context"],
-        ["connect"],
+        ["connect", "trial"],
         ["doctor"],
         ["api"],
         ["demo", "upstream"],
