@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -59,12 +59,27 @@ class Click:
     shapes: tuple[Shape, ...]
     notes: tuple[str, ...] = ()
 
+    def continues(self, older: Click) -> bool:
+        """Whether these are the prompts of an older click, of each kind in order, and perhaps more."""
+        if (self.label, self.to_name, self.item_index) != (older.label, older.to_name, older.item_index):
+            return False
+        return all(_starts_with(self._of(kind), older._of(kind)) for kind in get_args(Kind))
+
+    def _of(self, kind: Kind) -> list[Mapping[str, Any]]:
+        return [shape.region for shape in self.shapes if shape.kind == kind]
+
     def image(self, config: LabelingConfig) -> ImageObject:
         """The image they were drawn on. Raises ``ClickError`` if the config has none of that name."""
         named = config.images.get(self.to_name)
         if named is None and self.to_name:
             raise ClickError(f"the labeling config has no image '{self.to_name}'")
         return named or next(iter(config.images.values()))
+
+
+def _starts_with(newer: list[Mapping[str, Any]], older: list[Mapping[str, Any]]) -> bool:
+    """Whether the regions of an older click come first; two people's have different ids, even at the same place."""
+    same = [(region.get("id"), region.get("value"), region.get("is_positive")) for region in newer[: len(older)]]
+    return same == [(region.get("id"), region.get("value"), region.get("is_positive")) for region in older]
 
 
 def parse_click(context: Mapping[str, Any]) -> Click | None:

@@ -50,6 +50,7 @@ class _Known:
 class _Running:
     """A click on its way; ``future`` is its place in the engine, once it has one."""
 
+    click: Click
     work: asyncio.Task[Any] | None = None
     future: Future[Any] | None = None
 
@@ -74,7 +75,7 @@ class Interactive:
         self._metrics = facilities.metrics
         self._places = asyncio.Semaphore(facilities.settings.downloads)  # images fetched and encoded at the same time
         self._known: TTLCache[str, _Known] = TTLCache(_KNOWN_IMAGES, _KNOWN_SECONDS)
-        self._newest: dict[tuple[str, str, str], _Running] = {}
+        self._under_way: dict[tuple[str, str, str], list[_Running]] = {}
         self._clicks, self._loading, self._warming = Tasks(), Tasks(), Tasks()
         self._writer = ClickWriter(facilities.store.database, facilities.status)
 
@@ -102,20 +103,23 @@ class Interactive:
     # --- clicks
 
     def _begin(self, project: str, place: str, task: TaskIn, click: Click, plan: Plan) -> _Running:
-        """Start a click; an older one for the same task and control that still waits is answered at once.
+        """Start a click; older ones of the same task and control that it goes on from are answered at once.
 
-        A task without an id goes by its ``place`` in the request.
+        Requests name no person. Who adds a point sends the earlier ones with it; other points are another person's,
+        who waits for an answer. A task without an id goes by its ``place`` in the request.
         """
         key = (project, place if task.id is None else str(task.id), click.control)
-        older, running = self._newest.get(key), _Running()
-        if older is not None:
-            older.supersede()
+        others, running = self._under_way.setdefault(key, []), _Running(click)
+        for older in others:
+            if click.continues(older.click):
+                older.supersede()
         running.work = self._clicks.start(self._click(project, task, click, plan, running))
-        self._newest[key] = running
+        others.append(running)
 
         def ended(_: asyncio.Task[Any]) -> None:
-            if self._newest.get(key) is running:
-                del self._newest[key]
+            others.remove(running)
+            if not others and self._under_way.get(key) is others:
+                del self._under_way[key]
 
         running.work.add_done_callback(ended)
         return running

@@ -224,6 +224,25 @@ def test_a_newer_click_answers_and_older_ones_that_wait_are_empty_at_once(runnin
     assert 'int_clicks_total{outcome="stale"} 1.0' in running.client.get("/metrics").text
 
 
+def test_clicks_of_several_people_on_one_task_are_all_answered(running: Backend, models: Clickable) -> None:
+    segmenter = models.segmenter
+    segmenter.gate.clear()
+    busy, _ = in_thread(lambda: ask(running, ON, project="2"))
+    assert segmenter.at_work.wait(WAIT)
+    people = [point(30 + 2 * number, 30 + number) for number in range(10)]
+    same_place = [point(40, 40), point(40, 40)]
+    asked = [in_thread(lambda shape=shape: ask(running, shape)) for shape in [*people, *same_place]]
+    until(lambda: running.client.get("/status").json()["waiting_clicks"] == len(asked))
+    longer, last = in_thread(lambda: ask(running, people[3], point(50, 50)))  # the fourth person adds a point
+    asked[3][0].join(WAIT)
+    assert asked[3][1][0]["result"] == []
+    segmenter.gate.set()
+    for thread in (busy, longer, *(thread for thread, _ in asked)):
+        thread.join(WAIT)
+    answers = [answer[0] for number, (_, answer) in enumerate(asked) if number != 3]
+    assert all(answer["result"] for answer in [*answers, last[0]])
+
+
 def test_a_segmenter_that_does_not_answer_in_time(tmp_path: Path, models: Clickable) -> None:
     with backend(tmp_path, strategy=models, deadline=0.3) as running:
         models.segmenter.gate.clear()
