@@ -17,10 +17,12 @@ from ml_backend.cli.options import MISUSED, CommandOptions, Debug, ModelArgument
 if TYPE_CHECKING:
     from ml_backend.runs.ledger import Ledger
     from ml_backend.runs.undo import Tally, Undoing
+    from ml_backend.runs.verify import Compared
 
 app = typer.Typer(no_args_is_help=True, help="Look at batch runs, cancel them, go on with them, take them back.")
 
 Found = TypeVar("Found")
+_SHOWN = 20
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as in `runs list`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout.")]
 Detach = Annotated[bool, typer.Option("--detach", help="With REDIS_URL: do not watch, return at once.")]
@@ -180,6 +182,58 @@ def retry(options: RetryOptions) -> int:
     return _again(options, frozenset({"failed", "skipped"} if options.skipped else {"failed"}))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions(ResumeOptions):
+    """What ``int-backend runs verify`` can be asked for."""
+
+    push: Annotated[
+        bool, typer.Option("--push", help="Do what is missing again, and push it; failed tasks of the run as well.")
+    ] = False
+
+
+def verify(options: VerifyOptions) -> int:
+    """Ask Label Studio whether it has the predictions that the run pushed. Status 1 if some are missing.
+
+    They are after its database was restored from a copy, say. Second predictions of the run's version are removed.
+    """
+    from ml_backend.context import label_studio_client
+    from ml_backend.runs.ledger import Ledger
+    from ml_backend.runs.verify import Verifying
+    from ml_backend.storage.database import Database
+
+    settings = options.models.settings()
+    client = label_studio_client(settings)
+    if client is None:
+        raise ValueError("verifying a run needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+    database = Database.of(settings)
+    try:
+        with client:
+            verifying = Verifying(client, Ledger(database), database)
+            found = verifying.compare(options.run_id)
+            for line in _compared(options.run_id, found, verifying.remove_doubles(options.run_id, found.doubled)):
+                typer.echo(line)
+            if not found.missing:
+                return 0
+            if not options.push:
+                typer.echo(f"push them again: int-backend runs verify {options.run_id} --push")
+                return 1
+            verifying.mark_missing(options.run_id, found.missing)
+    finally:
+        database.close()
+    return _again(options, frozenset({"failed"}))
+
+
+def _compared(run_id: str, found: Compared, removed: int) -> Iterator[str]:
+    yield f"run {run_id}: {found.there} predictions are in Label Studio, {len(found.missing)} are missing"
+    if found.missing:
+        more = ", ..." if len(found.missing) > _SHOWN else ""
+        yield f"  missing from tasks {', '.join(map(str, found.missing[:_SHOWN]))}{more}"
+    if removed:
+        yield f"  {removed} second predictions were removed"
+    if found.deleted:
+        yield f"  {found.deleted} tasks were deleted"
+
+
 def _again(options: ResumeOptions, states: frozenset[str]) -> int:
     from rich.console import Console
 
@@ -199,6 +253,7 @@ def _again(options: ResumeOptions, states: frozenset[str]) -> int:
 
 add_command(app, resume)
 add_command(app, retry)
+add_command(app, verify)
 
 
 def _console() -> Any:

@@ -121,7 +121,8 @@ class PredictWork:
         await _BatchWork(self, batch).run()
 
     async def finished(self) -> None:
-        """Let the project show the run's version, if that was asked for."""
+        """Look at a sample of what was pushed; let the project show the run's version, if that was asked for."""
+        await self._look_at_sample()
         if not self.spec.request.set_model_version:
             return
         change = {"model_version": self.spec.model_version}
@@ -129,6 +130,26 @@ class PredictWork:
             await self.calls.call(self.executor.client.update_project, self.spec.project, change)
         except LabelStudioError as error:
             _log.warning("the project's model version could not be set: %s", error)
+
+    async def _look_at_sample(self) -> None:
+        """A push that arrived late may have left a double; a restored Label Studio may have lost what it took."""
+        sample, spec = self.pusher.sample, self.spec
+        try:
+            lacking = sample - await self.pusher.looks.light(sample)
+            views = await self.calls.call(look_at, self.executor.client, spec.project, lacking, spec.model_version)
+        except (LabelStudioError, WorkEndedError) as error:
+            _log.info("the end of run %s could not be looked at: %s", self.session.run.id, error)
+            return
+        if gone := [task for task, view in views.items() if not view.predicted]:
+            _log.warning(
+                "run %s: Label Studio has lost %d of %d predictions that were looked at (task %d is one); see "
+                "int-backend runs verify %s",
+                self.session.run.id,
+                len(gone),
+                len(sample),
+                gone[0],
+                self.session.run.id,
+            )
 
     async def close(self) -> None:
         await self.pusher.close()

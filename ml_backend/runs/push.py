@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ _GROUP_BYTES = 16 * 1024 * 1024
 _LINGER = 2.0
 _LOOK_BYTES = 512 * 1024
 _SLOW = 20.0  # seconds from the check of a lease to the answer, after which another worker may have pushed as well
+_SAMPLE = 300
+_MOST_DOUBTED = 10_000
 _FOR_ALL = (401, 403, 404)
 """What Label Studio answers where not an item but the token or the project is at fault."""
 
@@ -82,6 +85,9 @@ class Pusher:
         self._linger = linger
         self._clock = clock
         self._waiting: list[Finished] = []
+        self._pushed = 0
+        self._sample: list[int] = []
+        self._doubted: set[int] = set()
         self._news = asyncio.Event()
         self._due = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
@@ -100,6 +106,11 @@ class Pusher:
         if len(self._waiting) >= _GROUP:
             self._due.set()
         return await entry.acked
+
+    @property
+    def sample(self) -> frozenset[int]:
+        """Tasks to look at again in the end: those whose push was doubtful, and up to 300 others by chance."""
+        return frozenset(self._doubted.union(self._sample))
 
     def flush(self) -> None:
         """Push now what is waiting."""
@@ -238,7 +249,18 @@ class Pusher:
         for entry in group:
             seen = there.get(entry.result.task)
             results.append(replace(entry.result, prediction=seen.id) if seen else entry.result)
+            self._remember(entry)
         await self._ack_all(group, results)
+
+    def _remember(self, entry: Finished) -> None:
+        """Keep a fair sample of all pushes (reservoir sampling), and all doubtful ones up to a limit."""
+        task, self._pushed = entry.result.task, self._pushed + 1
+        if entry.doubtful and len(self._doubted) < _MOST_DOUBTED:
+            self._doubted.add(task)
+        if len(self._sample) < _SAMPLE:
+            self._sample.append(task)
+        elif (place := random.randrange(self._pushed)) < _SAMPLE:  # noqa: S311 only chooses what is looked at
+            self._sample[place] = task
 
     async def _ack_all(self, group: list[Finished], results: list[TaskResult]) -> None:
         by_batch: dict[Batch, list[TaskResult]] = {}

@@ -1,0 +1,91 @@
+"""Label Studio's database is restored from an older copy: what is gone is found, and pushed again."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from ml_backend.runs.errors import LedgerError
+from ml_backend.runs.types import RunState, TaskState
+from ml_backend.runs.verify import REASON, Verifying
+from tests.integration.runs.test_batch import Bench, bench
+from tests.support.label_studio import with_uploads
+
+
+def verifying(it: Bench) -> Verifying:
+    assert it.context.client is not None
+    return Verifying(it.context.client, it.context.ledger, it.context.store.database)
+
+
+def test_what_a_restored_label_studio_lost_is_found_and_pushed_again(tmp_path: Path) -> None:
+    fake = with_uploads(5)
+
+    async def check(it: Bench) -> None:
+        run = await it.finish(await it.begin())
+        found = verifying(it).compare(run.id)
+        assert (found.there, found.missing, found.doubled, found.deleted) == (5, (), (), 0)
+        version = run.spec.model_version
+        del it.fake.predictions[2]
+        it.fake.predictions[4] = [{**it.fake.predictions[4][0], "model_version": "another"}]
+        it.fake.predictions[5].append({**it.fake.predictions[5][0], "id": 7000})
+        del it.fake.tasks[1]
+        found = verifying(it).compare(run.id)
+        assert (found.there, found.missing, found.doubled, found.deleted) == (2, (2, 4), (5,), 1)
+        assert verifying(it).remove_doubles(run.id, found.doubled) == 1
+        assert verifying(it).mark_missing(run.id, found.missing) == 2
+        assert {record.task: record.reason for record in it.records(run, TaskState.FAILED)} == {2: REASON, 4: REASON}
+        assert it.context.ledger.retry(run.id) == 2
+        with pytest.raises(LedgerError, match="under way"):
+            verifying(it).mark_missing(run.id, [3])
+        assert (await it.finish(run)).state is RunState.FINISHED
+        assert it.fake.versions() == {2: [version], 3: [version], 4: ["another", version], 5: [version]}
+        assert verifying(it).compare(run.id).missing == ()
+
+    bench(tmp_path, fake, check)
+
+
+def test_the_end_of_a_run_says_what_label_studio_lost_meanwhile(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = with_uploads(12)
+
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        worker = it.worker(size=6)
+        try:
+            assert await worker.work(run.id)
+            assert len(it.fake.predictions) == 6
+            it.fake.predictions.clear()
+            with caplog.at_level(logging.WARNING, "ml_backend.runs"):
+                await worker.work(run.id)
+        finally:
+            await worker.close()
+        assert it.run(run).state is RunState.FINISHED
+        (said,) = [record.getMessage() for record in caplog.records if "has lost" in record.getMessage()]
+        assert "has lost 6 of 12 predictions" in said
+        assert f"int-backend runs verify {run.id}" in said
+
+    bench(tmp_path, fake, check)
+
+
+def test_a_push_that_arrives_after_everything_else_is_removed_at_the_end(tmp_path: Path) -> None:
+    fake = with_uploads(2)
+
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        it.fake.faults["POST push"] = [503]
+        worker = it.worker()
+        try:
+            await worker.work(run.id)
+            work = worker._known[run.id]
+            assert not isinstance(work, str)
+            first = it.fake.predictions[1][0]
+            it.fake.predictions[1].append({**first, "id": 9000})
+            await work.finished()
+        finally:
+            await worker.close()
+        assert [one["id"] for one in it.fake.predictions[1]] == [first["id"]]
+
+    bench(tmp_path, fake, check)
