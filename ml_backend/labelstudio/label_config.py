@@ -184,11 +184,11 @@ class LabelingConfig:
 
     @property
     def digest(self) -> str:
-        """A hash of everything in the config that can change predictions (not of styles or other tags)."""
-        controls = [
-            [c.name, c.to_name, c.geometry, c.labels_name, _model_attributes(c.attributes), [_key(x) for x in c.labels]]
-            for c in self.controls
-        ]
+        """A hash of all that can change predictions but the prompts, which may come from elsewhere, too."""
+        controls = []
+        for c in self.controls:
+            options = {name: text for name, text in _model_attributes(c.attributes).items() if "prompt" not in name}
+            controls.append([c.name, c.to_name, c.geometry, c.labels_name, options, [_key(x) for x in c.labels]])
         images = [[i.name, i.value, i.is_list] for i in self.images.values()]
         return hashlib.sha256(json.dumps([images, controls], sort_keys=True).encode()).hexdigest()
 
@@ -322,7 +322,7 @@ def _model_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
 
 
 def _key(label: Label) -> list[Any]:
-    return [label.value, label.alias, label.prompt, list(label.predicted_values)]
+    return [label.value, label.alias, list(label.predicted_values)]
 
 
 def _lookup(template: str, data: Mapping[str, Any]) -> Any:

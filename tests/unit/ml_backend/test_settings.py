@@ -125,8 +125,42 @@ BASE: dict[str, Any] = {
 def test_the_version_string() -> None:
     import re
 
-    assert re.fullmatch(r"int-nano-int-[0-9a-f]{8}", model_version(**BASE))
+    assert re.fullmatch(r"int-nano-int-cat-[0-9a-f]{8}", model_version(**BASE))
     assert model_version(**BASE) == model_version(**BASE)
+    assert re.fullmatch(r"int-nano-int-[0-9a-f]{8}", model_version(**BASE | {"config": "<View/>"}))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("camouflaged animal", "camouflaged-animal"),
+        ("Polyp, sessile (small)", "polyp-sessile-small"),
+        ("läsion am Fuß", "lasion-am-fu"),
+        ("息肉", ""),
+        ("a very long prompt that goes on and on for ever", "a-very-long-prompt-that-goes"),
+        ("x" * 80, "x" * 30),
+    ],
+)
+def test_the_version_says_what_is_looked_for(prompt: str, words: str) -> None:
+    version = model_version(**BASE | {"params": parse_extra_params(prompt)})
+    assert version.removeprefix("int-nano-int-")[:-8].strip("-") == words
+    two = XML.replace("</PolygonLabels>", '<Label value="Dog" model_prompt="dog"/></PolygonLabels>')
+    both = model_version(**BASE | {"config": parse_label_config(two), "params": parse_extra_params(prompt)})
+    assert ("-and-1-more-" in both) is bool(words)
+
+
+def test_what_draws_the_same_has_the_same_version() -> None:
+    own = parse_label_config(XML.replace('value="Cat"', 'value="Cat" model_prompt="cat"'))
+    version = model_version(**BASE | {"config": own})
+    for same in (
+        {"config": own, "params": parse_extra_params("a prompt that no label uses")},
+        {"config": own, "default_prompt": "neither does this one"},
+        {"params": parse_extra_params("cat")},
+        {"params": parse_extra_params({"prompts": {"Cat": "cat", "Dog": "dog"}})},
+        {"default_prompt": "cat"},
+        {"config": parse_label_config(XML.replace('name="p"', 'name="p" model_prompt="cat"'))},
+    ):
+        assert model_version(**BASE | same) == version
 
 
 @pytest.mark.parametrize(
@@ -135,6 +169,9 @@ def test_the_version_string() -> None:
         {"identity": ModelIdentity("nano", "int", "e" * 64)},
         {"identity": ModelIdentity("nano", "vlm_box", "f" * 64)},
         {"config": "<View/>"},
+        {"config": parse_label_config(XML.replace('value="Cat"', 'value="Cat" hint="tabby"'))},
+        {"config": parse_label_config(XML.replace('value="Cat"', 'value="Cat" predicted_values="tabby"'))},
+        {"config": parse_label_config(XML.replace('name="p"', 'name="p" model_prompt_field="what"'))},
         {"params": parse_extra_params("prompt")},
         {"params": parse_extra_params({"prompts": {"Cat": "x"}})},
         {"params": parse_extra_params({"prompt_field": "q"})},

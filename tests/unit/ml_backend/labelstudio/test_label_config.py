@@ -236,11 +236,11 @@ def test_the_digest_changes_with_what_matters_only() -> None:
     same = [
         base.replace("<View>", '<View style="x"><Style>.a {{}}</Style>'),
         base.replace('value="Cat"', 'value="Cat" background="red"'),
+        base.replace('value="Cat"', 'value="Cat" hint="prompts are versioned by what they come to"'),
         base.replace("><", ">\n  <"),
     ]
     other = [
         base.replace("Cat", "Lion"),
-        base.replace('value="Cat"', 'value="Cat" hint="h"'),
         base.replace('name="p"', 'name="q"'),
         base.replace("$image", "$photo"),
         base.replace('toName="image"', 'toName="image" model_holes="drop"'),
