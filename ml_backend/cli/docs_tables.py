@@ -48,8 +48,8 @@ _ATTRIBUTES = """
 They stand in the project's labeling config, so they are versioned with it. Names may be in any case. An attribute that
 is misspelt changes nothing; `int-backend doctor` names it.
 
-On a control tag (`PolygonLabels`, `BrushLabels`, `BitmaskLabels`, `RectangleLabels`, `Polygon`, `Brush`, `Bitmask`,
-`Rectangle`; for the latter four also on the `Labels` that they are paired with):
+On a control tag (`PolygonLabels`, `BrushLabels`, `BitmaskLabels`, `VectorLabels`, `EllipseLabels`, `RectangleLabels`,
+or the same without `Labels`; for the latter also on the `Labels` that they are paired with):
 """
 _LABELS = """
 On a `Label`:

@@ -13,19 +13,21 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-Geometry = Literal["polygon", "bitmask", "brush", "rectangle"]
+Geometry = Literal["polygon", "bitmask", "brush", "vector", "ellipse", "rectangle"]
 
 MAX_CONFIG_CHARS = 1_000_000
-PRIORITY: tuple[Geometry, ...] = ("polygon", "bitmask", "brush", "rectangle")
+PRIORITY: tuple[Geometry, ...] = ("polygon", "bitmask", "brush", "vector", "ellipse", "rectangle")
 """Where several controls of an image offer the same label, the first of these is filled."""
 
 _LABELLED: dict[str, Geometry] = {
     "polygonlabels": "polygon",
     "bitmasklabels": "bitmask",
     "brushlabels": "brush",
+    "vectorlabels": "vector",
+    "ellipselabels": "ellipse",
     "rectanglelabels": "rectangle",
 }
-_BARE: dict[str, Geometry] = {"polygon": "polygon", "bitmask": "bitmask", "brush": "brush", "rectangle": "rectangle"}
+_BARE: dict[str, Geometry] = {geometry: geometry for geometry in PRIORITY}
 _VARIABLE = re.compile(r"\$[\w\[\].{}]+")
 _STEP = re.compile(r"[^.\[\]]+")
 _PASTE = (
@@ -366,6 +368,7 @@ def _cannot_work(has: str, warnings: Iterable[str] = ()) -> str:
     problems = "".join(f"; {warning}" for warning in warnings)
     return (
         f"this labeling config cannot be pre-annotated: {has}{problems}. Needed: an <Image> and, with its name as "
-        "toName, PolygonLabels, BitmaskLabels, BrushLabels or RectangleLabels (or <Labels> beside Polygon, Bitmask, "
-        f"Brush or Rectangle) with at least one <Label value='...'>. Paste for example: {_PASTE}"
+        "toName, PolygonLabels, BitmaskLabels, BrushLabels, VectorLabels, EllipseLabels or RectangleLabels (or "
+        "<Labels> beside Polygon, Bitmask, Brush, Vector, Ellipse or Rectangle) with at least one "
+        f"<Label value='...'>. Paste for example: {_PASTE}"
     )

@@ -13,9 +13,11 @@ from int_model.runner.results import StoredObject, StoredResult
 from ml_backend.labelstudio.label_config import Control, LabelingConfig, Target
 from ml_backend.labelstudio.output_options import OutputOptions
 from ml_backend.labelstudio.regions.bitmask import encode_bitmask
+from ml_backend.labelstudio.regions.ellipse import encode_ellipse
 from ml_backend.labelstudio.regions.polygon import encode_polygons
 from ml_backend.labelstudio.regions.rectangle import encode_rectangle
 from ml_backend.labelstudio.regions.rle import encode_mask
+from ml_backend.labelstudio.regions.vector import encode_vector
 from ml_backend.labelstudio.task_prompt import PromptGroup
 from ml_backend.labelstudio.validation import only_valid
 from ml_backend.labelstudio.wire import RegionOut, fresh_id
@@ -158,12 +160,14 @@ def _regions(
         return [shape, named]
 
     control = target.control
-    if control.geometry == "polygon":
+    if control.geometry in ("polygon", "vector"):
         brush = config.brush_for(target) if options.holes == "brush" else None
         shapes = []
         for points, part in encode_polygons(mask, options):
             if part.has_holes and brush is not None:
                 shapes.append(items(brush, {"format": "rle", "rle": encode_mask(part.mask)}))
+            elif control.geometry == "vector":
+                shapes.append(items(control, encode_vector(points)))
             else:
                 shapes.append(items(control, {"points": points, "closed": True}))
         return shapes
@@ -172,6 +176,9 @@ def _regions(
         return [items(control, {"format": "rle", "rle": encode_mask(mask)})]
     if control.geometry == "bitmask":
         return [items(control, {"imageDataURL": encode_bitmask(mask)})]
+    if control.geometry == "ellipse":
+        ellipse = encode_ellipse(mask)
+        return [] if ellipse is None else [items(control, dict(ellipse))]
     box = Box.of_mask(mask)
     return [] if box is None else [items(control, dict(encode_rectangle(box, height, width)))]
 

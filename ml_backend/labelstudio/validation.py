@@ -60,6 +60,15 @@ def _geometry_problem(value: dict[str, Any]) -> str | None:
         return None if value["rle"] and good else "a brush code holds whole numbers from 0 to 255"
     elif "imageDataURL" in value:
         return None if str(value["imageDataURL"]).startswith("data:image/png;base64,") else "a bitmask is a PNG"
+    elif "vertices" in value:
+        if len(value["vertices"]) < 3:
+            return "a closed vector needs at least 3 vertices"
+        numbers = [vertex[key] for vertex in value["vertices"] for key in ("x", "y")]
+    elif "radiusX" in value:
+        radii = [value.get(key) for key in ("radiusX", "radiusY")]
+        if not all(isinstance(n, int | float) and 0 < n < 1000 for n in radii):  # a turned one may exceed the image
+            return "an ellipse needs two radii"
+        numbers = [value.get(key) for key in ("x", "y")]
     else:
         numbers = [value.get(key) for key in ("x", "y", "width", "height")]
     if not all(isinstance(n, int | float) and math.isfinite(n) and 0 <= n <= 100 for n in numbers):

@@ -52,3 +52,17 @@ def test_one_command_from_an_empty_project_to_predictions(world: World, login: L
     assert other.returncode == 0, other.stdout + other.stderr
     (row,) = world.client.connections(project)
     assert row["extra_params"] == "skin lesion"
+
+
+def test_label_studio_keeps_vectors_and_ellipses(world: World, login: Login) -> None:
+    task, samples = next(iter(by_task(load_samples(samples_folder())).items()))
+    for tag in ("VectorLabels", "EllipseLabels"):
+        control = f'<{tag} name="m" toName="image"><Label value="A"/></{tag}>'
+        config = f'<View><Image name="image" value="$image"/>{control}</View>'
+        project = world.client.create_project(tag, config)
+        world.client.upload(project, [samples[0].image])
+        made = connect(world, login.token, project, "--prompt", task, "--backend", world.backend, "--yes")
+        assert made.returncode == 0, made.stdout + made.stderr
+        world.client.retrieve_predictions(project)
+        ((prediction,),) = (labelled["predictions"] for labelled in world.client.tasks(project))
+        assert {region["type"] for region in prediction["result"]} == {tag.lower()}

@@ -284,7 +284,7 @@ def test_capabilities(running: Backend) -> None:
     assert value["model_info"] == {"name": "INT", "version": version}
 
 
-@pytest.mark.parametrize("config", [CONFIG, f'<View>{IMAGE}<VectorLabels name="v" toName="image">{LABELS}</VectorLabels></View>'])  # fmt: skip  # noqa: E501
+@pytest.mark.parametrize("config", [CONFIG, f'<View>{IMAGE}<CuboidLabels name="v" toName="image">{LABELS}</CuboidLabels></View>'])  # fmt: skip  # noqa: E501
 @pytest.mark.parametrize(
     "prompts",
     [[{"type": "keypointlabels", "value": {"x": 40, "y": 40, "positive": True}}],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from int_model.masks.rings import rasterise
 from ml_backend.labelstudio.regions.decode import NotAnAreaError, OtherSizeError, decode_region, region_labels
-from ml_backend.labelstudio.regions.ellipse import decode_ellipse
+from ml_backend.labelstudio.regions.ellipse import decode_ellipse, encode_ellipse
 
 percent = st.floats(-20, 120)
 radius = st.floats(5, 60)
@@ -71,3 +71,35 @@ def test_labels_of_anything() -> None:
         "b",
     ]
     assert region_labels(None) == region_labels({"value": 3}) == region_labels({}) == []
+
+
+@given(
+    x=st.floats(35, 65),
+    y=st.floats(35, 65),
+    across=st.floats(0.12, 0.3),
+    down=st.floats(0.12, 0.3),
+    rotation=st.floats(0, 180),
+)
+def test_an_ellipse_comes_back(x: float, y: float, across: float, down: float, rotation: float) -> None:
+    height, width = 120, 200
+    value = {"x": x, "y": y, "radiusX": 60 * across, "radiusY": 100 * down, "rotation": rotation}
+    mask = decode_ellipse(value, height, width)
+    made = encode_ellipse(mask)
+    assert made is not None
+    back = decode_ellipse(made, height, width)
+    assert (mask & back).sum() / (mask | back).sum() > 0.97
+
+
+def test_an_empty_mask_has_no_ellipse_and_a_pixel_has_one() -> None:
+    mask = np.zeros((10, 20), bool)
+    assert encode_ellipse(mask) is None
+    mask[3, 7] = True
+    made = encode_ellipse(mask)
+    assert made is not None
+    assert (made["x"], made["y"]) == (37.5, 35.0)
+    assert decode_ellipse(made, 10, 20).sum() == 1
+    line = np.zeros((10, 20), bool)
+    line[5, 2:18] = True
+    made = encode_ellipse(line)
+    assert made is not None
+    assert (decode_ellipse(made, 10, 20) & line).sum() >= 15

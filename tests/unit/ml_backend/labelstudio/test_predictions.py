@@ -228,3 +228,31 @@ def test_results_pack_and_unpack(seed: int, height: int, width: int, count: int)
 def test_damaged_results_are_errors(payload: bytes) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         StoredResult.unpack(payload)
+
+
+@pytest.mark.parametrize("tag", ["VectorLabels", "EllipseLabels"])
+def test_vectors_and_ellipses_are_drawn(tag: str) -> None:
+    config = config_of(f'<{tag} name="p" toName="i"><Label value="Cat"/></{tag}>')
+    rows, columns = np.mgrid[:40, :50]
+    disc = (columns - 25) ** 2 / 15**2 + (rows - 20) ** 2 / 9**2 < 1
+    (region,) = drawn(config, found((disc, "cat", 0.6))).regions
+    assert region.type == tag.lower()
+    assert region.value[tag.lower()] == ["Cat"]
+    mask = decode_region(region.model_dump())
+    assert (mask & disc).sum() / (mask | disc).sum() > 0.95
+
+
+def test_vector_and_ellipse_beside_labels_are_split_pairs() -> None:
+    for tag in ("Vector", "Ellipse"):
+        labels = '<Labels name="l" toName="i"><Label value="Cat"/></Labels>'
+        config = config_of(f'{labels}<{tag} name="p" toName="i"/>')
+        shape, named = drawn(config, found((box(5, 5, 30, 30), "cat", 0.6))).regions
+        assert (shape.type, named.type, shape.id) == (tag.lower(), "labels", named.id)
+
+
+def test_a_polygon_goes_before_a_vector_and_an_ellipse_before_a_rectangle() -> None:
+    order = [f'<{tag}Labels name="{tag}" toName="i"><Label value="Cat"/></{tag}Labels>' for tag in
+             ("Rectangle", "Ellipse", "Vector", "Brush", "Bitmask", "Polygon")]  # fmt: skip
+    for count in range(6, 0, -1):
+        (target,) = config_of("".join(order[:count])).targets("i")
+        assert order[count - 1].startswith(f"<{target.control.name}Labels")
