@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import uvicorn
 from pydantic import SecretStr
 
+from ml_backend.api.sockets import BACKLOG, guarded, most_connections, quiet_about_sockets
 from ml_backend.cli.patience import wait_for_database
 from ml_backend.settings import Settings
 
@@ -125,5 +127,14 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
             log_level=settings.log_level.lower(),
             access_log=settings.log_level == "DEBUG",
             timeout_graceful_shutdown=GRACE_SECONDS,
+            http=guarded(most_connections()),
+            backlog=BACKLOG,
+            loop="asyncio",
         )
-        uvicorn.Server(config).run(sockets=[place])
+        _Server(config).run(sockets=[place])
+
+
+class _Server(uvicorn.Server):
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        quiet_about_sockets(asyncio.get_running_loop())
+        await super().serve(sockets)
