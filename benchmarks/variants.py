@@ -24,8 +24,9 @@ def _plain(strategy: str) -> Entry:
     return Entry(Variant(strategy, strategy))
 
 
-_QUICK = {"early_stop__rule": "unchanged", "update__rule": "none"}
-_SINGLY = {"clip__view": "crop", "clip__input": "original"}
+_QUICK: dict[str, Any] = {"early_stop__rule": "unchanged", "update__rule": "none"}
+_MAJORITY: dict[str, Any] = {"switches__psnm": False, "candidates__without_contrast": "majority"}
+_SINGLY: dict[str, Any] = {"clip__view": "crop", "clip__input": "original"}
 CHOICE = (
     _plain("grounded_sam"),
     _int("int"),
@@ -37,9 +38,24 @@ CHOICE = (
     _int("quick, joint", clip__rule="joint", **_SINGLY, **_QUICK),
     _int("quick, every mask", clip__select_threshold=0.0, **_QUICK),
     _int("quick, instances", instances__contrast="select", **_QUICK),
-    _int("quick, no contrast", switches__psnm=False, candidates__without_contrast="majority", **_QUICK),
+    _int("quick, no contrast", **_MAJORITY, **_QUICK),
+    _int("five views, contrast", patches__scales=[1, 2], iterations__count=1),
+    _int("five views, majority", patches__scales=[1, 2], iterations__count=1, **_MAJORITY),
+    Entry(Variant("auto, never INT", "auto", {"auto.threshold": 0.0})),
 )
 """From which the defaults were chosen: each option on top of what costs nothing."""
+
+CONFIRM = (
+    _plain("grounded_sam"),
+    _int("paper", "paper"),
+    _int("int"),
+    _int("quick", **_QUICK),
+    _int("default", clip__rule="joint", **_SINGLY, **_QUICK),
+    _int("fast", patches__scales=[1, 2], iterations__count=1, clip__rule="joint", **_SINGLY, **_MAJORITY),
+    _plain("vlm_box"),
+    Entry(Variant("auto, never INT", "auto", {"auto.threshold": 0.0})),
+)
+"""What was confirmed on worlds that served no choice, under names of its own, whatever the defaults are by now."""
 
 OPTIONS = (
     *CHOICE,
@@ -69,4 +85,4 @@ PRESETS = (
 )
 """What a user can choose by name."""
 
-SETS = {"choice": CHOICE, "options": OPTIONS, "presets": PRESETS}
+SETS = {"choice": CHOICE, "confirm": CONFIRM, "options": OPTIONS, "presets": PRESETS}

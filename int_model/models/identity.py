@@ -71,6 +71,7 @@ def segmenter_fingerprint(profile: Profile) -> str:
 
 def _described(settings: RoleSettings) -> list[Any]:
     options = settings.model_dump(mode="json", exclude=set(settings.speed_only))
+    options = {key: value for key, value in options.items() if value != ""}  # what is left empty is not there
     return [options, weights_identity(settings) if isinstance(settings, Weights) else None]
 
 

@@ -75,6 +75,7 @@ class VisionLanguageRole(Weights):
         padded: pad images to a square with the processor's mean colour, so that its centre crop removes nothing.
         units: how the model words box coordinates (see ``CoordinateFrame``).
         max_side: shrink larger images to this longer side first; 0 leaves them. For models without a fixed input size.
+        chat_template: a name of ``int_model.models.adapters.templates``, Jinja text, or empty for the checkpoint's own.
         quantize: ``int8`` or ``int4`` through bitsandbytes (CUDA only).
         share_prefix: score the answers to one question on one prefilled cache instead of a full pass each.
         feature_cache_mb: how much memory projected image features may hold between calls (LLaVA).
@@ -88,6 +89,7 @@ class VisionLanguageRole(Weights):
     padded: bool = True
     units: Literal["auto", "unit", "thousand", "pixel"] = "auto"
     max_side: int = Field(default=0, ge=0)
+    chat_template: str = ""
     quantize: Literal["none", "int8", "int4"] = "none"
     share_prefix: bool = True
     feature_cache_mb: int = Field(default=256, ge=0)

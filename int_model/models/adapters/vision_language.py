@@ -19,6 +19,7 @@ from int_model.models.adapters.contrastive import ContrastBranch
 from int_model.models.adapters.imaging import content_key, same_length
 from int_model.models.adapters.quantisation import check_quantised, quantisation
 from int_model.models.adapters.teacher_forcing import TeacherForcing
+from int_model.models.adapters.templates import chat_template
 from int_model.models.adapters.vlm_inputs import ImageFitting, InputBuilder, ProcessorInputs, ProjectedInputs
 from int_model.models.device import in_batches
 from int_model.models.profile import VisionLanguageRole
@@ -289,12 +290,14 @@ def _input_builder(model: Any, processor: Any, settings: VisionLanguageRole) -> 
 
 
 def load(settings: VisionLanguageRole, source: Source) -> HFVisionLanguage:
-    """Load the model and its processor. Raises ``WeightsError``."""
+    """Load the model and its processor. Raises ``WeightsError``, ``ValueError`` for an unknown chat template."""
     processor = source.read(AutoProcessor.from_pretrained, "processor")
+    if settings.chat_template:
+        processor.chat_template = chat_template(settings.chat_template)
     if not getattr(processor, "chat_template", None):
         raise WeightsError(
             f"the processor of the role '{source.role}' ({source.location}) has no chat template: add a "
-            f"chat_template.jinja to its folder or set {source.role}.id to a chat model"
+            f"chat_template.jinja to its folder, or set {source.role}.chat_template or {source.role}.id to a chat model"
         )
     options: dict[str, Any] = {}
     if source.device.type == "cuda":
