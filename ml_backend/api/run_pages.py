@@ -8,6 +8,7 @@ from typing import Any
 
 from int_model.html.environment import page_environment, render
 from int_model.html.text import counted, duration
+from ml_backend.runs.triage import grouped
 from ml_backend.runs.types import Progress, Run, RunState, TaskRecord, TaskState
 
 REFRESH_SECONDS = 4
@@ -145,6 +146,7 @@ def run_page(
         "../",
         view=view,
         failures=failures,
+        reasons=grouped(failures),
         shown=shown[:PAGE],
         more=shown[PAGE - 1].task if len(shown) > PAGE else None,
         notices=notices,

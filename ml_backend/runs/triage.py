@@ -1,11 +1,53 @@
-"""What becomes of a lease's tasks before the work: which are wanted, and which are settled without any."""
+"""What becomes of a lease's tasks before the work: which are wanted, and which are settled without any.
+
+And what failures have in common: a run of which nothing but one kind of failure comes is stopped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
+from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.listing import Existing, TaskView
-from ml_backend.runs.types import Lease, RunRequest, TaskResult, TaskState
+from ml_backend.runs.types import Lease, RunRequest, TaskRecord, TaskResult, TaskState
+
+_FIRST = 200
+SAME_FAILURES = 10
+"""A run whose first so many tasks fail for one reason is stopped: the others would, too."""
+
+_OWN = re.compile(r"""'[^']*'|"[^"]*"|https?://\S+|/\S+|\b[\w.-]*\d[\w.-]*""")
+
+
+def grouped(failures: Iterable[TaskRecord]) -> list[tuple[str, list[int]]]:
+    """Failed tasks by reason, the most frequent first; what only names a task's own file or number does not count.
+
+    A group has the reason of its first task.
+    """
+    groups: dict[str, tuple[str, list[int]]] = {}
+    for record in failures:
+        groups.setdefault(_OWN.sub("*", record.reason), (record.reason, []))[1].append(record.task)
+    return sorted(groups.values(), key=lambda group: -len(group[1]))
+
+
+def hopeless(ledger: Ledger, run_id: str) -> str:
+    """Why the run should be stopped: its first tasks all failed for one reason, and nothing came of others; else "".
+
+    Tasks that were left alone do not count. Good ones may wait for models that are being loaded, while broken ones fail
+    at once: so the first tasks by id decide, not the first results. Blocking.
+    """
+    counts = ledger.progress(run_id).counts
+    if counts[TaskState.FAILED] < SAME_FAILURES or counts[TaskState.DONE] or counts[TaskState.ABSTAINED]:
+        return ""
+    listed = ledger.records(run_id, None, 0, _FIRST)
+    first = [record for record in listed if record.state is not TaskState.SKIPPED][:SAME_FAILURES]
+    groups = grouped(first)
+    if len(groups) != 1 or any(record.state is not TaskState.FAILED for record in first):
+        return ""
+    return (
+        f"all {counts[TaskState.FAILED]} images so far failed for one reason: {groups[0][0]}. Remove the cause, then "
+        "resume the run and retry its failed images"
+    )
 
 
 def pushed_before(lease: Lease, views: Mapping[int, TaskView]) -> list[int]:
@@ -42,11 +84,11 @@ def triage(
 def _reason(request: RunRequest, view: TaskView) -> str:
     """Why the task is left alone, or ""."""
     if view.predicted:
-        return "it has a prediction of this version already"
+        return "already done: it has a prediction of this version"
     if view.annotated and not request.include_annotated:
-        return "a person annotated it"
+        return "left alone: a person annotated it"
     if view.drafted and not request.include_annotated:
-        return "a person has begun to annotate it"
+        return "left alone: a person has begun to annotate it"
     return ""
 
 

@@ -14,6 +14,7 @@ from ml_backend.runs.calls import LedgerCalls
 from ml_backend.runs.errors import LedgerError, RunStopError, WorkEndedError
 from ml_backend.runs.executors import Batch, Executor, RunSession, RunWork
 from ml_backend.runs.ledger import Ledger
+from ml_backend.runs.triage import hopeless
 from ml_backend.runs.types import Lease, Run, RunKind, RunState
 from ml_backend.storage.database import StoreError
 
@@ -85,6 +86,7 @@ class RunWorker:
             if lease is None:
                 return False
             await self._use(work, lease)
+            await self._stop_if_hopeless(run_id)
             if await self._state(run_id) is RunState.FINISHED:
                 await work.finished()
             return not self._stopping.is_set()
@@ -150,6 +152,10 @@ class RunWorker:
 
     async def _over(self, run_id: str) -> bool:
         return self._stopping.is_set() or await self._state(run_id) is not RunState.ACTIVE
+
+    async def _stop_if_hopeless(self, run_id: str) -> None:
+        if why := await self._calls.call(hopeless, self._ledger, run_id):
+            raise RunStopError(why)
 
     async def _stop_run(self, run_id: str, why: str) -> None:
         _log.warning("run %s stops: %s", run_id, why)

@@ -274,7 +274,9 @@ def test_what_people_did_is_left_alone(make: Make) -> None:
     assert code == 0, err
     shown = project.show("1", "--state", "skipped")
     assert (shown["counts"]["done"], shown["counts"]["skipped"]) == (4, 1)
-    assert [(r["task"], r["reason"]) for r in shown["tasks"]] == [(drafted, "a person has begun to annotate it")]
+    assert [(r["task"], r["reason"]) for r in shown["tasks"]] == [
+        (drafted, "left alone: a person has begun to annotate it")
+    ]
     version = shown["model_version"]
     assert project.versions() == {annotated: [], skipped: [], drafted: []} | {task: [version] for task in rest}
     assert call("GET", f"/api/projects/{project.id}")["model_version"] == version

@@ -213,7 +213,7 @@ def test_a_predecessor_that_died_after_its_push_is_believed(tmp_path: Path) -> N
         assert it.counts(run) == {"done": 8, "abstained": 1, "skipped": 1}
         by_task = {r.task: r for r in ledger.records(run.id)}
         assert (by_task[1].score, by_task[1].prediction, by_task[2].prediction) == (0.4, 50, 51)
-        assert by_task[8].reason == "it has a prediction of this version already"
+        assert by_task[8].reason == "already done: it has a prediction of this version"
         assert it.all_once(run)
 
     bench(tmp_path, with_uploads(10), check)
@@ -288,8 +288,8 @@ def test_what_people_did_meanwhile_is_respected(tmp_path: Path) -> None:
         assert it.counts(run) == {"done": 6, "skipped": 3}
         reasons = {r.task: r.reason for r in it.records(run, TaskState.SKIPPED)}
         assert reasons == {
-            2: "a person annotated it",
-            3: "a person has begun to annotate it",
+            2: "left alone: a person annotated it",
+            3: "left alone: a person has begun to annotate it",
             4: "the task was deleted",
         }
         again = await it.begin(include_annotated=True, set_model_version=True)

@@ -340,3 +340,26 @@ def test_without_token_or_on_request_predict_makes_no_runs(
         assert running.client.get("/runs").json() == {"runs": []}
         running.strategy.gate.set()
         until(lambda: all(asked(running, fake, 1, 4)), "the background has finished them")
+
+
+def test_a_run_of_nothing_but_one_failure_is_stopped_and_says_the_reason(tmp_path: Path) -> None:
+    broken = {n: {"data": {"image": f"data:image/png;base64,AAAA{n:04d}"}} for n in range(1, 61)}
+    fake = LabelStudio(valid={f"Token {TOKEN}"}, tasks=broken)
+    with label_studio(fake), connected(tmp_path, fake, run_batch=4) as running:
+        client = running.client
+        run = client.post("/runs", json={"project": 1}).json()["run"]["id"]
+        until(lambda: client.get(f"/runs/{run}").json()["state"] == "stopped", "the run is stopped")
+        shown = client.get(f"/runs/{run}").json()
+        assert 10 <= shown["counts"]["failed"] < 40
+        assert "failed for one reason: this is not an image" in shown["why"]
+        until(lambda: client.get(f"/runs/{run}").json()["counts"]["leased"] == 0, "nothing is at work")
+        page = client.get(f"/runs/{run}", headers=PAGE).text
+        assert "images: this is not an image" in page
+
+
+def test_a_good_image_that_is_slower_than_broken_ones_keeps_the_run_going(tmp_path: Path) -> None:
+    mixed = {n: {"data": {"image": "data:image/png;base64,AAAA"}} for n in range(2, 40)} | tasks(1)
+    fake = LabelStudio(valid={f"Token {TOKEN}"}, tasks=mixed)
+    with label_studio(fake), connected(tmp_path, fake, run_batch=4) as running:
+        run = running.client.post("/runs", json={"project": 1}).json()["run"]["id"]
+        assert finished(running.client, run)["counts"]["failed"] == 37

@@ -14,7 +14,7 @@ from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import TaskIn
 from ml_backend.runs.listing import Existing, TaskView
 from ml_backend.runs.manager import project_warnings, with_prompt
-from ml_backend.runs.triage import pushed_before, triage
+from ml_backend.runs.triage import grouped, pushed_before, triage
 from ml_backend.runs.types import Lease, Progress, Run, RunRequest, RunSpec, RunState, TaskRecord, TaskState
 
 SPEC = RunSpec(RunRequest(project=7), "<View/>", None, "int-v-1", "a cat", "int", "hash")
@@ -132,3 +132,22 @@ def test_a_summary_names_the_failed_and_the_next_command() -> None:
         "run 4 stopped: 5 pending, 5 done (interrupted)",
         "go on with it: int-backend runs resume 4",
     ]
+
+
+def test_failures_are_grouped_by_what_they_have_in_common() -> None:
+    reasons = [
+        "'/data/upload/1/a.png' was not found (404)",
+        "the host 10.0.0.7 does not answer",
+        "'/data/upload/1/b b.png' was not found (404)",
+        "the host images.example does not answer",
+        "https://a.example/1.png: not found",
+        "https://b.example/x/2.png?c=d: not found",
+    ]
+    records = [TaskRecord(i, TaskState.FAILED, 1, None, text, 0.0, None) for i, text in enumerate(reasons)]
+    assert [(text, tasks) for text, tasks in grouped(records)] == [
+        (reasons[0], [0, 2]),
+        (reasons[4], [4, 5]),
+        (reasons[1], [1]),
+        (reasons[3], [3]),
+    ]
+    assert grouped([]) == []
