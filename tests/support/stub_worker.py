@@ -1,4 +1,7 @@
-"""Models that only sleep, and ``python -m tests.support.stub_worker``: `int-backend worker` with them."""
+"""Models that only sleep, and ``python -m tests.support.stub_worker``: `int-backend worker` with them.
+
+``STUB_SERVE=PORT`` makes it the HTTP service instead; ``STUB_SCALE`` shortens leases and time limits.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Instance, Segmentation, Trace
 from ml_backend.demo.processes import Child
 from ml_backend.serving.model_loading import ModelIdentity
+from ml_backend.settings import Settings
 
 IDENTITY = ModelIdentity("stub", "int", "5" * 64)
 CONFIG = (
@@ -93,14 +97,35 @@ def _shift_clock(seconds: float) -> None:
     time.time = lambda: right() + seconds
 
 
+def _scale_time(by: float) -> None:
+    """Shorten leases, the wait for an answer to a push and what counts as slow by that factor."""
+    from ml_backend import context
+    from ml_backend.runs import push
+    from ml_backend.runs.ledger import Ledger
+
+    assert Ledger.__init__.__kwdefaults__ is not None
+    Ledger.__init__.__kwdefaults__["lease_seconds"] *= by
+    context._PUSH_TIMEOUT *= by
+    push._SLOW *= by
+
+
+def _serve(port: int, settings: Settings, sleeper: Sleeper) -> None:
+    import uvicorn
+
+    from ml_backend.api.app import create_app
+
+    made = create_app(settings, load=lambda: sleeper, identity=IDENTITY)
+    uvicorn.run(made, host="127.0.0.1", port=port, log_level="warning")
+
+
 if __name__ == "__main__":
     from ml_backend.cli.worker import run
     from ml_backend.settings import load_settings
 
     _shift_clock(float(os.environ.get("STUB_CLOCK", "0")))
-    run(
-        load_settings({}),
-        lambda line: sys.stderr.write(f"{line}\n"),
-        load=lambda: Sleeper(float(os.environ["STUB_SECONDS"])),
-        identity=IDENTITY,
-    )
+    _scale_time(float(os.environ.get("STUB_SCALE", "1")))
+    sleeper = Sleeper(float(os.environ["STUB_SECONDS"]))
+    if "STUB_SERVE" in os.environ:
+        _serve(int(os.environ["STUB_SERVE"]), load_settings({}), sleeper)
+    else:
+        run(load_settings({}), lambda line: sys.stderr.write(f"{line}\n"), load=lambda: sleeper, identity=IDENTITY)
