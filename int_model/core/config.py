@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from int_model.core.options import Options, Section, fitting
+from int_model.core.point_options import PointGeneratorConfig
 from int_model.core.prompt_options import (
     CandidatesConfig,
     InpaintConfig,
@@ -94,7 +95,9 @@ class PointPromptsConfig(MultimaskConfig):
         "in_box", description="Stand-in: a box gets only its own points, as several boxes share one similarity map."
     )
     point_source: str = Field(
-        "spatial_clip", description="Paper eq. 10, `spatial_clip`: CLIP's similarity. A module of `point_prompting`."
+        "spatial_clip",
+        description="Paper eq. 10, `spatial_clip`: CLIP's similarity. `ppt`: a trained point generator. A module of "
+        "`point_prompting`.",
     )
     negative_margin: float = Field(
         0.15, ge=0, le=1, description="Stand-in: negative points may lie outside the box by this part of its sides."
@@ -276,6 +279,7 @@ class IntConfig(StrategyConfig):
     pnm: PnmConfig = PnmConfig()
     detector: QueryConfig = QueryConfig()
     sclip: SpatialClipConfig = SpatialClipConfig()
+    ppt: PointGeneratorConfig = PointGeneratorConfig()
     sam: SamConfig = SamConfig()
     clip: ClipConfig = ClipConfig()
     fuse: FuseConfig = FuseConfig()

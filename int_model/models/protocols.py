@@ -289,6 +289,15 @@ class TextImage(Protocol):
         ...
 
 
+@runtime_checkable
+class TextTokens(Protocol):
+    """A CLIP-type model that also gives the features of a text's tokens, for models that read word by word."""
+
+    def embed_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Per text ``float32 [T, D]``: every token (the start and end tokens too) in the common space, unit L2 norm."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ConceptMask:
     """One instance of a concept: its score in ``[0, 1]``, its box in image pixels, its soft mask ``float32 [H, W]``."""

@@ -134,7 +134,7 @@ class SceneGenerator:
             largest = (0.6, 0.42, 0.36, 0.32, 0.3)[count - 1] if sought else 0.4
             strength = float(rng.uniform(*self.camouflage) if sought else rng.uniform(0.2, 0.7))
             for _ in range(12):
-                alpha, colour = self._posed(thing, rng, float(rng.uniform(0.3 if count == 1 else 0.24, largest)), shape)
+                alpha, colour = self.posed(thing, rng, float(rng.uniform(0.3 if count == 1 else 0.24, largest)), shape)
                 solid = alpha > 0.5
                 if solid.sum() > 250 and (solid & taken).sum() < 0.04 * solid.sum():
                     break
@@ -142,7 +142,7 @@ class SceneGenerator:
                 if not sought or masks:
                     continue
             texture = self._bank.cut(environment, shape, rng).astype(np.float32)
-            canvas = _camouflage(canvas, alpha, colour, texture, strength, rng)
+            canvas = camouflaged(canvas, alpha, colour, texture, strength, rng)
             taken |= cv2.dilate(solid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
             masks = [(n, m & ~solid, s) for n, m, s in masks]  # what is drawn later lies on top
             masks.append((thing, solid, strength))
@@ -163,7 +163,7 @@ class SceneGenerator:
             anywhere = str(rng.choice(ENVIRONMENTS))
         return anywhere
 
-    def _posed(
+    def posed(
         self, name: str, rng: np.random.Generator, size: float, shape: tuple[int, int]
     ) -> tuple[NDArray[np.float32], Canvas]:
         """Alpha ``[H, W]`` in [0, 1] and colour of a glyph, turned, sheared and placed at random."""
@@ -237,7 +237,7 @@ def _train_angle(rng: np.random.Generator) -> float:
     return side * float(rng.uniform(0, 12) if rng.random() < 0.5 else rng.uniform(24, 45))
 
 
-def _camouflage(
+def camouflaged(
     canvas: Canvas, alpha: NDArray, colour: Canvas, texture: Canvas, strength: float, rng: np.random.Generator
 ) -> Canvas:
     """Blend a glyph in: its shading stays, its colours move towards the texture by ``strength``."""

@@ -1,6 +1,7 @@
 """The role of a point prompter, and the choice of one by name.
 
 A module of this package with a function ``make(suite, config) -> PointPrompter`` is a source; its name is the module's.
+Packages below this one are none.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class PointPrompter(Protocol):
 
 def point_sources() -> list[str]:
     """The names that ``sam.point_source`` may have."""
-    here = __name__.rpartition(".")[2]
-    return sorted(module.name for module in pkgutil.iter_modules(point_prompting.__path__) if module.name != here)
+    here, found = __name__.rpartition(".")[2], pkgutil.iter_modules(point_prompting.__path__)
+    return sorted(module.name for module in found if not module.ispkg and module.name != here)
 
 
 def make_point_prompter(suite: ModelSuite, config: IntConfig) -> PointPrompter | None:

@@ -28,6 +28,7 @@ from int_model.core.config import (
     UpdateConfig,
 )
 from int_model.core.options import Section
+from int_model.core.point_options import PointGeneratorConfig
 from int_model.core.prompt_options import NegativeAnswerConfig, QuartersConfig, RegionConfig, VlmConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Detection, Floats, Image, Patch, Progress, Segmentation, SoftMask
@@ -97,6 +98,7 @@ class PromacConfig(StrategyConfig):
     candidates: NegativeAnswerConfig = NegativeAnswerConfig()
     inpaint: RegionConfig = RegionConfig()
     sclip: SpatialClipConfig = SpatialClipConfig()
+    ppt: PointGeneratorConfig = PointGeneratorConfig()
     sam: PointPromptsConfig = PointPromptsConfig()
     clip: MaskScoreConfig = MaskScoreConfig()
     update: UpdateConfig = UpdateConfig()

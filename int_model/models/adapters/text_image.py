@@ -69,18 +69,32 @@ class HFClip:
             self._texts[text] = row
         return self._stack([known[text] for text in texts])
 
+    def embed_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """See ``TextTokens.embed_tokens``."""
+        with torch.inference_mode():
+            return in_batches(list(texts), self._settings.max_batch, self._embed_tokens)
+
+    def _embed_tokens(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        tokens = self._on_device(self._tokenize(texts))
+        hidden = self._model.text_model(**tokens).last_hidden_state
+        rows = F.normalize(self._model.text_projection(hidden).float(), dim=-1).cpu().numpy()
+        lengths = tokens["attention_mask"].sum(dim=1).tolist()
+        return [row[:length] for row, length in zip(rows, lengths, strict=True)]
+
+    def _tokenize(self, texts: Sequence[str]) -> Any:
+        longest = self._model.config.text_config.max_position_embeddings
+        return self._tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+
+    def _on_device(self, tokens: Any) -> dict[str, Tensor]:
+        return {name: tokens[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
+
     def _embed_texts(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         config = self._model.config.text_config
-        tokens = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=config.max_position_embeddings, return_tensors="pt"
-        )
+        tokens = self._tokenize(texts)
         # With the id 2 (a historical default) transformers reads the largest id instead, so there is nothing to check.
         if config.eos_token_id != 2 and not (tokens["input_ids"] == config.eos_token_id).any(dim=1).all():
             raise ValueError(f"the tokenizer does not end a text with CLIP's end token (id {config.eos_token_id})")
-        answer = self._model.get_text_features(
-            input_ids=tokens["input_ids"].to(self._model.device),
-            attention_mask=tokens["attention_mask"].to(self._model.device),
-        )
+        answer = self._model.get_text_features(**self._on_device(tokens))
         return list(F.normalize(_pooled(answer).float(), dim=-1).cpu().numpy())
 
     def _embed_all(

@@ -61,7 +61,7 @@ def test_a_new_source_is_one_module(name: str, middle: str) -> None:
 @pytest.mark.parametrize("name", ["int", "promac"])
 def test_an_unknown_source_is_refused_when_the_strategy_is_made(name: str) -> None:
     config = default_config(name, {"sam": {"point_source": "../role"}})
-    with pytest.raises(ConfigError, match=r"no sam\.point_source '\.\./role'; choose one of: spatial_clip"):
+    with pytest.raises(ConfigError, match=r"no sam\.point_source '\.\./role'; choose one of: ppt, spatial_clip"):
         make_strategy(name, fake_suite(), config)
 
 

@@ -1,0 +1,252 @@
+"""The point generator at use: what it sees, which of its points are given on, its file, its hypotheses."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from int_model.models.calls import ModelCalls
+from int_model.models.suite import ModelSuite, load_suite
+from int_model.point_prompting.generator.bundle import GeneratorError, TrainedGenerator, probes_of, read, unpack
+from int_model.point_prompting.generator.expressions import Described, colour_of, head_noun, singling_out
+from int_model.point_prompting.generator.features import on_cells, see_images, see_texts, seen_of, stacked
+from int_model.point_prompting.generator.filters import PointFilter, SignedPoints, signed_points
+from int_model.point_prompting.generator.grounding import PointGrounder
+from int_model.point_prompting.generator.network import GeneratorSettings, PointGenerator, Points, Seen
+from tests.support.fakes import FakeTextImage, fake_suite
+
+
+@pytest.fixture(scope="module")
+def nano() -> ModelSuite:
+    torch.set_num_threads(1)
+    return load_suite("nano", device="cpu", offline=True)
+
+
+def generator(suite: ModelSuite, *, sees: bool = True, seed: int = 0) -> TrainedGenerator:
+    torch.manual_seed(seed)
+    settings = GeneratorSettings(96, 96, 96 if sees else 0, width=32, heads=4, layers=1, feed=32, queries=6)
+    probes = probes_of(suite.text_image, suite.segmenter if sees else None)
+    return TrainedGenerator(PointGenerator(settings).eval(), 3, negatives=True, training={"steps": 7}, probes=probes)
+
+
+def picture(size: tuple[int, int] = (96, 128)) -> np.ndarray:
+    image = np.full((*size, 3), 70, dtype=np.uint8)
+    image[30:70, 20:60] = (210, 150, 60)
+    image[20:50, 80:110] = (60, 90, 210)
+    return image
+
+
+# ---------------------------------------------------------------- expressions
+
+
+@pytest.mark.parametrize(
+    ("text", "noun"),
+    [
+        ("the frog", "frog"),
+        ("the left fish", "fish"),
+        ("The red beetle.", "beetle"),
+        ("the crab next to the shell", "crab"),
+        ("a small skin lesion", "skin lesion"),
+        ("person wearing a hat", "person"),
+        ("the one on the left", "the one on the left"),
+        ("leftmost", "leftmost"),
+        ("camouflaged animal", "camouflaged animal"),
+    ],
+)
+def test_the_head_noun_is_what_is_left_without_place_colour_and_relation(text: str, noun: str) -> None:
+    assert head_noun(text) == noun
+
+
+def test_colours_are_words_not_parts_of_words() -> None:
+    assert colour_of("the Red fish") == "red"
+    assert colour_of("a bored fish") == ""
+
+
+def test_expressions_single_one_thing_out() -> None:
+    things = [
+        Described("fish", "red", (0.2, 0.5), 0.10),
+        Described("fish", "blue", (0.8, 0.5), 0.05),
+        Described("boot", "red", (0.85, 0.6), 0.05),
+    ]
+    said = {text: i for i in range(3) for _, text in singling_out(i, things)}
+    assert said == {
+        "the red fish": 0,
+        "the left fish": 0,
+        "the big fish": 0,
+        "the blue fish": 1,
+        "the right fish": 1,
+        "the small fish": 1,
+        "the fish next to the boot": 1,
+        "the boot": 2,
+        "the red boot": 2,
+    }
+
+
+# --------------------------------------------------------------- what it sees
+
+
+def test_every_token_is_seen_and_the_sentence_last(nano: ModelSuite) -> None:
+    left, right = see_texts(nano.text_image, ["the left fish", "the right fish"])
+    assert np.allclose(left.tokens[-1], left.sentence)
+    assert np.allclose(np.linalg.norm(left.tokens, axis=1), 1, atol=1e-5)
+    assert len(left.tokens) > 4
+    assert np.allclose(left.maps[1], right.maps[1], atol=1e-5)  # the head noun is the same
+    assert not np.allclose(left.maps[0], right.maps[0], atol=1e-3)
+
+
+def test_a_clip_without_token_features_gives_the_sentence() -> None:
+    (seen,) = see_texts(FakeTextImage(), ["the red thing"])
+    assert len(seen.tokens) == 1
+
+
+def test_the_segmenters_features_lie_on_clips_cells() -> None:
+    features = np.zeros((1, 8, 8), dtype=np.float32)
+    features[0, 1, 6] = 1  # an image twice as wide as high: rows 0 to 3 of the square show it
+    placed = on_cells(features, (50, 100), (4, 8))
+    assert placed.shape == (4, 8, 1)
+    assert np.unravel_index(placed[..., 0].argmax(), (4, 8)) == (1, 6)
+
+
+def test_points_do_not_depend_on_what_else_is_in_the_batch(nano: ModelSuite) -> None:
+    made = generator(nano)
+    images, texts = [picture(), picture((128, 96))], ["the fish", "the crab next to the boot"]
+
+    def said(images: list[np.ndarray], texts: list[str]) -> Points:
+        encoded = [nano.segmenter.features(e) for e in nano.segmenter.encode(images)]  # type: ignore[attr-defined]
+        seen = see_images(nano.text_image.embed_patches(images), images, encoded)
+        return made.network(seen_of(*stacked(seen, "cpu"), see_texts(nano.text_image, texts)))
+
+    both, alone = said(images, texts), said(images[:1], texts[:1])
+    assert torch.allclose(both.xy[:1], alone.xy, atol=1e-4)
+    assert torch.allclose(both.confidence[:1], alone.confidence, atol=1e-4)
+
+
+def test_a_generator_that_reads_the_segmenter_says_so_when_it_is_not_shown(nano: ModelSuite) -> None:
+    seen = Seen(torch.zeros(1, 2, 2, 96), torch.zeros(1, 2, 2, 4), torch.zeros(1, 1, 96), torch.ones(1, 1).bool())
+    with pytest.raises(ValueError, match="segmenter's features"):
+        generator(nano).network(seen)
+    with pytest.raises(ValueError, match="heads"):
+        GeneratorSettings(8, 8, width=30, heads=4)
+
+
+# -------------------------------------------------------------------- filters
+
+
+def test_points_get_signs_and_what_is_left_out_is_counted() -> None:
+    xy = np.array([[0.5, 0.5], [0.505, 0.5], [0.2, 0.2], [0.9, 0.9], [0.6, 0.5], [0.95, 0.9]])
+    confidence = np.array([0.9, 0.8, 0.4, 0.1, 0.2, 0.25])
+    found = signed_points(xy, confidence, (100, 200), PointFilter(most=1))
+    assert found.points.tolist() == [[100.0, 50.0], [120.0, 50.0]]  # the negative nearest to the positive
+    assert found.labels.tolist() == [1, 0]
+    assert found.left_out == {"undecided": 1, "close": 1, "too many": 2}
+    assert len(found.labels) + sum(found.left_out.values()) == len(xy)
+    assert found.presence == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    "how", [PointFilter(), PointFilter(most=2), PointFilter(negatives=False), PointFilter(0.9, 0.1)]
+)
+def test_no_negative_vanishes_silently(how: PointFilter) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        xy, confidence = rng.random((12, 2)), rng.random(12)
+        found = signed_points(xy, confidence, (90, 120), how)
+        assert len(found.labels) + sum(found.left_out.values()) == 12
+        if not how.negatives and found.present:
+            assert found.left_out["negatives are off"] == (confidence <= how.negative).sum()
+
+
+def test_nothing_is_present_where_no_point_is_sure() -> None:
+    found = signed_points(np.random.default_rng(0).random((5, 2)), np.full(5, 0.2), (90, 120), PointFilter())
+    assert not found.present
+    assert len(found.points) == 0
+    assert found.left_out == {"no positive beside": 5}
+    assert found.presence == pytest.approx(0.2)
+
+
+def test_many_positives_are_thinned_to_far_ones() -> None:
+    xs = np.linspace(0.1, 0.9, 9)
+    xy = np.stack([xs, np.full(9, 0.5)], axis=-1)
+    confidence = np.array([0.6, 0.6, 0.6, 0.6, 0.95, 0.6, 0.6, 0.6, 0.6])
+    found = signed_points(xy, confidence, (100, 100), PointFilter(most=3))
+    assert found.points[0].tolist() == [50.0, 50.0]
+    assert sorted(found.points[:, 0].tolist()) == pytest.approx([10.0, 50.0, 90.0])
+
+
+def test_signs_do_not_overlap() -> None:
+    with pytest.raises(ValueError, match="lower"):
+        PointFilter(positive=0.3, negative=0.5)
+
+
+# ------------------------------------------------------------------- the file
+
+
+def test_a_file_gives_the_same_generator_and_bytes(nano: ModelSuite, tmp_path: Path) -> None:
+    made = generator(nano)
+    (tmp_path / "g.safetensors").write_bytes(made.pack())
+    again = read(tmp_path / "g.safetensors")
+    assert again.pack() == made.pack()
+    assert (again.most, again.negatives, again.training) == (3, True, {"steps": 7})
+    for name, value in made.network.state_dict().items():
+        assert torch.allclose(value, again.network.state_dict()[name], atol=1e-3)
+    again.check(nano.text_image, nano.segmenter)
+
+
+def test_other_models_are_refused(nano: ModelSuite) -> None:
+    made = generator(nano)
+    for name, model in (("text", "CLIP"), ("segmenter", "segmenter")):
+        probes = {**made.probes, name: torch.roll(made.probes[name], 1)}
+        with pytest.raises(GeneratorError, match=f"another {model}"):
+            dataclasses.replace(made, probes=probes).check(nano.text_image, nano.segmenter)
+    with pytest.raises(GeneratorError, match="another CLIP"):
+        made.check(FakeTextImage(), nano.segmenter)
+
+
+def test_damaged_and_foreign_files_are_refused(nano: ModelSuite, tmp_path: Path) -> None:
+    data = generator(nano).pack()
+    for broken in (b"", data[:200], data[:-50]):
+        with pytest.raises(GeneratorError, match="damaged"):
+            unpack(broken)
+    with pytest.raises(GeneratorError, match="schema 9"):
+        unpack(data.replace(b'\\"schema\\": 1', b'\\"schema\\": 9'))
+    with pytest.raises(GeneratorError, match="cannot be read"):
+        read(tmp_path / "none.safetensors")
+
+
+# --------------------------------------------------------------- the grounder
+
+
+def _signed(points: list[list[float]], labels: list[int], confidence: list[float]) -> SignedPoints:
+    return SignedPoints(np.array(points), np.array(labels), np.array(confidence), {}, max(confidence))
+
+
+def test_hypotheses_are_different_things_the_best_first(nano: ModelSuite) -> None:
+    grounder, image = PointGrounder(nano, generator(nano), PointFilter()), picture()
+    calls = ModelCalls(nano, 1)
+    (embedding,) = calls.encode([0], [image])
+    far = _signed([[40.0, 50.0], [95.0, 35.0], [5.0, 90.0]], [1, 1, 0], [0.9, 0.6, 0.1])
+    several = grounder.hypotheses(calls, 0, embedding, far, (96, 128), most=3)
+    masks = [hypothesis.logits > 0 for hypothesis in several]
+    assert all((one & other).sum() < 0.5 * (one | other).sum() for i, one in enumerate(masks) for other in masks[:i])
+    assert len(grounder.hypotheses(calls, 0, embedding, far, (96, 128), most=1)) == 1
+    assert all(0 <= hypothesis.score <= 1 for hypothesis in several)
+    absent = SignedPoints(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), np.zeros(0), {}, 0.2)
+    assert grounder.hypotheses(calls, 0, embedding, absent, (96, 128), most=3) == []
+
+
+def test_a_generator_is_never_given_more_points_than_it_was_trained_with(nano: ModelSuite) -> None:
+    grounder = PointGrounder(nano, generator(nano), PointFilter(positive=0.0, negative=0.0, most=8))
+    (found,), (embedding,) = grounder.points(ModelCalls(nano, 1), [0], [picture()], ["the fish"])
+    assert 1 <= (found.labels == 1).sum() <= 3
+    assert embedding is not None
+    assert grounder.points(ModelCalls(nano, 1), [], [], []) == ([], [])
+
+
+def test_a_segmenter_that_shows_nothing_is_named(nano: ModelSuite) -> None:
+    made = dataclasses.replace(generator(nano), probes={})
+    with pytest.raises(GeneratorError, match="does not show"):
+        PointGrounder(fake_suite(), made, PointFilter())
