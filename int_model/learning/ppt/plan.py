@@ -104,18 +104,18 @@ class Plan:
 
 
 NANO = Plan(
-    steps=(300, 800, 700),
-    batch=24,
+    steps=(250, 800, 450),
+    batch=16,
     rate=6e-4,
     warm_up=100,
     ema=0.995,
-    every=175,
+    every=150,
     positives=4,
     negatives=4,
     most=3,
-    through=3,
-    composites=300,
+    through=2,
+    composites=150,
     clicking=Clicking(grid=6),
     filters=Filters(grid=4),
 )
-"""For the bundled miniature models, whose segmenter was trained with up to three points; some 20 minutes on a core."""
+"""For the bundled miniature models, whose segmenter was trained with up to three points; some ten minutes on a core."""

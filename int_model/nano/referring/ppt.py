@@ -36,7 +36,7 @@ from int_model.point_prompting.generator.grounding import PointGrounder
 from int_model.point_prompting.role import PointQuery
 from int_model.point_prompting.spatial_clip import SpatialClip
 
-OBJECTS, REFERRING = 300, 140
+OBJECTS, REFERRING = 300, 70
 TRAIN_SEED, TEST_SEED = 11, 2511
 TEST_PAIRS = 300
 Method = Callable[[Image, str], Grounded]

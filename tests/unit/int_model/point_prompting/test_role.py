@@ -44,7 +44,7 @@ def middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["int", "promac"])
 def test_a_new_source_is_one_module(name: str, middle: str) -> None:
-    assert point_sources() == [middle, "spatial_clip"]
+    assert point_sources() == [middle, "ppt", "spatial_clip"]
     segmenter, clip = FakeSegmenter(), FakeTextImage()
     suite = fake_suite(segmenter=segmenter, text_image=clip)
     config = default_config(name, {"sam": {"point_source": middle, "points": "all"}})
