@@ -142,7 +142,9 @@ def by_peaks(suite: ModelSuite, worded: Callable[[str], str]) -> Method:
         prompt = MaskPrompt(points=found.points, labels=found.labels)
         (proposal,) = suite.segmenter.decode(embedding, [prompt], multimask=False)
         feature = calls.embed_text(0, (worded(text),)) - calls.embed_text(0, ("",))
-        presence = float((calls.embed_patches([0], [image])[0] @ feature).max() / max(1e-6, np.linalg.norm(feature)))
+        presence = float(
+            (calls.embed_patches([0], [image], "token")[0] @ feature).max() / max(1e-6, np.linalg.norm(feature))
+        )
         return Grounded(proposal.logits[0] > 0, presence, found.points, found.labels)
 
     return answer
@@ -165,16 +167,18 @@ class _LastImage:
     def __init__(self, model: Any, method: str) -> None:
         self._model, self._method = model, method
         self._image: Image | None = None
+        self._options: tuple[Any, ...] = ()
         self._answer: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return self._ask if name == self._method else getattr(self._model, name)
 
-    def _ask(self, images: Sequence[Image]) -> Any:
+    def _ask(self, images: Sequence[Image], *options: Any) -> Any:
         if len(images) != 1:
-            return getattr(self._model, self._method)(images)
-        if images[0] is not self._image:
-            self._image, self._answer = images[0], getattr(self._model, self._method)(images)
+            return getattr(self._model, self._method)(images, *options)
+        if images[0] is not self._image or options != self._options:
+            self._image, self._options = images[0], options
+            self._answer = getattr(self._model, self._method)(images, *options)
         return self._answer
 
 

@@ -6,6 +6,7 @@ duck", "the crab next to the boot". A scene is a function of (split, seed, index
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,7 +16,7 @@ import numpy as np
 
 from int_model.core.types import Image, Mask
 from int_model.nano.scenes import SIDE, Canvas, SceneGenerator, camouflaged
-from int_model.nano.textures import Split, TextureBank
+from int_model.nano.textures import Split, TextureBank, texture
 from int_model.nano.world import ANIMALS, ENVIRONMENTS, OBJECTS
 from int_model.point_prompting.generator.expressions import Described, Kind, singling_out
 
@@ -77,7 +78,7 @@ class ReferringScenes:
 
     def __post_init__(self) -> None:
         self._scenes = SceneGenerator(self.split, self.seed, tiles=1)
-        self._bank = TextureBank(self.split, self.tiles)
+        self._bank = TextureBank(functools.partial(_tile, self.split), self.tiles)
 
     def scenes(self, count: int) -> Iterator[ReferringScene]:
         """The first ``count`` scenes."""
@@ -126,6 +127,10 @@ class ReferringScenes:
             if solid.sum() > 220 and (solid & taken).sum() < 0.03 * solid.sum():
                 return alpha, tinted(painted, colour, rng)
         return None
+
+
+def _tile(split: Split, environment: str, number: int) -> Image:
+    return texture(environment, split, number)
 
 
 def tinted(painted: Canvas, colour: str, rng: np.random.Generator) -> Canvas:

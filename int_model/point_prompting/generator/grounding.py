@@ -66,7 +66,7 @@ class PointGrounder:
             encoded = calls.encode(owners, images)
             features = [segmenter.features(embedding) for embedding in encoded]
             embeddings = list(encoded)
-        seen = see_images(calls.embed_patches(owners, images), images, features)
+        seen = see_images(calls.embed_patches(owners, images, "token"), images, features)
         with torch.inference_mode():
             batch = seen_of(*stacked(seen, "cpu"), see_texts(self._suite.text_image, expressions))
             xy, share = self._network(batch).flat()
