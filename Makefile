@@ -14,7 +14,12 @@ ARGS ?=
 # Tests use tiny models: more threads than cores only wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TORCHDYNAMO_DISABLE=1
 
-.PHONY: help demo serve evaluate test unit lint format types figures release lock clean
+# Where torch comes from, if not from where pip looks by itself: https://download.pytorch.org/whl/cpu has it without CUDA.
+TORCH_INDEX ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(PIP) --require-hashes --no-deps
+
+.PHONY: help demo serve evaluate test unit lint audit format types figures release lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -39,10 +44,18 @@ unit: $(DEV) ## unit and integration tests only: no Label Studio, no browser
 	@scripts/ensure_test_tools.sh no-browser
 	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not e2e" $(ARGS)
 
-lint: $(DEV) ## ruff: rules and format
+lint: $(DEV) ## ruff (rules and format), bandit, and a look for secrets
 	@echo "== ruff"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@echo "== bandit"
+	@$(BIN)/bandit --quiet --severity-level medium --recursive int_model ml_backend scripts benchmarks examples
+	@echo "== secrets"
+	@scripts/find_secrets.sh $(BIN)
+
+audit: $(DEV) ## known weaknesses of the pinned packages; asks the advisory service of PyPI, so it needs the network
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt -r requirements-dev.txt
+	@$(BIN)/pip-audit --no-deps --disable-pip -r requirements-torch.txt
 
 types: $(DEV) ## mypy, strict
 	@echo "== mypy"
@@ -56,10 +69,11 @@ figures: $(DEV) ## print the figures of README and docs again, from docs/figures
 	@$(BIN)/python scripts/figures.py
 
 release: $(DEV) ## wheel, sdist and bill of materials into dist/, the wheel tried in a clean environment
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-release.txt
+	@$(LOCKED) -r requirements-release.txt
 	@scripts/release.sh $(BIN)/python dist
 
 lock: $(DEV) ## write requirements*.txt from the environment
+	@$(LOCKED) -r requirements-release.txt
 	@$(BIN)/python scripts/lock.py
 
 clean: ## remove environments, caches, the demo's data
@@ -68,13 +82,14 @@ clean: ## remove environments, caches, the demo's data
 $(BIN)/python:
 	@scripts/make_venv.sh "$(PYTHON)" $(VENV)
 
-$(CORE): requirements.txt pyproject.toml | $(BIN)/python
+$(CORE): requirements.txt requirements-torch.txt pyproject.toml | $(BIN)/python
 	@echo "== installing the backend into $(VENV) (the first time about 1.4 GB)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(LOCKED) -r requirements.txt
+	@$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) -r requirements-torch.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): $(CORE) requirements-dev.txt
 	@echo "== installing the test tools"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(LOCKED) -r requirements-dev.txt
 	@touch $@

@@ -3,13 +3,15 @@
     python scripts/lock.py
 
 The closure of each group's dependencies is followed through the installed packages, so the files hold a set of
-versions that was installed and tested together. Local version labels (``+cpu``) are left out: which build of torch
-is taken is up to the index that pip is told to use.
+versions that was installed and tested together. ``uv`` adds the hashes of all files of these versions, for every
+system, so that pip takes nothing else. torch has a file of its own, without hashes: which of its builds is taken is
+up to the index that pip is told to use for it, and a local version label (``+cpu``) is left out.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
@@ -19,20 +21,22 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE_HEADER = """\
-# Exact versions that work together; written by scripts/lock.py.
-# torch stands here with the rest so that one pip command decides everything. For a CPU-only machine add
-#   --extra-index-url https://download.pytorch.org/whl/cpu
-# which saves several GB of CUDA libraries.
+# Exact versions that work together, and the hashes of their files; written by scripts/lock.py. Everything but torch:
+#   pip install --require-hashes --no-deps -r requirements.txt
+#   pip install -r requirements-torch.txt
+"""
+TORCH_HEADER = """\
+# The version of torch; written by scripts/lock.py. Install it after requirements.txt. It has no hash, since its builds
+# differ by machine. Without CUDA (saves several GB), from PyTorch's own index and from no other:
+#   pip install --no-deps --index-url https://download.pytorch.org/whl/cpu -r requirements-torch.txt
 """
 DEV_HEADER = """\
 # For tests and linting, on top of requirements.txt; written by scripts/lock.py.
--r requirements.txt
 """
 
 
 RELEASE_HEADER = """\
-# For `make release`, on top of requirements-dev.txt; written by scripts/lock.py.
--r requirements-dev.txt
+# For `make release` and `make lock`, on top of requirements-dev.txt; written by scripts/lock.py.
 """
 
 
@@ -64,22 +68,36 @@ def closure(requirements: list[str]) -> dict[str, str]:
     return found
 
 
+def hashed(pins: dict[str, str]) -> str:
+    """The pins as pip reads them, each with the hashes of its files on the Python Package Index."""
+    wanted = "\n".join(f"{name}=={version}" for name, version in sorted(pins.items()))
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-deps", "--generate-hashes", "--universal"]
+    options = ["--no-header", "--no-annotate", "--no-config", "--python-version", "3.11", "-"]
+    made = subprocess.run(  # noqa: S603 - our own command
+        [*command, *options], input=wanted, capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        sys.exit(f"the hashes cannot be had: {made.stderr.strip()}")
+    return made.stdout
+
+
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     core = closure(project["dependencies"])
+    torch = core.pop("torch")
     dev = closure(project["optional-dependencies"]["dev"])
     release = closure(project["optional-dependencies"]["release"])
     files = {
         "requirements.txt": (CORE_HEADER, core),
-        "requirements-dev.txt": (DEV_HEADER, {name: dev[name] for name in dev.keys() - core.keys()}),
+        "requirements-dev.txt": (DEV_HEADER, {name: dev[name] for name in dev.keys() - core.keys() - {"torch"}}),
         "requirements-release.txt": (
             RELEASE_HEADER,
-            {name: release[name] for name in release.keys() - core.keys() - dev.keys()},
+            {name: release[name] for name in release.keys() - core.keys() - dev.keys() - {"torch"}},
         ),
     }
     for file, (header, pins) in files.items():
-        lines = [f"{name}=={version}" for name, version in sorted(pins.items())]
-        (ROOT / file).write_text(header + "\n".join(lines) + "\n", encoding="utf-8")
+        (ROOT / file).write_text(header + hashed(pins), encoding="utf-8")
+    (ROOT / "requirements-torch.txt").write_text(f"{TORCH_HEADER}torch=={torch}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

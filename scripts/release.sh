@@ -20,7 +20,10 @@ echo "== building wheel and sdist into $dist"
 
 echo "== installing the wheel into a clean environment (about three minutes)"
 "$python" -m venv "$clean/venv"
-"$clean/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$top/requirements.txt" "$dist"/*.whl
+pip=("$clean/venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+"${pip[@]}" --require-hashes --no-deps -r "$top/requirements.txt"
+"${pip[@]}" ${TORCH_INDEX:+--no-deps --index-url "$TORCH_INDEX"} -r "$top/requirements-torch.txt"
+"${pip[@]}" --no-deps "$dist"/*.whl
 "$clean/venv/bin/python" -m pip check
 
 echo "== segmenting one bundled sample with the installed wheel"

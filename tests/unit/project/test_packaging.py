@@ -20,7 +20,7 @@ PACKAGES = ("int_model", "ml_backend")
 
 def _pins(name: str) -> dict[str, str]:
     lines = (ROOT / name).read_text().splitlines()
-    return {line.partition("==")[0]: line.partition("==")[2] for line in lines if "==" in line}
+    return {line.partition("==")[0]: line.partition("==")[2].split()[0] for line in lines if "==" in line}
 
 
 def _files(*suffixes: str) -> list[Path]:
@@ -39,13 +39,23 @@ def _imports(path: Path) -> set[str]:
 
 
 def test_every_dependency_is_pinned_inside_its_range() -> None:
-    core = _pins("requirements.txt")
+    core = _pins("requirements.txt") | _pins("requirements-torch.txt")
     both = core | _pins("requirements-dev.txt")
     groups = [(PROJECT["project"]["dependencies"], core), (PROJECT["project"]["optional-dependencies"]["dev"], both)]
     for wanted, pins in groups:
         for requirement in map(Requirement, wanted):
             version = pins[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
+
+
+def test_every_package_but_torch_has_hashes_and_no_file_takes_another_along() -> None:
+    assert set(_pins("requirements-torch.txt")) == {"torch"}
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-release.txt"):
+        text = (ROOT / name).read_text()
+        assert "torch==" not in text
+        assert not re.search(r"^-r |index-url", text, re.MULTILINE)
+        for entry in re.split(r"\n(?=[a-z])", text)[1:]:
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
 
 
 def test_torchvision_stays_out_of_the_core() -> None:
