@@ -1,6 +1,7 @@
 """The container files: valid by the Compose specification, pinned, unprivileged, and in step with the other files."""
 
 import fnmatch
+import os
 import re
 import socket
 import subprocess
@@ -79,35 +80,77 @@ def test_workers_can_be_scaled_and_run_an_existing_command(name: str) -> None:
 def test_a_backend_and_its_workers_are_set_up_alike(suffix: str) -> None:
     """Other settings would make another model version, and the worker would leave the backend's runs alone."""
     services = compose()["services"]
-    own = {"REDIS_URL": None, "INT_DEVICE": None}
+    own = {"REDIS_URL_FILE": None, "INT_DEVICE": None}
     backend, worker = services[f"backend{suffix}"]["environment"], services[f"worker{suffix}"]["environment"]
     assert backend | own == worker | own
 
 
 def test_who_does_the_runs() -> None:
     services = compose()["services"]
-    with_tickets = {name for name, service in services.items() if "REDIS_URL" in service.get("environment", {})}
+    with_tickets = {name for name, service in services.items() if "REDIS_URL_FILE" in service.get("environment", {})}
     # One GPU holds the models once, so the backend there does runs itself; the ledger is the same for all.
     assert with_tickets == {"backend", "worker", "worker-gpu"}
-    ledgers = {services[name]["environment"]["DATABASE_URL"] for name in (*with_tickets, "backend-gpu")}
+    ledgers = {services[name]["environment"]["DATABASE_URL_FILE"] for name in (*with_tickets, "backend-gpu")}
     assert len(ledgers) == 1
 
 
-def test_ledger_and_tickets_are_the_services_that_are_there() -> None:
-    services = compose()["services"]
+def made_passwords(folder: Path, given: str = "") -> dict[str, str]:
+    """What the service `passwords` writes, run here: files by path."""
+    service = compose()["services"]["passwords"]
+    for name in ("postgres", "redis"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (script,) = service["command"]
+    here = script.replace("$$", "$").replace("cd /passwords", f"cd {folder}")
+    environment = {"PATH": os.environ["PATH"], "POSTGRES_PASSWORD": given}
+    subprocess.run([*service["entrypoint"], here], check=True, env=environment)
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_passwords_are_made_once_and_no_one_knows_them_before(tmp_path: Path) -> None:
+    first, again = made_passwords(tmp_path / "a"), made_passwords(tmp_path / "a")
+    other, given = made_passwords(tmp_path / "b"), made_passwords(tmp_path / "a", "my own")
+    assert first == again
+    assert first["postgres/password"] != other["postgres/password"]
+    assert first["postgres/password"] != first["redis/password"]
+    assert len(first["redis/password"].strip()) == 32
+    assert given["postgres/password"] == "my own"
+    assert "int-backend:int-backend" not in (ROOT / "docker-compose.yml").read_text()
+
+
+def test_ledger_and_tickets_are_the_services_that_are_there(tmp_path: Path) -> None:
+    services, made = compose()["services"], made_passwords(tmp_path)
     environment = services["backend"]["environment"]
-    database, tickets = urlsplit(environment["DATABASE_URL"]), urlsplit(environment["REDIS_URL"])
+    database, tickets = (
+        urlsplit(made[environment[name].removeprefix("/run/passwords/")])
+        for name in ("DATABASE_URL_FILE", "REDIS_URL_FILE")
+    )
     postgres = services["postgres"]["environment"]
     assert database.hostname == "postgres"
     assert database.username == postgres["POSTGRES_USER"]
     assert database.path == f"/{postgres['POSTGRES_DB']}"
-    assert postgres["POSTGRES_PASSWORD"] in environment["DATABASE_URL"]
+    file = postgres["POSTGRES_PASSWORD_FILE"].removeprefix("/run/passwords/")
+    assert database.password == made[file].strip()
     assert tickets.hostname == "redis"
     assert tickets.path == "/1"  # Label Studio's own queues are in 0, should it ever use this server
+    assert tickets.password == made["redis/password"].strip()
     for name in ("postgres", "redis"):
         assert "healthcheck" in services[name]
         assert "ports" not in services[name]
         assert re.search(r":\d+\.\d+(\.\d+)?-alpine$", services[name]["image"])
+
+
+def test_who_reaches_whom() -> None:
+    networks = {name: set(service.get("networks", [])) for name, service in compose()["services"].items()}
+    assert networks["label-studio"] == {"front"}
+    assert networks["postgres"] == networks["redis"] == {"back"}
+    assert networks["backend"] == networks["backend-gpu"] == networks["worker"] == {"front", "back"}
+    assert compose()["networks"]["back"] == {"internal": True}
+
+
+def test_every_service_that_goes_on_has_limits() -> None:
+    for name, service in compose()["services"].items():
+        if name != "passwords":
+            assert {"mem_limit", "pids_limit"} <= service.keys(), name
 
 
 def test_every_volume_is_declared() -> None:
@@ -152,3 +195,13 @@ def test_healthcheck_of_a_closed_port() -> None:
 def _healthcheck(port: int) -> int:
     script = str(ROOT / "scripts" / "healthcheck.py")
     return subprocess.run([sys.executable, script], env={"INT_PORT": str(port)}, check=False, timeout=60).returncode
+
+
+def test_the_medical_set_up_hides_names_and_asks_for_a_password() -> None:
+    loaded = yaml.safe_load((ROOT / "docker-compose.medical.yml").read_text())
+    assert set(loaded["services"]) == {"backend", "worker", "backend-gpu", "worker-gpu"}
+    for service in loaded["services"].values():
+        environment = service["environment"]
+        assert environment["INT_HIDE_NAMES"] == "true"
+        assert all(":?" in environment[name] for name in ("BASIC_AUTH_USER", "BASIC_AUTH_PASS", "INT_WEBHOOK_SECRET"))
+        assert environment.keys() <= compose()["services"]["backend"]["environment"].keys() | {"INT_HIDE_NAMES"}
