@@ -6,10 +6,11 @@ database's clock (`epoch_now`), so that the clocks of workers on other machines 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -111,10 +112,12 @@ class Database:
     def in_folder(cls, folder: Path) -> Database:
         """The SQLite database of a data folder, which is made if it is not there."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"the data folder {folder} cannot be made ({error.strerror}); set INT_DATA_DIR") from error
-        return cls(f"sqlite:///{folder / 'backend.sqlite3'}")
+        file = folder / "backend.sqlite3"
+        _keep_private(file)
+        return cls(f"sqlite:///{file}")
 
     @classmethod
     def of(cls, settings: Settings) -> Database:
@@ -228,6 +231,15 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _keep_private(file: Path) -> None:
+    """Let nobody else read a database, which is made if it is not there; SQLite's files beside it take its mode."""
+    with suppress(OSError):  # another's, or on a file system without modes; what is really wrong, SQLite says
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+        for own in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
+            if own.exists():
+                own.chmod(0o600)
 
 
 def _address(url: str) -> URL:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,24 @@ class Store:
         with self.database.read() as connection, Session(connection) as session:
             rows = session.scalars(select(ProjectRow).order_by(ProjectRow.id)).all()
             return [Project(r.id, json.loads(r.extra_params), r.label_config, r.adapter) for r in rows]
+
+    def newest_projects(self, most: int) -> list[Project]:
+        """Those that changed last, the newest first; the others go, but for those with an adapter."""
+        newest = select(ProjectRow.id).order_by(ProjectRow.updated_at.desc(), ProjectRow.id.desc()).limit(most)
+        with self.database.write() as connection:
+            ids = connection.scalars(newest).all()
+            if len(ids) == most:
+                kept = select(newest.subquery().c.id)
+                connection.execute(delete(ProjectRow).where(ProjectRow.adapter == "", ProjectRow.id.not_in(kept)))
+        order = {key: place for place, key in enumerate(ids)}
+        found = [project for project in self.projects() if project.id in order]
+        return sorted(found, key=lambda project: order[project.id])
+
+    def forget_projects(self, ids: Sequence[str]) -> None:
+        """What Label Studio said of them; those with an adapter stay."""
+        if ids:
+            with self.database.write() as connection:
+                connection.execute(delete(ProjectRow).where(ProjectRow.adapter == "", ProjectRow.id.in_(ids)))
 
     def adapter_of(self, project: str) -> str:
         """The adapter that was chosen for a project; "" for the models as they are, or an unknown project."""

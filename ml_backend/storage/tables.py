@@ -232,3 +232,17 @@ class ClickRow(Base):
     mask: Mapped[str] = mapped_column(String(64))
     model_version: Mapped[str] = mapped_column(String(200))
     at: Mapped[float] = mapped_column(Double)
+
+
+class AuditRow(Base):
+    """Who did what, and when. Triggers refuse to change or delete a row, and add one for every promotion."""
+
+    __tablename__ = "audit"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(_KEY, primary_key=True)
+    at: Mapped[float] = mapped_column(Double)
+    who: Mapped[str] = mapped_column(String(200))
+    place: Mapped[str] = mapped_column(String(200))
+    action: Mapped[str] = mapped_column(String(40))
+    what: Mapped[str] = mapped_column(Text)
