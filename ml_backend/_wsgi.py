@@ -18,6 +18,7 @@ if sys.path and sys.path[0] and Path(sys.path[0]).resolve() == Path(__file__).re
 
 from ml_backend.cli.serve import set_up_logging
 from ml_backend.model import IntBackend
+from ml_backend.settings import Settings
 
 
 def make_app(user: str | None = None, password: str | None = None) -> Any:
@@ -39,6 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     # Only our messages: upstream's debug messages hold whole requests, tokens included.
     set_up_logging("DEBUG" if given.debug else given.log_level)
+    settings = Settings(host=given.host)
+    if settings.is_open and not given.basic_auth_pass and not settings.open_to_network:
+        parser.error(
+            f"refused to listen on {given.host} without a password: give --basic-auth-user and --basic-auth-pass, or "
+            "set INT_OPEN_TO_NETWORK=true if only those reach it who may"
+        )
     if given.check:
         IntBackend(project_id="", label_config=None)
     make_app(given.basic_auth_user, given.basic_auth_pass).run(host=given.host, port=given.port, threaded=True)

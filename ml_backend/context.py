@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from int_model.io.images import prepare
 from int_model.strategies.base import Segments
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
+from ml_backend.fetching.decoding import DecodeLimits, Decoder
 from ml_backend.fetching.images import FetchLimits, ImageFetcher
 from ml_backend.labelstudio.client import LabelStudioClient
 from ml_backend.learning.bundles import Bundles
@@ -69,13 +70,21 @@ def image_fetcher(settings: Settings, client: LabelStudioClient | None, resolver
         local_roots=settings.local_roots,
         limits=FetchLimits(settings.max_image_bytes, settings.image_timeout),
         ca_bundle=settings.ca_bundle,
+        hide_names=settings.hide_names,
         resolver=resolver,
+    )
+
+
+def _decode_limits(settings: Settings) -> DecodeLimits:
+    return DecodeLimits(
+        settings.max_image_pixels, settings.max_decoded_pixels, settings.decode_timeout, settings.decoders
     )
 
 
 def _image_queue(settings: Settings) -> ImageQueue:
     batch, downloads = settings.micro_batch, settings.downloads
-    return ImageQueue(places=min(settings.queue_size, downloads + 2 * batch), downloads=downloads, reserve=batch)
+    places = min(settings.queue_size, downloads + 2 * batch)
+    return ImageQueue(places=places, downloads=downloads, reserve=batch, quota=settings.project_quota)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,8 +148,20 @@ class AppContext:
         engine = Engine(
             load or (lambda: load_strategy(settings, bundles.read)), queue, micro_batch=settings.micro_batch
         )
-        status, metrics, threads = Status(engine), Metrics(engine), Threads(4, "service")
-        facilities = Facilities(settings, known, engine, store, fetcher, threads, status, metrics, versions, bundles)
+        facilities = Facilities(
+            settings=settings,
+            identity=known,
+            engine=engine,
+            store=store,
+            fetcher=fetcher,
+            decoder=Decoder(_decode_limits(settings)),
+            threads=Threads(4, "service"),
+            parsing=Threads(2, "parsing"),
+            status=Status(engine),
+            metrics=Metrics(engine),
+            versions=versions,
+            bundles=bundles,
+        )
         results = Results(facilities, queue)
         return cls(
             settings=settings,
@@ -187,7 +208,7 @@ class AppContext:
         await self.results.close()
         await asyncio.to_thread(self.facilities.engine.close)
         await self.facilities.fetcher.close()
-        await self.facilities.threads.close()
+        await self.facilities.close()
         await self.projects.close()
         await asyncio.to_thread(self.store.close)
         for client in (self.client, self.pushing):

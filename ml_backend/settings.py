@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     )
 
     # --- service
-    host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a container's service
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all of this machine.")
     port: int = Field(9090, ge=0, le=65535, validation_alias=_names("INT_PORT", "PORT"), description="Port.")
     deadline: float = Field(80.0, gt=0, le=3600, description="Seconds until /predict answers with what is ready.")
     data_dir: Path = Field(default_factory=_data_home, description="Where projects and results are kept.")
@@ -132,13 +132,40 @@ class Settings(BaseSettings):
     basic_auth_pass: SecretStr | None = Field(
         None, validation_alias=_names("BASIC_AUTH_PASS", "INT_BASIC_AUTH_PASS"), description="Its password."
     )
+    read_token: SecretStr | None = Field(
+        None, description="Opens the pages of runs, /status, /metrics and /audit, and then only it or the next does."
+    )
+    admin_token: SecretStr | None = Field(None, description="Starts and steers runs, and then only it does.")
+    open_to_network: bool = Field(
+        False, description="Listen beyond this machine without Basic auth: everybody who reaches the port may call."
+    )
+    hostnames: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names with a dot under which the backend is called, e.g. ml.example.org, *.svc.cluster.local; * "
+        "for any. Others are refused.",
+    )
     open_health: bool = Field(False, description="Answer GET / and /health without Basic auth.")
     webhook_secret: SecretStr | None = Field(None, description="Webhooks must send it as X-Webhook-Secret.")
     max_body_bytes: int = Field(256 * _MEGABYTE, ge=1024, description="Largest request.")
+    max_setup_bytes: int = Field(4 * _MEGABYTE, ge=1024, description="Largest request to /setup.")
+    max_webhook_bytes: int = Field(16 * _MEGABYTE, ge=1024, description="Largest request to /webhook.")
+    max_bodies_bytes: int = Field(
+        320 * _MEGABYTE, ge=1024, description="Most bytes of requests in memory at a time; more is refused (503)."
+    )
+
+    max_labels: int = Field(500, ge=1, description="Most labels, and most controls, of a labeling config.")
+    max_prompts: int = Field(32, ge=1, description="Most different prompts for one image.")
+    max_projects: int = Field(1000, ge=1, description="Most projects remembered; those used longest ago go.")
+    project_quota: int = Field(20_000, ge=1, description="Most images of one project that wait at a time.")
 
     # --- images
     max_image_bytes: int = Field(100 * _MEGABYTE, ge=1024, description="Largest image file.")
     max_image_pixels: int = Field(100_000_000, ge=1, description="Largest width x height.")
+    max_decoded_pixels: int = Field(
+        400_000_000, ge=1, description="Most pixels of decoded images in memory; others wait. One may always be there."
+    )
+    decode_timeout: float = Field(20.0, gt=0, description="Seconds that decoding one image may take.")
+    decoders: int = Field(2, ge=1, le=32, description="Processes that decode images of more than 2 megapixels.")
     image_timeout: float = Field(60.0, gt=0, description="Seconds for one image, redirects included.")
     downloads: int = Field(8, ge=1, le=64, description="Images fetched at the same time.")
     local_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -146,6 +173,9 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Private hosts or networks that images may come from, e.g. minio, 10.1.0.0/16."
+    )
+    hide_names: bool = Field(
+        False, description="Name no files and folders in /status, logs and runs: they may be called after patients."
     )
     ca_bundle: Path | None = Field(None, description="PEM file with the certificate authorities to trust.")
 
@@ -162,7 +192,7 @@ class Settings(BaseSettings):
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, SecretFiles(settings_cls)
 
-    @field_validator("local_roots", "allowed_hosts", mode="before")
+    @field_validator("local_roots", "allowed_hosts", "hostnames", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -195,6 +225,12 @@ class Settings(BaseSettings):
         if (self.basic_auth_user is None) != (self.basic_auth_pass is None):
             raise ValueError("set both BASIC_AUTH_USER and BASIC_AUTH_PASS, or neither")
         return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others than this machine may call without a password."""
+        local = self.host == "localhost" or self.host.startswith("127.") or self.host in ("::1", "")
+        return self.basic_auth_pass is None and not local
 
     @property
     def models(self) -> ModelOptions:

@@ -17,6 +17,7 @@ from PIL import Image as PilImage
 from int_model.core.types import Image
 from int_model.io import tiff
 from int_model.io.errors import HALF_VOLUME, MAX_BYTES, MAX_PIXELS, ImageError, TooLargeError
+from int_model.io.jpeg import MAX_SCANS, has_too_many_scans
 from int_model.io.quiet import quieten
 
 quieten()
@@ -73,22 +74,9 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
         TooLargeError: more pixels than ``max_pixels``.
         ImageError: empty, of another format or a kind that is not read, truncated or damaged.
     """
-    if not data:
-        raise ImageError("the file is empty; upload the image again")
-    try:
-        picture = PilImage.open(io.BytesIO(data), formats=_formats())
-    except PilImage.DecompressionBombError:
-        raise TooLargeError(_too_large(None, max_pixels)) from None
-    except UnidentifiedImageError:
-        raise ImageError(_unknown(data)) from None
-    except _BROKEN as error:
-        raise ImageError(_damaged(error)) from error
+    picture = _opened(data, max_pixels)
     with picture:
         width, height = picture.size
-        if width < 1 or height < 1:
-            raise ImageError("the image has no pixels; upload it again")
-        if width * height > max_pixels:
-            raise TooLargeError(_too_large((width, height), max_pixels))
         try:
             if picture.format == "TIFF":
                 pixels = _to_rgb(tiff.load_colours(picture, PilImage.open(io.BytesIO(data), formats=["TIFF"])))
@@ -102,6 +90,12 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
         except _BROKEN as error:
             raise ImageError(_damaged(error, picture)) from error
         return np.ascontiguousarray(_upright(pixels, _orientation(picture)))
+
+
+def image_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(H, W) of an encoded image as it is stored, from its header. Errors as `decode_image`, for what that shows."""
+    with _opened(data, max_pixels) as picture:
+        return picture.height, picture.width
 
 
 def decode_file(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
@@ -160,6 +154,32 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int
 def prepare() -> None:
     """Import Pillow's formats now; else the first image does, which holds up the whole program for 0.3 s."""
     _formats()
+
+
+def _opened(data: bytes, max_pixels: int) -> PilImage.Image:
+    """The picture with its header read; none of its pixels are decoded."""
+    if not data:
+        raise ImageError("the file is empty; upload the image again")
+    try:
+        picture = PilImage.open(io.BytesIO(data), formats=_formats())
+    except PilImage.DecompressionBombError:
+        raise TooLargeError(_too_large(None, max_pixels)) from None
+    except UnidentifiedImageError:
+        raise ImageError(_unknown(data)) from None
+    except _BROKEN as error:
+        raise ImageError(_damaged(error)) from error
+    width, height = picture.size
+    problem: ImageError | None = None
+    if width < 1 or height < 1:
+        problem = ImageError("the image has no pixels; upload it again")
+    elif width * height > max_pixels:
+        problem = TooLargeError(_too_large((width, height), max_pixels))
+    elif picture.format in ("JPEG", "MPO") and has_too_many_scans(data):
+        problem = ImageError(f"the JPEG image has more than {MAX_SCANS} scans; save it again")
+    if problem is not None:
+        picture.close()
+        raise problem
+    return picture
 
 
 def _formats() -> list[str]:

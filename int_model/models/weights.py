@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from transformers.utils import logging as hf_logging
 from int_model.models.device import choose_dtype
 from int_model.models.identity import folder_of, is_bundled
 from int_model.models.profile import Weights
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+_log = logging.getLogger(__name__)
 
 
 class WeightsError(RuntimeError):
@@ -49,6 +54,9 @@ class Source:
         dtype = choose_dtype(weights.dtype, device)
         folder = folder_of(weights.id)
         if folder is None:
+            if not _COMMIT.fullmatch(weights.revision):
+                text = "%s: %s is taken as its branch or tag '%s' is today; set %s.revision to a commit that you trust"
+                _log.warning(text, role, weights.id, weights.revision, role)
             return cls(role, weights.id, False, weights.revision, offline, device, dtype)
         if not folder.is_dir():
             raise WeightsError(_missing_folder(role, weights.id, folder))

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,15 +16,12 @@ from starlette.responses import Response
 
 from int_model.strategies.base import Segments
 from ml_backend.api import openapi as api
-from ml_backend.api.middleware import (
-    BasicAuth,
-    ErrorGuard,
-    JsonResponse,
-    TooLargeError,
-    dump,
-    error_response,
-    read_json,
-)
+from ml_backend.api.access import AccessGate
+from ml_backend.api.audit import add_audit
+from ml_backend.api.bodies import Bodies, Budget, TooLargeError, TooMuchError
+from ml_backend.api.gates import HostGate, OriginGate
+from ml_backend.api.middleware import ErrorGuard, JsonResponse, dump, error_response
+from ml_backend.api.openapi_page import add_description
 from ml_backend.api.projects import add_projects
 from ml_backend.api.runs import add_runs
 from ml_backend.api.runs_runtime import RunsRuntime
@@ -35,10 +33,12 @@ from ml_backend.serving.model_loading import ModelIdentity, identify
 from ml_backend.serving.predictions import Predictions
 from ml_backend.settings import Settings
 from ml_backend.storage.annotations import Annotations
+from ml_backend.storage.audit import Audit
 from ml_backend.storage.database import StoreError
 
 _log = logging.getLogger(__name__)
 MODEL_CLASS = "IntBackend"
+_VERSIONS = 50
 _EVENTS = frozenset(
     [
         *ANNOTATION_EVENTS,
@@ -86,6 +86,7 @@ def create_app(
         app.state.context, app.state.predictions = context, predictions
         app.state.runs = runs
         app.state.annotations = Annotations(context.store.database)
+        app.state.audit = Audit(context.store.database)
         try:
             await runs.start()
             await context.start()
@@ -95,23 +96,33 @@ def create_app(
             await predictions.close()
             await context.close()
 
-    app = FastAPI(title="int-backend", version=version("int-backend"), lifespan=lifespan, redirect_slashes=False)
-    _add_protocol(app, chosen.max_body_bytes)
+    app = FastAPI(
+        title="int-backend",
+        version=version("int-backend"),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,  # FastAPI's pages load scripts from a public server
+        redoc_url=None,
+    )
+    bodies = Bodies(Budget(max(chosen.max_bodies_bytes, chosen.max_body_bytes)))
+    app.state.bodies = bodies
+    _add_protocol(app, chosen, bodies)
     _add_pages(app)
     add_runs(app, lambda request: request.app.state.runs)
     add_projects(app, _context)
+    add_audit(app)
     _add_errors(app)
-    described = app.openapi
-    app.openapi = lambda: api.with_security(described())  # type: ignore[method-assign] # FastAPI's way to add to it
-    app.add_middleware(
-        BasicAuth,
-        user=chosen.basic_auth_user,
-        password=chosen.basic_auth_pass.get_secret_value() if chosen.basic_auth_pass else None,
-        webhook_secret=chosen.webhook_secret.get_secret_value() if chosen.webhook_secret else None,
-        open_paths=frozenset({"/", "/health"}) if chosen.open_health else frozenset(),
-    )
-    app.add_middleware(ErrorGuard)
+    add_description(app)
+    _add_gates(app, chosen)
     return app
+
+
+def _add_gates(app: FastAPI, settings: Settings) -> None:
+    """What every request passes; the gate that is added last stands first."""
+    app.add_middleware(AccessGate, settings=settings)
+    app.add_middleware(OriginGate)
+    app.add_middleware(HostGate, names=settings.hostnames)
+    app.add_middleware(ErrorGuard)
 
 
 def _context(request: Request) -> AppContext:
@@ -119,8 +130,9 @@ def _context(request: Request) -> AppContext:
     return context
 
 
-def _add_protocol(app: FastAPI, max_body_bytes: int) -> None:
+def _add_protocol(app: FastAPI, settings: Settings, bodies: Bodies) -> None:
     """What Label Studio sends."""
+    longest = settings.max_body_bytes
 
     @app.post(
         "/setup",
@@ -130,7 +142,8 @@ def _add_protocol(app: FastAPI, max_body_bytes: int) -> None:
     )
     async def setup(request: Request) -> Response:
         """Remember a project's labeling config and extra params; answer with the model version."""
-        parsed = parse_setup(await read_json(request, max_body_bytes))
+        async with bodies.read(request, min(longest, settings.max_setup_bytes)) as content:
+            parsed = parse_setup(content)
         return JsonResponse({"model_version": await _context(request).projects.setup(parsed)})
 
     @app.post(
@@ -141,37 +154,42 @@ def _add_protocol(app: FastAPI, max_body_bytes: int) -> None:
     )
     async def predict(request: Request) -> Response:
         """As many results as tasks: a prediction, or ``[]`` for one that failed or is not ready in time."""
-        parsed = parse_predict(await read_json(request, max_body_bytes))
-        predictions: Predictions = request.app.state.predictions
-        results = {"results": await predictions.predict(parsed)}
+        async with bodies.read(request, longest) as content:
+            parsed = parse_predict(content)
+            predictions: Predictions = request.app.state.predictions
+            results = {"results": await predictions.predict(parsed)}
         return JsonResponse(await _context(request).facilities.threads(dump, results))  # masks make it large
 
     @app.post(
         "/webhook",
         response_class=JsonResponse,
         openapi_extra=api.WEBHOOK_BODY,
-        responses=api.answers(api.UnknownEventOut, (*api.BODY_ERRORS, 503), created=api.WebhookOut),
+        responses=api.answers(api.UnknownEventOut, api.BODY_ERRORS, created=api.WebhookOut),
     )
     async def webhook(request: Request) -> Response:
         """Take note of an event, in any of Label Studio's shapes."""
-        event = await read_json(request, max_body_bytes)
-        action = event.get("action") if isinstance(event, dict) else None
-        known = action if isinstance(action, str) and action in _EVENTS else ""
-        context = _context(request)
-        context.facilities.metrics.webhooks.labels(known or "unknown").inc()
-        if not known:
-            return JsonResponse({"status": "Unknown event"})
-        project = event.get("project")
-        config = project.get("label_config") if isinstance(project, dict) else None
-        if known == "PROJECT_UPDATED" and isinstance(config, str):
-            await context.projects.update(project_key(project), config)
-        if known in ANNOTATION_EVENTS:
-            try:
-                await asyncio.to_thread(request.app.state.annotations.record, event)
-            except StoreError as error:
-                _log.warning("%s of project %s is lost: %s", known, project_key(project), error)
-                return error_response(503, "the annotations could not be kept", str(error))
-        return JsonResponse({"status": "ok", "result": {}}, 201)
+        async with bodies.read(request, min(longest, settings.max_webhook_bytes)) as event:
+            return await _take_note(request, event)
+
+
+async def _take_note(request: Request, event: Any) -> Response:
+    action = event.get("action") if isinstance(event, dict) else None
+    known = action if isinstance(action, str) and action in _EVENTS else ""
+    context = _context(request)
+    context.facilities.metrics.webhooks.labels(known or "unknown").inc()
+    if not known:
+        return JsonResponse({"status": "Unknown event"})
+    project = event.get("project")
+    config = project.get("label_config") if isinstance(project, dict) else None
+    if known == "PROJECT_UPDATED" and isinstance(config, str):
+        await context.projects.update(project_key(project), config)
+    if known in ANNOTATION_EVENTS:
+        try:
+            await asyncio.to_thread(request.app.state.annotations.record, event)
+        except StoreError as error:
+            _log.warning("%s of project %s is lost: %s", known, project_key(project), error)
+            return error_response(503, "the annotations could not be kept", str(error))
+    return JsonResponse({"status": "ok", "result": {}}, 201)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -216,7 +234,9 @@ def _add_pages(app: FastAPI) -> None:
     async def status(request: Request) -> Response:
         """The models' state, what is waiting, and the last problems in plain words."""
         context = _context(request)
-        return JsonResponse(context.facilities.status.view(context.projects.versions(), context.annotator.at_work))
+        return JsonResponse(
+            context.facilities.status.view(context.projects.versions(most=_VERSIONS), context.annotator.at_work)
+        )
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -226,10 +246,16 @@ def _add_errors(app: FastAPI) -> None:
         return error_response(400, str(error), "send what Label Studio sends; /docs describes it")
 
     async def too_large(_: Request, error: Exception) -> Response:
-        return error_response(413, str(error), "send fewer tasks at once, or raise INT_MAX_BODY_BYTES")
+        cure = "send fewer tasks at once, or raise INT_MAX_BODY_BYTES, INT_MAX_SETUP_BYTES or INT_MAX_WEBHOOK_BYTES"
+        return error_response(413, str(error), cure)
+
+    async def too_much(_: Request, error: Exception) -> Response:
+        cure = "send it again in some seconds, or raise INT_MAX_BODIES_BYTES"
+        return error_response(503, str(error), cure, headers={"Retry-After": "5"})
 
     app.add_exception_handler(RequestError, bad_request)
     app.add_exception_handler(TooLargeError, too_large)
+    app.add_exception_handler(TooMuchError, too_much)
     app.add_exception_handler(HTTPException, _http_error)
 
 

@@ -112,13 +112,16 @@ class StatusOut(BaseModel):
 
 _ERRORS = {
     400: "The body is not what is expected here, or did not arrive in a minute.",
+    403: "A page of another site sent it.",
     401: "Name and password (or the webhook's secret) are missing or wrong.",
-    413: "The body is longer than INT_MAX_BODY_BYTES.",
+    413: "The body is longer than allowed, or holds too many values.",
+    415: "The body is not sent as JSON.",
+    421: "The host name is not one of ours; see INT_HOSTNAMES.",
     500: "Unexpected; the log has the traceback under the id.",
-    503: "The database is away or deleted, or its disk is full: nothing is kept; the log says so, too.",
+    503: "Other bodies fill what may be read at a time; or the database is away or deleted, or its disk is full.",
 }
-BODY_ERRORS = (400, 401, 413, 500)
-PAGE_ERRORS = (401, 500)
+BODY_ERRORS = (400, 401, 403, 413, 415, 421, 500, 503)
+PAGE_ERRORS = (401, 421, 500)
 
 
 def answers(model: type[BaseModel], errors: tuple[int, ...], **others: type[BaseModel]) -> dict[int | str, Any]:

@@ -9,10 +9,11 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from ml_backend.api.middleware import JsonResponse
+from ml_backend.api.audit import note
+from ml_backend.api.middleware import PAGE_HEADERS, JsonResponse
 from ml_backend.api.project_pages import ProjectView, list_page, project_page, view_of
-from ml_backend.api.run_requests import parse_fields, same_origin, wants_page, whole_number
-from ml_backend.api.runs import PAGE_HEADERS, answered
+from ml_backend.api.run_requests import parse_fields, wants_page, whole_number
+from ml_backend.api.runs import answered
 from ml_backend.api.trials import Trials
 from ml_backend.connect.command import connect
 from ml_backend.connect.labeling import CONTROLS, ControlKind
@@ -90,8 +91,8 @@ async def _show(request: Request, context: AppContext, client: LabelStudioClient
 
 async def _connect(request: Request, context: AppContext, client: LabelStudioClient) -> Response:
     """Make the changes that `_show` described."""
-    same_origin(request)
     number, wanted = _number(request), _wanted(await parse_fields(request, _MAX_BODY))
+    await note(request, "connect", f"project {number}")
     plans, row = await asyncio.to_thread(connect, client, number, wanted, context.settings)
     if wants_page(request):
         return RedirectResponse(f"../{number}", 303)

@@ -12,8 +12,7 @@ from int_model.core.caches import LruCache
 from int_model.core.types import Image
 from int_model.io.drawing import Colour, colour_of, encode, shrink, shrink_mask, tint
 from int_model.io.errors import ImageError
-from ml_backend.fetching.decoding import decode_fetched
-from ml_backend.fetching.images import FetchError
+from ml_backend.fetching.errors import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.label_config import ConfigError, parse_label_config
 from ml_backend.labelstudio.regions.decode import decode_region
@@ -22,6 +21,9 @@ from ml_backend.runs.types import RunSpec
 
 SIDE = 320
 """The longer side in pixels."""
+
+MOST_REGIONS = 300
+"""Regions that are drawn; each costs a mask of the image's size."""
 
 _AT_ONCE = 2
 _KEPT = 500
@@ -32,10 +34,14 @@ class PictureError(RuntimeError):
 
 
 class Fetches(Protocol):
-    """What is needed of `ml_backend.fetching.images.ImageFetcher`."""
+    """What is needed of `ml_backend.serving.facilities.Facilities`."""
 
-    async def fetch(self, address: str, task_id: int | None = None) -> bytes:
-        """The bytes of the image."""
+    async def fetch(self, address: str, task_id: int | None) -> tuple[bytes, str]:
+        """The bytes of the image, and their digest."""
+        ...
+
+    async def decode(self, data: bytes) -> Image:
+        """Its pixels."""
         ...
 
 
@@ -44,14 +50,12 @@ class Pictures:
 
     Args:
         client: Label Studio, for the task and its predictions.
-        fetcher: as the models get the image, with all its guards.
-        max_pixels: larger images are refused.
+        facilities: get the image as the models get it, with all guards.
     """
 
-    def __init__(self, client: LabelStudioClient, fetcher: Fetches, *, max_pixels: int) -> None:
+    def __init__(self, client: LabelStudioClient, facilities: Fetches) -> None:
         self._client = client
-        self._fetcher = fetcher
-        self._max_pixels = max_pixels
+        self._facilities = facilities
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._kept: LruCache[tuple[str, int], bytes] = LruCache(_KEPT)
 
@@ -67,8 +71,8 @@ class Pictures:
         async with self._places:
             try:
                 address, regions = await asyncio.to_thread(self._ask, spec, task)
-                data = await self._fetcher.fetch(address, task)
-                made = await asyncio.to_thread(self._draw, data, regions or [])
+                data, _ = await self._facilities.fetch(address, task)
+                made = await asyncio.to_thread(draw, await self._facilities.decode(data), regions or [])
             except (ConfigError, FetchError, ImageError, LabelStudioError, ValueError) as error:
                 raise PictureError(str(error)) from error
         if regions is not None:  # else it is yet to come
@@ -92,19 +96,15 @@ class Pictures:
                 return address, shown
         return address, None
 
-    def _draw(self, data: bytes, regions: Sequence[Mapping[str, Any]]) -> bytes:
-        image = decode_fetched(data, self._max_pixels)
-        return draw(image, regions)
-
 
 def draw(image: Image, regions: Sequence[Mapping[str, Any]], *, side: int = SIDE) -> bytes:
     """The image ``uint8 [H, W, 3]`` as a small JPEG with the regions of a result tinted, one colour per label.
 
-    Regions that cannot be decoded, or are of another size, are left out.
+    Regions that cannot be decoded, or are of another size, are left out; so is what follows the first `MOST_REGIONS`.
     """
     small = np.array(shrink(image, side))
     labels: dict[str, Colour] = {}
-    for region in regions:
+    for region in regions[:MOST_REGIONS]:
         try:
             mask = decode_region(region, (image.shape[0], image.shape[1]))
         except ValueError:

@@ -1,13 +1,13 @@
-"""What comes in at ``/runs``: requests for runs, what an address asks for, and who may send it."""
+"""What comes in at ``/runs``: requests for runs, and what an address asks for."""
 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 
-from ml_backend.api.middleware import read_json
+from ml_backend.api.bodies import Bodies
 from ml_backend.labelstudio.wire import RequestError
 from ml_backend.runs.types import RunRequest, TaskState
 
@@ -25,26 +25,6 @@ def wants_page(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "")
 
 
-def same_origin(request: Request) -> None:
-    """Refuse what another site made a browser send: browsers add the password of Basic auth to that, too.
-
-    Raises:
-        ForeignOriginError: it comes from elsewhere.
-    """
-    site = request.headers.get("sec-fetch-site")
-    origin = request.headers.get("origin")
-    if site is not None:
-        fine = site in ("same-origin", "none")
-    else:
-        fine = origin is None or urlsplit(origin).netloc == request.headers.get("host")
-    if not fine:
-        raise ForeignOriginError("the request comes from a page of another site")
-
-
-class ForeignOriginError(Exception):
-    """A page of another site sent the request."""
-
-
 async def parse_fields(request: Request, most_bytes: int = _MAX_BODY) -> dict[str, Any]:
     """The fields of a JSON object or of a form, whose empty fields count as not given. Raises ``RequestError``."""
     if request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded":
@@ -57,7 +37,9 @@ async def parse_fields(request: Request, most_bytes: int = _MAX_BODY) -> dict[st
             return {key: value.strip() for key, value in parse_qsl(raw.decode()) if value.strip()}
         except (UnicodeDecodeError, ValueError):
             raise RequestError("the form cannot be read") from None
-    given = await read_json(request, most_bytes)
+    bodies: Bodies = request.app.state.bodies
+    async with bodies.read(request, most_bytes) as content:
+        given = content
     if not isinstance(given, dict):
         raise RequestError("the body needs to be a JSON object")
     return given

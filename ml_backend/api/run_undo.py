@@ -10,9 +10,10 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from ml_backend.api.audit import note
 from ml_backend.api.middleware import JsonResponse
 from ml_backend.api.run_pages import undo_page
-from ml_backend.api.run_requests import same_origin, wants_page
+from ml_backend.api.run_requests import wants_page
 from ml_backend.api.runs_runtime import RunsRuntime
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.runs.undo import Tally
@@ -36,10 +37,10 @@ async def ask(request: Request, runtime: RunsRuntime) -> Response:
 
 async def undo(request: Request, runtime: RunsRuntime) -> Response:
     """Delete the predictions; a second request joins the first. A large run goes on after the answer (202)."""
-    same_origin(request)
     run_id = request.path_params["run_id"]
     work = _under_way.get(run_id)
     if work is None:
+        await note(request, "undo", f"run {run_id}")
         work = _under_way[run_id] = asyncio.create_task(asyncio.to_thread(_undoing(runtime).undo, run_id))
         work.add_done_callback(lambda done: _ended(run_id, done))
     finished = bool((await asyncio.wait([work], timeout=_WAIT))[0])

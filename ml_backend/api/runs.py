@@ -11,14 +11,14 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ml_backend.api import run_undo
-from ml_backend.api.middleware import JsonResponse, error_response
+from ml_backend.api.audit import note
+from ml_backend.api.bodies import TooLargeError
+from ml_backend.api.middleware import PAGE_HEADERS, JsonResponse, dump, error_response
 from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_page, no_picture, run_page
 from ml_backend.api.run_pictures import PictureError
 from ml_backend.api.run_requests import (
-    ForeignOriginError,
     number_of,
     parse_run_request,
-    same_origin,
     state_of,
     wants_page,
     whole_number,
@@ -36,23 +36,13 @@ from ml_backend.storage.database import StoreError
 
 _MAX_LIMIT = 1000
 _FAILURES = 50
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
 _NOT_CONNECTED = (
     "runs cannot be started: the backend does not know Label Studio",
     "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY (a personal access token) and start the backend again",
 )
 _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
-    (RequestError, 400, "see /docs"),
-    (
-        ForeignOriginError,
-        403,
-        "send it from the backend's own page, or without a browser; a proxy must keep the Host header",
-    ),
+    (RequestError, 400, "see docs/runs.md"),
+    (TooLargeError, 413, "send less"),
     (UnknownRunError, 404, "GET /runs lists all"),
     (LedgerError, 409, "look at the run's state"),
     (LabelStudioError, 502, "see the message; int-backend doctor says more"),
@@ -110,10 +100,12 @@ async def _list(request: Request, runtime: RunsRuntime) -> Response:
 
 async def _start(request: Request, runtime: RunsRuntime) -> Response:
     """Start a run, or join the one of the same model version that is under way on the project."""
-    same_origin(request)
     if runtime.pictures is None:
         return _refused(request, 503, *_NOT_CONNECTED)
     wanted, dry_run = await parse_run_request(request)
+    if not dry_run:
+        given = wanted.model_dump(mode="json", exclude_defaults=True, exclude={"project"})
+        await note(request, "start", f"project {wanted.project}" + (f": {dump(given)}" if given else ""))
     starting = asyncio.to_thread(runtime.runs.start, wanted, dry_run=dry_run, stopping=runtime.stopping)
     work = asyncio.create_task(starting)
     if not (await asyncio.wait([work], timeout=_LISTING_SECONDS))[0]:  # a large project; it goes on without us
@@ -203,13 +195,13 @@ async def _picture(request: Request, runtime: RunsRuntime) -> Response:
 async def _steer(request: Request, runtime: RunsRuntime) -> Response:
     """``cancel``, ``resume`` or ``retry`` (the failed tasks)."""
     run_id, action = request.path_params["run_id"], request.path_params["action"]
-    same_origin(request)
     runs, ledger = runtime.runs, runtime.ledger
     steps: Mapping[str, Callable[[str], object]] = {"cancel": ledger.cancel, "resume": runs.resume, "retry": runs.retry}
     if action not in steps:
         return _refused(
             request, 404, f"there is no action '{action[:40]}'", "the actions are cancel, resume, retry and undo"
         )
+    await note(request, action, f"run {run_id}")
     await asyncio.to_thread(steps[action], run_id)
     if wants_page(request):
         return RedirectResponse(f"../{run_id}", 303, headers=PAGE_HEADERS)

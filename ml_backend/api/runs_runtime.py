@@ -48,8 +48,7 @@ class RunsRuntime:
             self._local = LocalQueue(self._worker.work, context.ledger, kinds=self._worker.kinds)
         self.ledger = context.ledger
         self.runs = context.runs(self._redis or self._local)
-        pixels = settings.max_image_pixels
-        self.pictures = None if client is None else Pictures(client, context.facilities.fetcher, max_pixels=pixels)
+        self.pictures = None if client is None else Pictures(client, context.facilities)
         self.undoing = None if client is None else Undoing(client, self.ledger, context.store.database)
         self.late_tasks: PredictRuns | None = None
         if client is not None and client.tokens.kind != "none" and settings.runs_from_predict:

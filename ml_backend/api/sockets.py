@@ -1,7 +1,7 @@
 """Connections that send nothing, or never finish a request's head, must not keep others out.
 
 Belongs here: how many connections are open and for how long before there is a request. Does not: bodies
-(`ml_backend.api.middleware`).
+(`ml_backend.api.bodies`).
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import Progress, Run, RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
+from ml_backend.storage.audit import Audit, operator
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 _POLL = 0.5
@@ -63,7 +64,8 @@ def run_annotate(
     def begin(runs: Runs, stopping: Callable[[], bool]) -> Started:
         return runs.start(request, dry_run=dry_run, stopping=stopping)
 
-    return asyncio.run(_main(settings, begin, detach=detach, tell=tell, bar=bar, debug=debug))
+    asked = None if dry_run else ("start", f"project {request.project}")
+    return asyncio.run(_main(settings, begin, asked, detach=detach, tell=tell, bar=bar, debug=debug))
 
 
 def run_again(
@@ -87,12 +89,14 @@ def run_again(
         run = runs.ledger.get(run_id)
         return Started(run, True, runs.ledger.progress(run_id).total, (), run.spec)
 
-    return asyncio.run(_main(settings, begin, detach=detach, tell=tell, bar=bar, debug=debug, again=run_id))
+    asked = ("retry" if retry else "resume", f"run {run_id}")
+    return asyncio.run(_main(settings, begin, asked, detach=detach, tell=tell, bar=bar, debug=debug, again=run_id))
 
 
 async def _main(
     settings: Settings,
     begin: Callable[[Runs, Callable[[], bool]], Started],
+    asked: tuple[str, str] | None,
     *,
     detach: bool,
     tell: Console,
@@ -113,6 +117,8 @@ async def _main(
         async with _signals(stop, bar):
             if again and not address:
                 await asyncio.to_thread(_must_suit, context, again)
+            if asked is not None:
+                await asyncio.to_thread(Audit(context.store.database).note, *operator(), *asked)
             try:
                 started = await asyncio.to_thread(begin, context.runs(queue), stop.is_set)
             except RunsError as error:

@@ -124,6 +124,7 @@ def show(
 def cancel(run_id: RunId, debug: Debug = False) -> None:
     """Hand out no more tasks of a run; what is at work is finished or given back. It can be resumed."""
     with plain_errors(debug=debug):
+        _note("cancel", run_id)
         run = _of_ledger(lambda ledger: ledger.cancel(run_id))
         typer.echo(f"run {run.id} is {run.state.value}; go on with it: int-backend runs resume {run.id}")
 
@@ -143,10 +144,24 @@ def undo(
             return
         if not yes and not typer.confirm("Delete them?"):
             raise typer.Exit(MISUSED)
+        _note("undo", run_id)
         done = undoing.undo(run_id)
         typer.echo(
             f"{done.deleted} deleted; {_left(done)}; do them again with: int-backend runs retry {run_id} --skipped"
         )
+
+
+def _note(action: str, run_id: str) -> None:
+    """Write down who is about to do that."""
+    from ml_backend.settings import load_settings
+    from ml_backend.storage.audit import Audit, operator
+    from ml_backend.storage.database import Database
+
+    database = Database.of(load_settings({}))
+    try:
+        Audit(database).note(*operator(), action, f"run {run_id}")
+    finally:
+        database.close()
 
 
 def _left(tally: Tally) -> str:

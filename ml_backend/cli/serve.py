@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from ml_backend.api.sockets import BACKLOG, guarded, most_connections, quiet_about_sockets
 from ml_backend.cli.patience import wait_for_database
+from ml_backend.serving.log_lines import LineFormatter
 from ml_backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,12 +71,27 @@ def listen(host: str, port: int) -> socket.socket:
 def check_data_folder(folder: Path) -> None:
     """Make the folder for projects and results. Raises ``ValueError`` where that, or writing into it, is impossible."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "Permission denied")
     except OSError as error:
         reason = error.strerror or str(error)
         raise ValueError(f"the data folder {folder} cannot be used ({reason}); set INT_DATA_DIR to another") from None
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises ``ValueError`` where everybody in the network could call, and nobody asked for that by name."""
+    if settings.is_open and not settings.open_to_network:
+        raise ValueError(
+            f"refused to listen on {settings.host} without a password: whoever reaches the port could send images and "
+            "start runs with your token; set BASIC_AUTH_USER and BASIC_AUTH_PASS, or listen on 127.0.0.1, or set "
+            "INT_OPEN_TO_NETWORK=true if only those reach it who may"
+        )
+    if settings.basic_auth_pass is not None and settings.webhook_secret is None:
+        _log.warning(
+            "webhooks are refused, as they bring no password: set INT_WEBHOOK_SECRET, and add the header "
+            "X-Webhook-Secret to the webhook under Settings > Webhooks"
+        )
 
 
 def check_redis(settings: Settings) -> None:
@@ -99,7 +115,9 @@ def check_redis(settings: Settings) -> None:
 
 def set_up_logging(level: str) -> None:
     """Our own messages from ``level`` on, other libraries' warnings only: some of them log addresses with tokens."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for name in ("int_model", "ml_backend"):
         logging.getLogger(name).setLevel(level)
 
@@ -108,6 +126,7 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serve until the process is told to stop. ``tell`` gets the lines for people."""
     set_up_logging(settings.log_level)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    check_exposure(settings)
     check_data_folder(settings.data_dir)
     check_redis(settings)
     wait_for_database(settings, _log.warning)
@@ -120,7 +139,7 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
             tell(f"  {name:<22} {text}")
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         tell(f"listening on http://{host}:{port}")
-        if settings.host in ("0.0.0.0", "::"):  # noqa: S104 only compared
+        if settings.host in ("0.0.0.0", "::"):  # noqa: S104 only compared  # nosec B104
             tell(f"connect it in Label Studio under Settings > Model as http://<address of this machine>:{port}")
         config = uvicorn.Config(
             app,

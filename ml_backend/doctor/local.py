@@ -63,7 +63,7 @@ def examine_database(settings: Settings) -> list[Diagnosis]:
 
 def examine_service(settings: Settings, *, timeout: float = 3.0) -> tuple[Diagnosis, bool]:
     """Whether the backend answers on this machine, and what its models are doing."""
-    host = settings.host if settings.host not in ("0.0.0.0", "::", "") else "127.0.0.1"  # noqa: S104 only compared
+    host = settings.host if settings.host not in ("0.0.0.0", "::", "") else "127.0.0.1"  # noqa: S104 only compared  # nosec B104
     url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
     password = settings.basic_auth_pass
     auth = (settings.basic_auth_user or "", password.get_secret_value()) if password else None

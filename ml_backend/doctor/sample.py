@@ -10,7 +10,7 @@ from int_model.io.errors import ImageError
 from int_model.io.images import decode_image
 from ml_backend.context import image_fetcher
 from ml_backend.doctor.diagnosis import Diagnosis, of_error, ok, problem, split_remedy
-from ml_backend.fetching.images import FetchError
+from ml_backend.fetching.errors import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.label_config import ConfigError, LabelingConfig
 from ml_backend.settings import Settings

@@ -1,7 +1,8 @@
 """Fetching a task's image, safely: the only place where the service follows an address that somebody wrote.
 
 Allowed are uploads and local files of Label Studio, ``http(s)``, ``data:`` and cloud storage through Label Studio's
-presigned addresses. The token goes to Label Studio's exact origin only, also after redirects.
+presigned addresses. The token goes to Label Studio's exact origin only, and there with requests for files only, also
+after redirects.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import os
 import re
 import ssl
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,10 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from ml_backend.backoff import TRANSIENT_STATUSES, Backoff, retry_after
 from ml_backend.fetching.addresses import AddressPolicy, AddressRefusedError, GuardedBackend, Resolver, resolve
-from ml_backend.labelstudio.client import LabelStudioError, Origin, unauthorised
+from ml_backend.fetching.errors import FetchError, short_address, too_long
+from ml_backend.fetching.local_files import read_local_file
+from ml_backend.labelstudio.client import LabelStudioError, unauthorised
+from ml_backend.labelstudio.origin import Origin
 
 _CLOUD = ("s3", "s3s", "gs", "azure-blob", "azure_blob", "azure-spi")
 _SCHEME = re.compile(r"data(?=:)|[A-Za-z][A-Za-z0-9+.-]*(?=://)")
@@ -33,17 +35,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _ATTEMPTS = 3
 _READ_TIMEOUT = 20.0
-
-
-class FetchError(ValueError):
-    """The image could not be fetched; the message says why and names the remedy.
-
-    ``transient``: the same address may work later, because nobody answered or the server had a fault.
-    """
-
-    def __init__(self, message: str, *, transient: bool = False) -> None:
-        super().__init__(message)
-        self.transient = transient
 
 
 class Credentials(Protocol):
@@ -78,6 +69,7 @@ class ImageFetcher:
         local_roots: real paths of the folders that local files may be read from directly.
         limits: caps.
         ca_bundle: PEM file of the authorities to trust.
+        hide_names: errors do not name files and folders, which may be called after patients.
         resolver: for tests.
     """
 
@@ -90,11 +82,13 @@ class ImageFetcher:
         local_roots: tuple[Path, ...] = (),
         limits: FetchLimits | None = None,
         ca_bundle: Path | None = None,
+        hide_names: bool = False,
         resolver: Resolver = resolve,
     ) -> None:
         self._origin = origin
         self._credentials = credentials
         self._roots = local_roots
+        self._hide = hide_names
         self._limits = limits or FetchLimits()
         chosen = policy or AddressPolicy()
         if origin is not None:
@@ -124,22 +118,24 @@ class ImageFetcher:
                 if scheme == "data":
                     return await asyncio.to_thread(self._inline, address)
                 if not scheme:
-                    return await self._from_label_studio(address.strip())
+                    return await self._from_label_studio(address.strip(), task_id)
                 if scheme in _CLOUD:
-                    return await self._download(self._presigned(address.strip(), task_id))
+                    return await self._download(self._presigned(address.strip(), task_id), task_id)
                 if scheme in ("http", "https"):
-                    return await self._from_web(address.strip())
+                    return await self._from_web(address.strip(), task_id)
         except TimeoutError:
             raise FetchError(
-                f"{_short(address)} took more than {self._limits.timeout:g} s; raise INT_IMAGE_TIMEOUT or move it",
+                f"{self._short(address)} took more than {self._limits.timeout:g} s; raise INT_IMAGE_TIMEOUT or move it",
                 transient=True,
             ) from None
         except ValueError as error:
             if isinstance(error, FetchError):
                 raise
-            raise FetchError(f"{_short(address)} is not a valid address: {error}") from error
+            told = "" if self._hide else f": {error}"
+            raise FetchError(f"{self._short(address)} is not a valid address{told}") from error
         raise FetchError(
-            f"images may not come from {_short(address)}: use uploads, http(s), s3, gs, azure-blob or local storage"
+            f"images may not come from {self._short(address)}: use uploads, http(s), s3, gs, azure-blob or local "
+            "storage"
         )
 
     def _inline(self, address: str) -> bytes:
@@ -152,119 +148,90 @@ class ImageFetcher:
             raise FetchError(self._too_long("the data: address"))
         return data
 
-    async def _from_web(self, address: str) -> bytes:
-        url = _parse(address)
+    async def _from_web(self, address: str, task_id: int | None) -> bytes:
+        url = self._parse(address)
         if self._origin is not None and self._origin.owns(url) and _is_local_file(url.path):
-            return await self._from_label_studio(url.raw_path.decode("ascii"))
-        return await self._download(url)
+            return await self._from_label_studio(url.raw_path.decode("ascii"), task_id)
+        return await self._download(url, task_id)
 
-    async def _from_label_studio(self, address: str) -> bytes:
+    async def _from_label_studio(self, address: str, task_id: int | None) -> bytes:
         parts = urlsplit(address)
         if _is_local_file(parts.path):
-            found = await asyncio.to_thread(self._local_file, parts.query)
+            name = parse_qs(parts.query, keep_blank_values=True).get("d", [""])[0]
+            found = await asyncio.to_thread(read_local_file, self._roots, name, self._limits.max_bytes, hide=self._hide)
             if found is not None:
                 return found
         if self._origin is None:
             raise FetchError(
-                f"{_short(address)} is an address inside Label Studio; set LABEL_STUDIO_URL (and LABEL_STUDIO_API_KEY)"
+                f"{self._short(address)} is an address inside Label Studio; set LABEL_STUDIO_URL (and "
+                "LABEL_STUDIO_API_KEY)"
             )
-        url = _parse(self._origin.resolve(address))
+        url = self._parse(self._origin.resolve(address))
         try:
-            return await self._download(url)
+            return await self._download(url, task_id)
         except _NotFoundError:
             upload = url.path.removeprefix(self._origin.path).removeprefix("/data/")
             if not upload.startswith("upload/"):
                 raise
             other = f"/storage-data/uploaded/?filepath={quote(upload)}"  # uploads that are kept in cloud storage
-            return await self._download(_parse(self._origin.resolve(other)))
+            return await self._download(self._parse(self._origin.resolve(other)), task_id)
 
     def _presigned(self, address: str, task_id: int | None) -> httpx.URL:
         if self._origin is None or task_id is None:
             raise FetchError(
-                f"{_short(address)} is read through Label Studio; set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
+                f"{self._short(address)} is read through Label Studio; set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
             )
         uri = base64.urlsafe_b64encode(address.encode()).decode("ascii")
-        return _parse(self._origin.resolve(f"/tasks/{int(task_id)}/presign/?fileuri={uri}"))
+        return self._parse(self._origin.resolve(f"/tasks/{int(task_id)}/presign/?fileuri={uri}"))
 
-    def _local_file(self, query: str) -> bytes | None:
-        """The file that ``?d=`` names below one of the roots; None if it is in none of them."""
-        name = parse_qs(query, keep_blank_values=True).get("d", [""])[0]
-        if not name or not self._roots:
-            return None
-        if "\0" in name or ".." in Path(name).parts:
-            raise FetchError(f"the local file {name[:80]!r} leaves its folder; that is not allowed")
-        for root in self._roots:
-            try:
-                path = (root / name.lstrip("/")).resolve()
-            except (OSError, RuntimeError):  # links in a circle, by version of Python
-                raise FetchError(f"the local file {name[:80]!r} cannot be read: its links lead in a circle") from None
-            if not path.is_relative_to(root):
-                raise FetchError(f"the local file {name[:80]!r} is a link out of {root}; that is not allowed")
-            if path.is_file():
-                return self._read(path)
-        return None
-
-    def _read(self, path: Path) -> bytes:
-        try:
-            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-            with os.fdopen(handle, "rb") as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise FetchError(f"{path.name} is not a regular file")
-                if status.st_size > self._limits.max_bytes:
-                    raise FetchError(self._too_long(path.name))
-                return file.read(self._limits.max_bytes)
-        except OSError as error:
-            raise FetchError(f"{path.name} cannot be read: {error.strerror or error}") from error
-
-    async def _download(self, url: httpx.URL) -> bytes:
+    async def _download(self, url: httpx.URL, task_id: int | None) -> bytes:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_NotNowError),
             stop=stop_after_attempt(_ATTEMPTS),
             wait=Backoff(0.3),
             reraise=True,
         )
-        return await retrying(self._attempt, url)
+        return await retrying(self._attempt, url, task_id)
 
-    async def _attempt(self, url: httpx.URL, *, renew_token: bool = True) -> bytes:
+    async def _attempt(self, url: httpx.URL, task_id: int | None, *, renew_token: bool = True) -> bytes:
         try:
-            status, headers, body, final = await self._follow(url)
+            status, headers, body, final = await self._follow(url, task_id)
         except AddressRefusedError as error:
             raise FetchError(str(error)) from None
         except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
             raise _NotNowError(
-                f"{_short(str(url))} cannot be reached ({type(error).__name__}: {error}); check the address from where "
-                "the backend runs"
+                f"{self._short(str(url))} cannot be reached ({type(error).__name__}: {error}); check the address from "
+                "where the backend runs"
             ) from error
         if status < 300:
             return body
-        ours = self._origin is not None and self._origin.owns(final)
+        ours = self._origin is not None and self._origin.serves_file(final, task_id)
         if status == 401 and ours and renew_token and self._credentials and self._credentials.forget():
-            return await self._attempt(url, renew_token=False)
+            return await self._attempt(url, task_id, renew_token=False)
         raise self._refused(status, final, headers, ours=ours)
 
-    async def _follow(self, url: httpx.URL) -> tuple[int, Mapping[str, str], bytes, httpx.URL]:
+    async def _follow(self, url: httpx.URL, task_id: int | None) -> tuple[int, Mapping[str, str], bytes, httpx.URL]:
         """Status, headers, body and final address after at most five redirects; every hop is checked like the first."""
         for _ in range(_MAX_REDIRECTS + 1):
             if url.scheme not in ("http", "https") or not url.host:
-                raise FetchError(f"a redirect leads to {_short(str(url))}, where images may not come from")
+                raise FetchError(f"a redirect leads to {self._short(str(url))}, where images may not come from")
             if url.userinfo:
                 raise FetchError("addresses with a name and password in them are not followed; remove those")
-            status, headers, body = await self._get(url)
+            status, headers, body = await self._get(url, task_id)
             if status not in _REDIRECTS:
                 return status, headers, body, url
             if "location" not in headers:
-                raise FetchError(f"{_short(str(url))} redirects to nowhere")
-            url = url.join(_parse(headers["location"]))
-        raise FetchError(f"{_short(str(url))} redirects more than {_MAX_REDIRECTS} times")
+                raise FetchError(f"{self._short(str(url))} redirects to nowhere")
+            url = url.join(self._parse(headers["location"]))
+        raise FetchError(f"{self._short(str(url))} redirects more than {_MAX_REDIRECTS} times")
 
-    async def _get(self, url: httpx.URL) -> tuple[int, Mapping[str, str], bytes]:
+    async def _get(self, url: httpx.URL, task_id: int | None) -> tuple[int, Mapping[str, str], bytes]:
         send: list[tuple[bytes | str, bytes | str]] = [
             ("Host", url.netloc.decode("ascii")),
             ("Accept", "image/*,*/*;q=0.5"),
             ("Accept-Encoding", "identity"),
         ]
-        if self._credentials is not None and self._origin is not None and self._origin.owns(url):
+        if self._credentials is not None and self._origin is not None and self._origin.serves_file(url, task_id):
             try:
                 send += (await asyncio.to_thread(self._credentials.headers)).items()
             except LabelStudioError as error:
@@ -277,23 +244,25 @@ class ImageFetcher:
                 return response.status, headers, b""
             length = headers.get("content-length", "0")
             if length.isdigit() and int(length) > self._limits.max_bytes:
-                raise FetchError(self._too_long(_short(str(url))))
+                raise FetchError(self._too_long(self._short(str(url))))
             body = bytearray()
             async for chunk in response.aiter_stream():
                 body += chunk
                 if len(body) > self._limits.max_bytes:
-                    raise FetchError(self._too_long(_short(str(url))))
+                    raise FetchError(self._too_long(self._short(str(url))))
             return response.status, headers, bytes(body)
 
     def _too_long(self, what: str) -> str:
-        return f"{what} has more than {self._limits.max_bytes} bytes; make it smaller or raise INT_MAX_IMAGE_BYTES"
+        return too_long(what, self._limits.max_bytes)
 
     def _refused(self, status: int, url: httpx.URL, headers: Mapping[str, str], *, ours: bool) -> FetchError:
-        where = _short(str(url))
+        where = self._short(str(url))
         if status == 404:
             return _NotFoundError(f"{where} is not there (404); was the file deleted?")
         if status == 401 and ours:
             return FetchError(f"{where}: {unauthorised(self._credentials.kind if self._credentials else 'none')}")
+        if status in (401, 403) and not ours and self._origin is not None and self._origin.owns(url):
+            return FetchError(f"{where} may not be read ({status}): the token is sent for files of this task only")
         if status in (401, 403):
             return FetchError(f"{where} may not be read ({status}); give the token's user access to it")
         if status == 500 and ours and "/data/upload/" in url.path:  # so answers 1.23.2 where a file has vanished
@@ -303,6 +272,16 @@ class ImageFetcher:
         if status in TRANSIENT_STATUSES:
             return _NotNowError(text, retry_after(headers.get("retry-after")))
         return FetchError(text)
+
+    def _parse(self, address: str) -> httpx.URL:
+        try:
+            return httpx.URL(address)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            told = "" if self._hide else f": {error}"
+            raise FetchError(f"{self._short(address)} is not a valid address{told}") from None
+
+    def _short(self, address: str) -> str:
+        return short_address(address, hide=self._hide)
 
 
 class _NotFoundError(FetchError):
@@ -317,23 +296,5 @@ class _NotNowError(FetchError):
         self.retry_after = retry_after
 
 
-def _parse(address: str) -> httpx.URL:
-    try:
-        return httpx.URL(address)
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise FetchError(f"{_short(address)} is not a valid address: {error}") from None
-
-
 def _is_local_file(path: str) -> bool:
     return path.rstrip("/").endswith("/data/local-files")
-
-
-def _short(address: str) -> str:
-    """An address for messages: without its query (it may hold signatures), name and password, and not too long."""
-    if address.startswith("data:"):
-        return "the data: address"
-    shown = address.partition("?")[0].partition("#")[0]
-    scheme, separator, rest = shown.partition("://")
-    if separator and "@" in rest.partition("/")[0]:
-        shown = f"{scheme}://{rest.partition('@')[2]}"
-    return shown if len(shown) <= 120 else f"{shown[:117]}..."

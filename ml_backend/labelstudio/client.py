@@ -10,7 +10,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +17,7 @@ import httpx
 from tenacity import Retrying, before_sleep_log, retry_if_exception, stop_after_attempt
 
 from ml_backend.backoff import TRANSIENT_STATUSES, Backoff, retry_after
+from ml_backend.labelstudio.origin import Origin
 
 _log = logging.getLogger(__name__)
 _RETRIED = TRANSIENT_STATUSES | {0}
@@ -47,52 +47,6 @@ class LabelStudioError(RuntimeError):
     def transient(self) -> bool:
         """Whether the same request may succeed later: no answer, half of one, too many requests, a server's fault."""
         return self.status in (0, 408, 425, 429) or self.status >= 500
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a Label Studio lives: scheme, host, port and the path it is mounted under ("" or ``/label-studio``)."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-
-    @classmethod
-    def of(cls, base_url: str) -> Origin:
-        """Parse a base address. Raises ``ValueError`` if it is none."""
-        try:
-            url = httpx.URL(base_url.strip().rstrip("/"))
-        except (httpx.InvalidURL, TypeError) as error:
-            raise ValueError(f"'{base_url}' is not an address like http://label-studio:8080") from error
-        if url.scheme not in ("http", "https") or not url.host or "%" in url.host:
-            raise ValueError(f"'{base_url}' is not an address like http://label-studio:8080")
-        return cls(url.scheme, url.host, url.port or _default_port(url.scheme), url.path.rstrip("/"))
-
-    @property
-    def base(self) -> str:
-        """The address without a slash at the end."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == _default_port(self.scheme) else f":{self.port}"
-        return f"{self.scheme}://{host}{port}{self.path}"
-
-    def resolve(self, address: str) -> str:
-        """A path of this Label Studio (``/data/upload/...``, with or without the sub-path) as a full address."""
-        tail = address if address.startswith("/") else f"/{address}"
-        if self.path and (tail == self.path or tail.startswith(f"{self.path}/")):
-            tail = tail[len(self.path) :]
-        return self.base + tail
-
-    def owns(self, url: httpx.URL) -> bool:
-        """Whether an address is on this very origin and below its path: only there may the token go."""
-        same = (url.scheme, url.host, url.port or _default_port(url.scheme)) == (self.scheme, self.host, self.port)
-        if not same or url.userinfo or ".." in url.path.replace("\\", "/").split("/"):
-            return False
-        return not self.path or url.path == self.path or url.path.startswith(f"{self.path}/")
-
-
-def _default_port(scheme: str) -> int:
-    return 443 if scheme == "https" else 80
 
 
 def jwt_claims(token: str) -> dict[str, Any] | None:

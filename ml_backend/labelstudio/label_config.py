@@ -166,15 +166,15 @@ class LabelingConfig:
         own = [c for c in self.controls if c.to_name == image and c.skip is not True]
         own.sort(key=lambda c: (PRIORITY.index(c.geometry), c.order))
         taken: set[str | None] = set()
-        chosen: list[Target] = []
+        chosen: list[tuple[int, int, Target]] = []
         for control in own:
             offered: tuple[Label | None, ...] = control.labels or (None,)
-            for label in offered:
+            for place, label in enumerate(offered):
                 name = label.value if label else None
                 if control.skip is False or (name not in taken and not (name is None and taken)):
-                    chosen.append(Target(control, label))
+                    chosen.append((control.order, place, Target(control, label)))
                 taken.add(name)
-        return sorted(chosen, key=lambda t: (t.control.order, t.control.labels.index(t.label) if t.label else 0))
+        return [target for _, _, target in sorted(chosen, key=lambda entry: entry[:2])]
 
     def brush_for(self, target: Target) -> Control | None:
         """The control that can take the target's label as a brush region (for parts with holes), if there is one."""
@@ -195,13 +195,21 @@ class LabelingConfig:
         return hashlib.sha256(json.dumps([images, controls], sort_keys=True).encode()).hexdigest()
 
 
-def parse_label_config(text: str | None) -> LabelingConfig:
+def parse_label_config(text: str | None, max_labels: int | None = None) -> LabelingConfig:
     """Parse a labeling config. Entities and DTDs are refused; tag names count in any case, as in Label Studio.
 
+    Args:
+        text: the config.
+        max_labels: most labels, and most controls; None for any number.
+
     Raises:
-        ConfigError: not XML, too long, or nothing in it that this backend could fill.
+        ConfigError: not XML, too long, too many labels, or nothing in it that this backend could fill.
     """
     elements = _elements(text)
+    if max_labels is not None:
+        for what, tags in (("labels", ("label",)), ("controls", (*_LABELLED, *_BARE)), ("images", ("image",))):
+            if (count := sum(_tag(element) in tags for element in elements)) > max_labels:
+                raise ConfigError(f"the labeling config has {count} {what}; the most is INT_MAX_LABELS ({max_labels})")
     images = _images(elements)
     warnings = [_REPEATED] if any(_tag(element) == "repeater" for element in elements) else []
     controls = _controls(elements, images, warnings)
@@ -269,7 +277,13 @@ def _image(element: Element) -> ImageObject | None:
 
 
 def _controls(elements: list[Element], images: Mapping[str, ImageObject], warnings: list[str]) -> tuple[Control, ...]:
-    labels_tags = [(e, _attributes(e)) for e in elements if _tag(e) == "labels"]
+    beside: dict[str, tuple[tuple[Label, ...], dict[str, str]]] = {}
+    for element in elements:
+        if _tag(element) == "labels":
+            attributes = _attributes(element)
+            found = (_labels(element), attributes)
+            for target in re.split(r"\s*,\s*", attributes.get("toname", "").strip()):
+                beside.setdefault(target, found)
     out = []
     for order, element in enumerate(elements):
         geometry = _LABELLED.get(_tag(element)) or _BARE.get(_tag(element))
@@ -285,11 +299,10 @@ def _controls(elements: list[Element], images: Mapping[str, ImageObject], warnin
             )
             continue
         labels, labels_name = _labels(element), None
-        if _tag(element) in _BARE:
-            paired = [(e, a) for e, a in labels_tags if to_name in re.split(r"\s*,\s*", a.get("toname", "").strip())]
-            if paired:
-                labels, labels_name = _labels(paired[0][0]), paired[0][1].get("name", "")
-                attributes = _model_attributes(paired[0][1]) | attributes
+        if _tag(element) in _BARE and to_name in beside:
+            labels, theirs = beside[to_name]
+            labels_name = theirs.get("name", "")
+            attributes = _model_attributes(theirs) | attributes
         if not labels and (_tag(element) in _LABELLED or labels_name is not None):
             warnings.append(
                 f"<{element.tag} name='{name}'> has no <Label value='...'> (labels from tasks are not read)"

@@ -29,6 +29,7 @@ class ConnectionParams:
         prompt_field: a task field that holds the prompt, for controls without their own; or "".
         options: all other keys of the JSON object.
         warning: why the params were (partly) ignored, or "".
+        folded: the prompts by label name or alias in any case.
     """
 
     prompt: str = ""
@@ -36,15 +37,18 @@ class ConnectionParams:
     prompt_field: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     warning: str = ""
+    folded: Mapping[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folded", {key.casefold(): text for key, text in self.prompts.items()})
 
     def for_label(self, target: Target) -> str:
         """The prompt for a target's label, "" if there is none; exact names go before names in another case."""
         if target.label is None:
             return self.prompt
         names = [name for name in (target.label.value, target.label.alias) if name]
-        folded = {key.casefold(): text for key, text in self.prompts.items()}
         exact = [self.prompts[name] for name in names if name in self.prompts]
-        loose = [folded[name.casefold()] for name in names if name.casefold() in folded]
+        loose = [self.folded[name.casefold()] for name in names if name.casefold() in self.folded]
         return next(iter(exact + loose), self.prompt)
 
 
@@ -156,19 +160,25 @@ def group_by_prompt(
     data: Mapping[str, Any],
     typed: str = "",
     strategies: Mapping[str, str] = MappingProxyType({}),
+    max_prompts: int | None = None,
 ) -> list[PromptGroup]:
     """The runs that a task needs: targets by prompt (ignoring case) and strategy, in the order of the config.
 
     ``strategies`` names the strategy of controls, by their name.
 
     Raises:
-        PromptError: a prompt is missing, or longer than allowed.
+        PromptError: a prompt is missing, or longer than allowed, or they are more than ``max_prompts``.
     """
     found: dict[tuple[str, str], tuple[str, Source, list[Target]]] = {}
     for target in targets:
         text, source = prompt_of(target, params, default, data, typed)
         key = (text.casefold(), strategies.get(target.control.name, ""))
         found.setdefault(key, (text, source, []))[2].append(target)
+    if max_prompts is not None and len(found) > max_prompts:
+        raise PromptError(
+            f"the labels ask for {len(found)} different prompts; the most is INT_MAX_PROMPTS ({max_prompts}): give "
+            "several labels one prompt (model_prompt on the control), or leave labels to people (model_skip)"
+        )
     groups = []
     for (_, strategy), (text, source, members) in found.items():
         try:

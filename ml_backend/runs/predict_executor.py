@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from int_model.io.errors import ImageError
 from ml_backend.backoff import Backoff
 from ml_backend.errors import EngineError
-from ml_backend.fetching.images import FetchError
+from ml_backend.fetching.errors import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.label_config import ConfigError
 from ml_backend.labelstudio.task_prompt import PromptError
@@ -24,6 +24,7 @@ from ml_backend.runs.types import RunSpec, TaskResult, TaskState, config_hash
 from ml_backend.serving.annotator import Answer, TaskAnnotator
 from ml_backend.serving.plan import Plan
 from ml_backend.serving.projects import Projects
+from ml_backend.serving.queue import Priority, Waiter
 from ml_backend.storage.database import StoreError
 
 _log = logging.getLogger(__name__)
@@ -166,7 +167,8 @@ class PredictWork:
         busy, fetching = Backoff(1.0, 30.0), Backoff(1.0, 4.0)
         while not self.session.stopping.is_set():
             try:
-                return await self.executor.annotator.annotate(view.task, self.plan)
+                waiter = Waiter(Priority.BATCH, str(self.spec.project))
+                return await self.executor.annotator.annotate(view.task, self.plan, waiter)
             except EngineError as error:
                 if not error.transient:
                     await self._models_gone()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from int_model.io.errors import ImageError
 from int_model.runner.results import StoredResult
-from ml_backend.fetching.images import FetchError
+from ml_backend.fetching.errors import FetchError
 from ml_backend.labelstudio.pages import Page, pages_of
 from ml_backend.labelstudio.predictions import ImageRegions, image_regions
 from ml_backend.labelstudio.task_prompt import PromptError, PromptGroup, group_by_prompt
@@ -90,7 +90,12 @@ class TaskAnnotator:
 
     async def _annotate(self, task: TaskIn, plan: Plan, waiter: Waiter) -> Answer:
         asked = await self._asked(task, plan)
-        found = await asyncio.gather(*(self._found(one, waiter) for one in asked))
+        works = [asyncio.ensure_future(self._found(one, waiter)) for one in asked]
+        try:
+            found = await asyncio.gather(*works)
+        finally:
+            for work in works:  # what is not asked yet must not be once the task has failed
+                work.cancel()
         drawn, reasons, missing = [], [], []
         for one, results in zip(asked, found, strict=True):
             if isinstance(results, ValueError):
@@ -113,10 +118,10 @@ class TaskAnnotator:
     async def _asked(self, task: TaskIn, plan: Plan) -> list[_Asked]:
         settings, own = self._facilities.settings, self._facilities.identity.strategy
         other = {name: options.strategy for name, options in plan.options.items() if options.strategy != own}
-        asked = []
+        asked, most = [], settings.max_prompts
         for page in pages_of(plan.config, task.data):
             targets, address = plan.config.targets(page.image.name), page.address
-            groups = group_by_prompt(targets, plan.params, settings.prompt, task.data, plan.typed, other)
+            groups = group_by_prompt(targets, plan.params, settings.prompt, task.data, plan.typed, other, most)
             source = await self._facilities.threads(image_key, task.id, address)
             requests = [Request(source, address, task.id, one.prompt, one.strategy, plan.adapter) for one in groups]
             asked.append(_Asked(page, groups, requests))

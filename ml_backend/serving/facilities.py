@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from int_model.core.types import Image
-from ml_backend.fetching.decoding import decode_fetched
+from ml_backend.fetching.decoding import Decoder
 from ml_backend.fetching.images import ImageFetcher
 from ml_backend.learning.bundles import Bundles
 from ml_backend.learning.versions import Versions
@@ -29,7 +29,9 @@ class Facilities:
         engine: owns the models.
         store: keeps projects and results.
         fetcher: fetches images.
+        decoder: makes pixels of them.
         threads: run the blocking work between request and answer.
+        parsing: run what strangers can make long, so that `threads` are free for others.
         status: collects problems for operators.
         metrics: counts and times.
         versions: what projects learned, in the store's database.
@@ -41,7 +43,9 @@ class Facilities:
     engine: Engine
     store: Store
     fetcher: ImageFetcher
+    decoder: Decoder
     threads: Threads
+    parsing: Threads
     status: Status
     metrics: Metrics
     versions: Versions
@@ -53,7 +57,13 @@ class Facilities:
             data = await self.fetcher.fetch(address, task_id)
         return data, await self.threads(lambda: hashlib.sha256(data).hexdigest())
 
-    async def decode(self, data: bytes) -> Image:
-        """A file as ``uint8 [H, W, 3]``, upright. Raises ``ImageError``."""
+    async def decode(self, data: bytes, *, urgent: bool = False) -> Image:
+        """A file as ``uint8 [H, W, 3]``, upright; an urgent one before others that wait. Raises ``ImageError``."""
         with self.metrics.stage.labels("decode").time():
-            return await self.threads(decode_fetched, data, self.settings.max_image_pixels)
+            return await self.decoder.decode(data, urgent=urgent)
+
+    async def close(self) -> None:
+        """End the threads and the decoder's processes."""
+        await self.decoder.close()
+        await self.threads.close()
+        await self.parsing.close()

@@ -162,7 +162,7 @@ class Interactive:
         learned = await self._threads(self._learned, click, plan, task)
         known = self._known.get(key)
         if known is not None:
-            prompt = await self._threads(to_prompt, click, *known.size)
+            prompt = await self._facilities.parsing(to_prompt, click, *known.size)
             try:
                 found = await self._segment(known.digest, None, prompt, click.label, running, learned)
             except NotEncodedError:
@@ -171,7 +171,7 @@ class Interactive:
                 return prompt, known.size, found
         async with self._places:
             known, image = await self._prepared(key, address, task.id)
-            prompt = await self._threads(to_prompt, click, *known.size)
+            prompt = await self._facilities.parsing(to_prompt, click, *known.size)
             found = await self._segment(known.digest, image, prompt, click.label, running, learned)
             return prompt, known.size, found
 
@@ -223,7 +223,7 @@ class Interactive:
 
     async def _prepare(self, key: str, address: str, task_id: int | None) -> tuple[_Known, Image]:
         data, digest = await self._facilities.fetch(address, task_id)
-        image = await self._facilities.decode(data)
+        image = await self._facilities.decode(data, urgent=True)
         known = self._known[key] = _Known(digest, (int(image.shape[0]), int(image.shape[1])))
         return known, image
 

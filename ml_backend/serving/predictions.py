@@ -137,7 +137,7 @@ class Predictions:
         """Start all tasks but those that a batch run does."""
         priority = Priority.INTERACTIVE if request.is_interactive else Priority.PREDICT
         tasks = await self._threads(lambda: [parse_task(entry) for entry in request.tasks])
-        asked = [_Asked(task, Waiter(priority)) for task in tasks]
+        asked = [_Asked(task, Waiter(priority, request.project)) for task in tasks]
         single = len(asked) == 1  # an annotator waits for it: only what a run is at is left to the run
         theirs: frozenset[int] = frozenset()
         if late_tasks is not None:

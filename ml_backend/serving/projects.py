@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from ml_backend.labelstudio.output_options import OutputOptions, options_for
 from ml_backend.labelstudio.task_prompt import ConnectionParams, parse_extra_params
 from ml_backend.labelstudio.wire import PredictIn, SetupIn
 from ml_backend.serving.facilities import Facilities
+from ml_backend.serving.known_projects import Known, KnownProjects
 from ml_backend.serving.model_loading import ModelIdentity
 from ml_backend.serving.plan import Plan
 from ml_backend.serving.tasks import Threads
@@ -24,6 +26,7 @@ _log = logging.getLogger(__name__)
 _WRITE_SECONDS = 1.0
 _READ_SECONDS = 0.5
 _READ_AGAIN_SECONDS = 5.0
+_LONGEST_KEPT = 100_000
 
 
 class Projects:
@@ -38,7 +41,7 @@ class Projects:
         self._identity = facilities.identity
         self._store = facilities.store
         self._status = facilities.status
-        self._known: dict[str, Project] = {}
+        self._known = KnownProjects(facilities.settings.max_projects)
         self._bundles = facilities.bundles
         self._versions = facilities.versions
         self._writer = Threads(1, "store")
@@ -47,10 +50,11 @@ class Projects:
         self._named: set[tuple[str, str]] = set()
 
     async def load(self) -> None:
-        """Read what the store has."""
+        """Read what the store has, but no more than is remembered."""
+        most = self._settings.max_projects
         try:
-            for project in await self._writer(self._store.projects):
-                self._known[project.id] = project
+            for project in reversed(await self._writer(self._store.newest_projects, most)):
+                self._known.put(await asyncio.to_thread(self._understood, project))
         except StoreError as error:
             self._status.report("the known projects", error)
 
@@ -61,36 +65,40 @@ class Projects:
 
     async def setup(self, request: SetupIn) -> str:
         """Remember a project; returns its model version. Waits at most a second and a half for the database."""
-        await asyncio.to_thread(_parsed_or_error, request.label_config)  # a long one must not hold up /health
         adapter = await self._chosen_adapter(request.project)
         project = Project(request.project, request.extra_params, request.label_config, adapter)
-        if self._known.get(project.id) != project:
-            await self._remember(project)
-            self._explain(project)
-        return self._version_of(project)
+        known = self._known.get(project.id)
+        if known is None or known.project != project:
+            known = await asyncio.to_thread(self._understood, project)  # a long one must not hold up /health
+            await self._remember(known)
+            for warning in await asyncio.to_thread(self._warnings, project):
+                self._status.report(f"project {project.id}", warning)
+        return known.version
 
     async def update(self, project_id: str, label_config: str) -> None:
         """Take over a changed labeling config of a project that is known."""
         known = self._known.get(project_id)
-        if known is not None and label_config and label_config != known.label_config:
-            await self._remember(replace(known, label_config=label_config))
+        if known is not None and label_config and label_config != known.project.label_config:
+            project = replace(known.project, label_config=label_config)
+            await self._remember(await asyncio.to_thread(self._understood, project))
 
     async def refresh(self, project_id: str) -> None:
         """Take over another version of a project that was promoted, or rolled back to, since the last request."""
-        known = self._known.get(project_id, Project(project_id))
         adapter = await self._chosen_adapter(project_id)
-        if adapter != known.adapter:
-            self._known[project_id] = replace(self._known.get(project_id, known), adapter=adapter)
+        if adapter != self._of(project_id).adapter:
+            project = replace(self._of(project_id), adapter=adapter)
+            self._known.put(await asyncio.to_thread(self._understood, project))
 
     def known(self, project_id: str) -> Project | None:
         """A project that ``/setup`` introduced, or None."""
-        return self._known.get(project_id)
+        known = self._known.get(project_id)
+        return None if known is None else known.project
 
-    def versions(self, project_id: str = "") -> list[str]:
-        """The model versions in use: of one project, or of all."""
+    def versions(self, project_id: str = "", most: int | None = None) -> list[str]:
+        """The model versions in use, of one project, or of all (``most``: of those used last)."""
         known = self._known.get(project_id) if project_id else None
-        projects = [known] if known is not None else list(self._known.values())
-        return list(dict.fromkeys(map(self._version_of, projects))) or [self._version_of(Project(""))]
+        found = [known] if known is not None else self._known.newest(most)
+        return list(dict.fromkeys(one.version for one in found)) or [self._version_of(Project(""))]
 
     def version_of_text(self, label_config: str) -> str:
         """The model version for the text of a labeling config, which need not make sense, without extra params."""
@@ -98,7 +106,7 @@ class Projects:
 
     def asked(self, request: PredictIn) -> Project:
         """The project of a request, with the labeling config that the request brings, if any."""
-        known = self._known.get(request.project, Project(request.project))
+        known = self._of(request.project)
         return replace(known, label_config=request.label_config or known.label_config)
 
     def plan(self, label_config: str, extra_params: Any, adapter: str = "") -> Plan:
@@ -108,7 +116,7 @@ class Projects:
 
         Raises ``ConfigError`` if the config has no use for predictions of ours. Blocking, but quick.
         """
-        return self._plan(_parsed(label_config), extra_params, adapter)
+        return self._plan(self._parsed(label_config), extra_params, adapter)
 
     def lacks(self, plan: Plan) -> str:
         """Why this process's models cannot do a plan, and what to do; or "". Blocking, but quick."""
@@ -121,7 +129,7 @@ class Projects:
         """
         project = self.asked(request)
         try:
-            config = _parsed(project.label_config)
+            config = self._parsed(project.label_config)
         except ConfigError:
             if not request.is_interactive or request.typed_prompt:
                 raise
@@ -158,11 +166,18 @@ class Projects:
                 return reading.result()
             reading.add_done_callback(lambda task: task.cancelled() or task.exception())  # it was looked at
             self._read_again = now + _READ_AGAIN_SECONDS
-        return self._known.get(project_id, Project(project_id)).adapter
+        return self._of(project_id).adapter
 
-    async def _remember(self, project: Project) -> None:
-        self._known[project.id] = project
-        writing = asyncio.create_task(self._writer(self._store.save_project, project))
+    def _of(self, project_id: str) -> Project:
+        known = self._known.get(project_id)
+        return Project(project_id) if known is None else known.project
+
+    def _understood(self, project: Project) -> Known:
+        return Known(project, self._version_of(project))
+
+    async def _remember(self, known: Known) -> None:
+        project, gone = known.project, self._known.put(known)
+        writing = asyncio.create_task(self._writer(self._write, project, gone))
         try:
             await asyncio.wait_for(asyncio.shield(writing), _WRITE_SECONDS)
         except TimeoutError:
@@ -170,21 +185,24 @@ class Projects:
         except StoreError as error:
             self._status.report(f"project {project.id}", error)
 
-    def _explain(self, project: Project) -> None:
-        """Report what will not work with a project, since Label Studio shows none of it."""
+    def _write(self, project: Project, gone: Sequence[str]) -> None:
+        self._store.save_project(project)
+        self._store.forget_projects(gone)
+
+    def _warnings(self, project: Project) -> list[str]:
+        """What will not work with a project: to be reported, since Label Studio shows none of it."""
         params = parse_extra_params(project.extra_params)
         warnings = [params.warning] if params.warning else []
         try:
-            config = _parsed(project.label_config)
+            config = self._parsed(project.label_config)
             warnings += config.warnings
             warnings += self._options(config, params)[1]
         except ConfigError as error:
             warnings.append(str(error))
-        for warning in warnings:
-            self._status.report(f"project {project.id}", warning)
+        return warnings
 
     def _version_of(self, project: Project) -> str:
-        config = _parsed_or_error(project.label_config)
+        config = self._parsed_or_error(project.label_config)
         text = project.label_config if isinstance(config, ConfigError) else config
         return self._version(self._identity.adapted(project.adapter), text, parse_extra_params(project.extra_params))
 
@@ -199,17 +217,22 @@ class Projects:
         warnings = tuple(dict.fromkeys(text for entry in chosen.values() for text in entry.warnings))
         return {name: entry.options for name, entry in chosen.items()}, warnings
 
+    def _parsed_or_error(self, text: str) -> LabelingConfig | ConfigError:
+        parse = _parse if len(text) > _LONGEST_KEPT else _parse_once
+        return parse(text, self._settings.max_labels)
 
-@functools.lru_cache(maxsize=256)
-def _parsed_or_error(text: str) -> LabelingConfig | ConfigError:
+    def _parsed(self, text: str) -> LabelingConfig:
+        found = self._parsed_or_error(text)
+        if isinstance(found, ConfigError):
+            raise ConfigError(str(found))
+        return found
+
+
+def _parse(text: str, max_labels: int) -> LabelingConfig | ConfigError:
     try:
-        return parse_label_config(text)
+        return parse_label_config(text, max_labels)
     except ConfigError as error:
         return error
 
 
-def _parsed(text: str) -> LabelingConfig:
-    found = _parsed_or_error(text)
-    if isinstance(found, ConfigError):
-        raise ConfigError(str(found))
-    return found
+_parse_once = functools.lru_cache(maxsize=256)(_parse)

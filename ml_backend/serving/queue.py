@@ -43,9 +43,10 @@ class Stage(Enum):
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """Whoever waits for jobs. Its priority counts for all of them; `ImageQueue.set_priority` changes it."""
+    """Who waits for jobs, for a project. The priority counts for all of them; `ImageQueue.set_priority` changes it."""
 
     priority: Priority
+    project: str = ""
     jobs: set[Job] = field(default_factory=set)
 
 
@@ -82,6 +83,8 @@ class Job:
     Attributes:
         request: the first of them.
         number: its place in the order of arrival.
+        project: of whoever asked first.
+        turn: when it was its project's turn; projects take turns, whatever each of them asks for.
         stage: how far it is.
         waiters: all who wait for it.
         source: stands for the image: as in the request, then the digest of the file once it is fetched.
@@ -93,6 +96,8 @@ class Job:
 
     request: Request
     number: int
+    project: str = ""
+    turn: int = 0
     source: str = ""
     names: list[str] = field(default_factory=list)
     stage: Stage = Stage.QUEUED
@@ -107,36 +112,45 @@ class Job:
         return min((waiter.priority for waiter in self.waiters), default=max(Priority))
 
     @property
-    def order(self) -> tuple[Priority, int]:
+    def order(self) -> tuple[Priority, int, int]:
         """The smallest goes first."""
-        return self.priority, self.number
+        return self.priority, self.turn, self.number
 
 
 class ImageQueue:
-    """Jobs by image, prompt and strategy, the most urgent first, then by arrival.
+    """Jobs by image, prompt and strategy, the most urgent first; projects take turns, each in the order of arrival.
 
     A request for work that is under way joins it. Work that nobody waits for any more is dropped unless the models are
     at it. Only so many images are fetched at a time, and only so many are held in memory until the models are done
     with them. Each step of urgency above `Priority.BATCH` may exceed both limits by ``reserve``, since otherwise a
-    request would wait for the places of less urgent ones.
+    request would wait for the places of less urgent ones. So may a project none of whose images is at it, since
+    otherwise it would wait until another project's hosts have answered.
 
     Args:
         places: most images that are being fetched, wait for the models in memory, or are at them.
         downloads: most images that are being fetched and decoded.
         reserve: see above.
         size: most jobs; more are refused, unless they are interactive.
+        quota: most jobs of one project, in the same way.
     """
 
-    def __init__(self, *, places: int, downloads: int, reserve: int, size: int = _MAX_JOBS) -> None:
+    def __init__(
+        self, *, places: int, downloads: int, reserve: int, size: int = _MAX_JOBS, quota: int = _MAX_JOBS
+    ) -> None:
         self._places = places
         self._downloads = downloads
         self._reserve = reserve
         self._size = size
+        self._quota = quota
         self._changed = threading.Condition()
         self._numbers = itertools.count()
         self._jobs: dict[str, dict[tuple[TaskPrompt, str, str], Job]] = {}
         self._queued: dict[int, Job] = {}
-        self._heap: list[tuple[Priority, int]] = []  # may hold outdated entries of jobs with another priority by now
+        # Of each project; they may hold outdated entries of jobs with another priority by now.
+        self._heaps: dict[str, list[tuple[Priority, int]]] = {}
+        self._of_project: dict[str, set[Job]] = {}
+        self._turns: dict[str, int] = {}
+        self._turn = 0
         self._begun: set[Job] = set()
         self._loading = 0
         self._woken = False
@@ -161,8 +175,12 @@ class ImageQueue:
                 count = len(self._queued) + len(self._begun)
                 if count >= self._size and waiter.priority != Priority.INTERACTIVE:
                     raise BusyError(f"{count} images are waiting for the models already; try again later")
-                job = Job(request, next(self._numbers), request.source)
+                own = len(self._of_project.get(waiter.project, ()))
+                if own >= self._quota and waiter.priority != Priority.INTERACTIVE:
+                    raise BusyError(f"{own} images of this project are waiting for the models already; try again later")
+                job = Job(request, next(self._numbers), waiter.project, source=request.source)
                 self._name(job, request.source)
+                self._of_project.setdefault(waiter.project, set()).add(job)
                 self._queued[job.number] = job
             self._add(waiter, job)
             return job
@@ -197,22 +215,19 @@ class ImageQueue:
     def next_to_load(self) -> list[Job]:
         """The jobs of the image whose file is to be fetched next; [] if none may be. `end_load` frees the download."""
         with self._changed:
-            while self._heap:
-                priority, number = self._heap[0]
-                first = self._queued.get(number)
-                if first is not None and first.priority == priority:
-                    extra = self._reserve * max(0, Priority.BATCH - priority)
-                    held = len({job.source for job in self._begun})
-                    if self._loading >= self._downloads + extra or held >= self._places + extra:
-                        return []
-                    jobs = [job for job in self._jobs[first.source].values() if job.number in self._queued]
-                    for job in jobs:
-                        del self._queued[job.number]
-                        self._begun.add(job)
-                        job.stage = Stage.LOADING
-                    self._loading += 1
-                    return sorted(jobs, key=lambda job: job.number)
-                heapq.heappop(self._heap)
+            tops = ((project, self._top(project)) for project in list(self._heaps))
+            waiting = [(top.priority, self._turns.get(project, 0), top.number, top) for project, top in tops if top]
+            for priority, _, _, first in sorted(waiting, key=lambda entry: entry[:3]):
+                if not self._has_place(priority, first.project):
+                    continue
+                self._turn = self._turns[first.project] = max(self._turn, self._turns.get(first.project, 0)) + 1
+                jobs = [job for job in self._jobs[first.source].values() if job.number in self._queued]
+                for job in jobs:
+                    del self._queued[job.number]
+                    self._begun.add(job)
+                    job.stage, job.turn = Stage.LOADING, self._turn
+                self._loading += 1
+                return sorted(jobs, key=lambda job: job.number)
             return []
 
     def fetched(self, jobs: Sequence[Job], digest: str) -> list[Job]:
@@ -298,11 +313,36 @@ class ImageQueue:
         waiter.jobs.add(job)
         self._file(job)
 
+    def _top(self, project: str) -> Job | None:
+        """A project's next job; one without any is forgotten."""
+        heap = self._heaps[project]
+        while heap:
+            priority, number = heap[0]
+            first = self._queued.get(number)
+            if first is not None and first.priority == priority:
+                return first
+            heapq.heappop(heap)
+        del self._heaps[project]
+        if project not in self._of_project:
+            self._turns.pop(project, None)
+        return None
+
+    def _has_place(self, priority: Priority, project: str) -> bool:
+        """Whether an image of that priority and project may be fetched now."""
+        extra = self._reserve * max(0, Priority.BATCH - priority)
+        if self._begun and all(job.project != project for job in self._begun):
+            extra += self._reserve
+        held = len({job.source for job in self._begun})
+        return self._loading < self._downloads + extra and held < self._places + extra
+
     def _file(self, job: Job) -> None:
         if job.number in self._queued:
-            heapq.heappush(self._heap, job.order)
-            if len(self._heap) > 2 * len(self._queued) + _OUTDATED:
-                self._heap = sorted(queued.order for queued in self._queued.values())
+            heap = self._heaps.setdefault(job.project, [])
+            heapq.heappush(heap, (job.priority, job.number))
+            own = self._of_project[job.project]
+            if len(heap) > 2 * len(own) + _OUTDATED:
+                queued = (one for one in own if one.number in self._queued)
+                self._heaps[job.project] = sorted((one.priority, one.number) for one in queued)
 
     def _name(self, job: Job, source: str) -> None:
         self._jobs.setdefault(source, {})[job.request.kind] = job
@@ -338,6 +378,10 @@ class ImageQueue:
     def _remove(self, job: Job) -> None:
         self._queued.pop(job.number, None)
         self._begun.discard(job)
+        own = self._of_project.get(job.project, set())
+        own.discard(job)
+        if not own:
+            self._of_project.pop(job.project, None)
         for waiter in job.waiters:
             waiter.jobs.discard(job)
         for source in job.names:

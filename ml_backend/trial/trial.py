@@ -14,7 +14,7 @@ from int_model.io.drawing import shrink, shrink_mask
 from int_model.io.errors import ImageError
 from ml_backend.context import AppContext
 from ml_backend.errors import EngineError
-from ml_backend.fetching.images import FetchError
+from ml_backend.fetching.errors import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.connections import our_connection
 from ml_backend.labelstudio.exports import ExportedTask

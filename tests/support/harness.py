@@ -26,6 +26,9 @@ from ml_backend.labelstudio.regions.decode import decode_region
 from ml_backend.serving.model_loading import ModelIdentity
 from ml_backend.settings import Settings
 
+JSON = {"Content-Type": "application/json"}
+"""Headers of a body that is sent as it is."""
+
 IDENTITY = ModelIdentity("fake", "int", "0" * 64)
 POLYGONS = (
     '<View><Image name="image" value="$image"/><PolygonLabels name="label" toName="image">'

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import logging
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from int_model.io.medical.windows import Window, grey_image, spread, to_8_bits
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)  # its messages quote the header
 
 MAX_BYTES = 2 * 1024**3
+_MAX_RATIO = 200
+_CHUNK = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,14 +128,20 @@ def to_volume(volume: Volume, axis: int, labels: Mapping[int, NDArray[np.uint8]]
 
 
 def _unzipped(data: bytes) -> bytes:
+    """The file in a gzip file; scans shrink to a half or a tenth, so what grows two hundredfold is none."""
+    most = min(MAX_BYTES, max(_CHUNK, _MAX_RATIO * len(data)))
+    plain = bytearray()
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            plain = file.read(MAX_BYTES + 1)
-    except (OSError, EOFError) as error:
+            while len(plain) <= most and (chunk := file.read(_CHUNK)):
+                plain += chunk
+    except (OSError, EOFError, zlib.error) as error:
         raise ImageError(f"the NIfTI file is damaged ({type(error).__name__}); export it again") from None
     if len(plain) > MAX_BYTES:
         raise ImageError(f"the NIfTI file has more than {MAX_BYTES} bytes unpacked")
-    return plain
+    if len(plain) > most:
+        raise ImageError(f"the NIfTI file unpacks to more than {_MAX_RATIO} times its size; save it as .nii")
+    return bytes(plain)
 
 
 def _nibabel() -> Any:

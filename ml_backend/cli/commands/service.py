@@ -42,7 +42,7 @@ class WorkerOptions(CommandOptions):
 class ServeOptions(WorkerOptions):
     """What ``int-backend serve`` can be asked for."""
 
-    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: INT_HOST, else 0.0.0.0)")] = None
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: INT_HOST, else 127.0.0.1)")] = None
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. (default: INT_PORT, else 9090)")
     ] = None

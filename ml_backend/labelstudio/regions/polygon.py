@@ -17,6 +17,9 @@ from int_model.masks.rings import rasterise
 MAX_POINTS = 100_000
 """Most points of a polygon that is read: the exact outline of a mask of many megapixels has fewer."""
 
+MAX_CROSSINGS = 32_000_000
+"""Most rows that its edges cross in all; each is a step of work."""
+
 _DECIMALS = 3
 
 
@@ -36,7 +39,8 @@ def decode_polygon(points: Sequence[Sequence[float]] | Floats, height: int, widt
     """The pixels ``bool [height, width]`` whose centres lie in the polygon (percent coordinates, even-odd rule).
 
     Raises:
-        ValueError: fewer than 3 points or more than 100,000, or points that are not finite pairs.
+        ValueError: fewer than 3 points or more than 100,000, points that are not finite pairs, or edges that cross too
+            many rows.
     """
     try:
         ring = np.asarray(points, dtype=np.float64)
@@ -46,4 +50,7 @@ def decode_polygon(points: Sequence[Sequence[float]] | Floats, height: int, widt
         raise ValueError("a polygon has at least 3 points, each [x, y]")
     if len(ring) > MAX_POINTS:
         raise ValueError(f"a polygon has at most {MAX_POINTS} points, not {len(ring)}; use a brush region instead")
+    rows = np.clip(ring[:, 1] * (height / 100.0), 0.0, height)
+    if np.abs(np.diff(rows, append=rows[:1])).sum() > MAX_CROSSINGS:
+        raise ValueError(f"a polygon's edges cross at most {MAX_CROSSINGS} rows of pixels; use a brush region instead")
     return rasterise([ring * (width / 100.0, height / 100.0)], height, width)

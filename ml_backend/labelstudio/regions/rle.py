@@ -18,6 +18,7 @@ from int_model.core.types import Mask
 _SIZES = (3, 4, 8, 16)
 _HEADER_BITS = 53  # 32 count, 5 word size, 4 x 4 length fields
 _MAX_RUN = 1 << 16
+_MAX_CHUNKS = 1_000_000  # a texture on a 4K image has 600,000
 
 
 def encode_mask(mask: Mask) -> list[int]:
@@ -142,6 +143,8 @@ def _chunk_starts(data: bytes, padded: NDArray[np.uint8], sizes: Sequence[int], 
     while at < end and len(starts) < count:
         starts.append(at)
         kind = kinds[at]
+        if len(starts) > _MAX_CHUNKS:
+            raise ValueError(f"the brush code has more than {_MAX_CHUNKS} runs; use a bitmask region instead")
         if kind >= 4:
             at += run_bits[kind - 4]
         else:

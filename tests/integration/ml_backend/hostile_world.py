@@ -95,7 +95,7 @@ class World:
 
     def post(self, body: bytes | str | Iterator[bytes], path: str = "/predict", **headers: str) -> str:
         """A body; status and text of the answer."""
-        answer = self.open.client.post(path, content=body, headers=headers)
+        answer = self.open.client.post(path, content=body, headers={"Content-Type": "application/json"} | headers)
         return f"{answer.status_code} {answer.text}"
 
     def tasks(self, *tasks: Any) -> str:
@@ -106,7 +106,7 @@ class World:
     def click(self, *result: dict[str, Any], data: Any = GOOD) -> str:
         """An interactive request; why it found nothing."""
         body = {"tasks": [{"id": 1, "data": data}], "label_config": POLYGONS, "params": {"context": {"result": result}}}
-        (entry,) = self.open.client.post("/predict", content=json.dumps(body)).json()["results"]
+        (entry,) = json.loads(self.post(json.dumps(body)).removeprefix("200 "))["results"]
         assert entry["result"] == []
         return str(self.open.client.get("/status").json()["problems"][-1])
 

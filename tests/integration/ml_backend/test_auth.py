@@ -82,7 +82,7 @@ def test_webhooks_bring_their_secret(locked: Backend, secret: str | None, status
 
 
 def test_long_bodies_are_413(locked: Backend) -> None:
-    headers = {"Authorization": basic(f"{USER}:{PASSWORD}".encode())}
+    headers = {"Authorization": basic(f"{USER}:{PASSWORD}".encode()), "Content-Type": "application/json"}
     answer = locked.client.post("/setup", headers=headers, content=b"x" * 3000)
     assert answer.status_code == 413
 

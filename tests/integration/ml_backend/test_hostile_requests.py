@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.ml_backend.bodies import BODIES
-from tests.support.harness import GOOD, POLYGONS, Backend, backend, data_url, encoded, picture
+from tests.support.harness import GOOD, JSON, POLYGONS, Backend, backend, data_url, encoded, picture
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.sampled_from(["/setup", "/predict", "/webhook"]), BODIES)
 def test_no_json_body_makes_a_500(shared: Backend, path: str, body: Any) -> None:
-    answer = shared.client.post(path, content=json.dumps(body))
+    answer = shared.client.post(path, content=json.dumps(body), headers=JSON)
     assert answer.status_code in (200, 201, 400), answer.text
     content = answer.json()
     if path == "/predict" and answer.status_code == 200:
@@ -37,7 +37,7 @@ def test_no_json_body_makes_a_500(shared: Backend, path: str, body: Any) -> None
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["/setup", "/predict", "/webhook"]), st.binary(max_size=60))
 def test_no_bytes_make_a_500(shared: Backend, path: str, body: bytes) -> None:
-    assert shared.client.post(path, content=body).status_code in (200, 201, 400)
+    assert shared.client.post(path, content=body, headers=JSON).status_code in (200, 201, 400)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_no_bytes_make_a_500(shared: Backend, path: str, body: bytes) -> None:
     ids=["deep", "long number", "infinite id", "not numbers", "big id", "many fields", "deep config"],
 )
 def test_payloads_that_hurt_parsers(shared: Backend, body: str) -> None:
-    assert shared.client.post("/predict", content=body).status_code in (200, 400)
+    assert shared.client.post("/predict", content=body, headers=JSON).status_code in (200, 400)
     assert shared.predict(GOOD)[0]["result"]
 
 

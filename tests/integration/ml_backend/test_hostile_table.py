@@ -242,8 +242,10 @@ def slow_body(w: World) -> str:
         pytest.MonkeyPatch.context() as patch,
         socket.create_connection((address.host, address.port or 0), timeout=10) as wire,
     ):
-        patch.setattr("ml_backend.api.middleware._BODY_SECONDS", 0.3)
-        wire.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        patch.setattr("ml_backend.api.bodies._BODY_SECONDS", 0.3)
+        wire.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+        )
         told = b""
         while not told.endswith(b"}"):  # headers and body may come one after the other
             told += wire.recv(65536)

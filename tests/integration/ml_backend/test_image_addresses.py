@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ml_backend.fetching.addresses import AddressPolicy
-from ml_backend.fetching.images import FetchError, FetchLimits
+from ml_backend.fetching.errors import FetchError
+from ml_backend.fetching.images import FetchLimits
 from tests.integration.ml_backend.fetching import FILE, connect, fetch, resolves
 from tests.support.http_server import Reply, by_path, http_server
 from tests.support.label_studio import LabelStudio, label_studio

@@ -16,7 +16,7 @@ from PIL import Image as PilImage
 from ml_backend.labelstudio.regions.bitmask import decode_bitmask, encode_bitmask
 from ml_backend.labelstudio.regions.rle import encode_mask
 from tests.support.clickable import Clickable
-from tests.support.harness import GOOD, Backend, backend, data_url, encoded, overlap, picture, red
+from tests.support.harness import GOOD, JSON, Backend, backend, data_url, encoded, overlap, picture, red
 from tests.support.waiting import until
 
 LABELS = '<Label value="Animal"/><Label value="Plant"/>'
@@ -156,7 +156,7 @@ def test_odd_contexts_never_fail_and_never_give_what_the_page_cannot_read(runnin
         body = {"tasks": [{"id": 1, "data": GOOD}], "project": "1", "label_config": CONFIG}
         context = {key: mangled(value, rng) for key, value in whole.items()}
         content = json.dumps(body | {"params": {"context": context}})  # lone surrogates as \\u escapes
-        answer = running.client.post("/predict", content=content)
+        answer = running.client.post("/predict", content=content, headers=JSON)
         assert answer.status_code == 200, content
         (result,) = answer.json()["results"]
         assert isinstance(result["result"], list)

@@ -17,7 +17,7 @@ from schemathesis import Response, checks
 from schemathesis.generation import GenerationMode
 
 from tests.integration.ml_backend.bodies import BODIES
-from tests.support.harness import GOOD, Backend, backend
+from tests.support.harness import GOOD, JSON, Backend, backend
 
 SHORT, LONG = 300, 5000
 CHECKS = [
@@ -161,7 +161,7 @@ def test_clients_that_leave_in_the_middle_hurt_nobody(talk: Talk) -> None:
             raise ConnectionAbortedError
 
         with httpx.Client(trust_env=False) as client, pytest.raises(ConnectionAbortedError):
-            client.post(f"{talk.base}{['/predict', '/setup', '/webhook'][index % 3]}", content=body())
+            client.post(f"{talk.base}{['/predict', '/setup', '/webhook'][index % 3]}", content=body(), headers=JSON)
 
     threads = [threading.Thread(target=leave, args=(index,)) for index in range(12)]
     for thread in threads:

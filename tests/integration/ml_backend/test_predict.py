@@ -18,6 +18,7 @@ from ml_backend.labelstudio.wire import RegionOut
 from tests.support.harness import (
     CONFIGS,
     GOOD,
+    JSON,
     POLYGONS,
     Backend,
     backend,
@@ -174,7 +175,7 @@ def test_phone_photos_have_their_masks_where_the_browser_shows_the_object(shared
 def test_odd_tasks_fail_alone(shared: Backend, task: Any) -> None:
 
     body = {"tasks": [{"id": 5, "data": GOOD}, task, {"id": 6, "data": GOOD}], "label_config": POLYGONS}
-    answer = shared.client.post("/predict", content=json.dumps(body))
+    answer = shared.client.post("/predict", content=json.dumps(body), headers=JSON)
     assert answer.status_code == 200
     first, odd, last = answer.json()["results"]
     assert odd == []

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.harness import (
     GOOD,
+    JSON,
     POLYGONS,
     Backend,
     backend,
@@ -94,7 +95,7 @@ def test_setup_without_anything_but_an_object(shared: Backend) -> None:
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000])
 @pytest.mark.parametrize("path", ["/setup", "/predict"])
 def test_bodies_that_are_no_objects_are_400_in_json(shared: Backend, path: str, body: bytes) -> None:
-    answer = shared.client.post(path, content=body)
+    answer = shared.client.post(path, content=body, headers=JSON)
     assert answer.status_code == 400
     assert set(answer.json()) == {"id", "error", "cure"}
 

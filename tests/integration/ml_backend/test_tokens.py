@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from ml_backend.fetching.addresses import AddressPolicy
-from ml_backend.fetching.images import FetchError
-from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError, Origin, Tokens, jwt_claims
+from ml_backend.fetching.errors import FetchError
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError, Tokens, jwt_claims
+from ml_backend.labelstudio.origin import Origin
 from tests.integration.ml_backend.fetching import FILE, connect, fetch
 from tests.support.harness import (
     POLYGONS,

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
+from int_model.models.profile import Weights
 from int_model.models.suite import load_suite
-from int_model.models.weights import WeightsError
+from int_model.models.weights import Source, WeightsError
 from tests.unit.int_model.models.tiny_diffusion import save_stable_diffusion
 
 FOLDERS = {"vlm": "vlm", "detector": "owl", "segmenter": "sam", "text_image": "clip"}
@@ -85,3 +87,12 @@ def test_a_tensor_that_a_part_of_a_pipeline_does_not_have_is_named(
     save_file({**weights, "more.weight": next(iter(weights.values())).clone()}, file, {"format": "pt"})
     with pytest.raises(WeightsError, match=r"more\.weight.*inpainter\.id"):
         load_diffusers(tmp_path)
+
+
+@pytest.mark.parametrize(("revision", "warned"), [("main", True), ("v1.0", True), ("a" * 40, False)])
+def test_weights_that_are_not_pinned_are_named(revision: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The weights of SAM 3 are gated, so the bundled profile cannot pin them for everybody."""
+    weights = Weights(kind="sam3", id="facebook/sam3", revision=revision)
+    source = Source.of("concepts", weights, device=torch.device("cpu"), offline=True)
+    assert source.where["revision"] == revision
+    assert ("set concepts.revision to a commit that you trust" in caplog.text) is warned
