@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     label_studio_api_key: SecretStr | None = Field(
         None, validation_alias=_names("LABEL_STUDIO_API_KEY"), description="Personal access token or legacy token."
     )
+    label_studio_public_url: str = Field(
+        "",
+        validation_alias=_names("INT_LABEL_STUDIO_PUBLIC_URL"),
+        description="As people's browsers reach it, for links; LABEL_STUDIO_URL if empty.",
+    )
 
     # --- batch runs
     redis_url: SecretStr | None = Field(
@@ -205,7 +210,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"the local root {root} is not a folder")
         return tuple(root.expanduser().resolve() for root in value)
 
-    @field_validator("label_studio_url")
+    @field_validator("label_studio_url", "label_studio_public_url")
     @classmethod
     def _address(cls, value: str) -> str:
         text = value.strip().rstrip("/")

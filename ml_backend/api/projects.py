@@ -112,7 +112,8 @@ def _view(
     if found is not None and (connection := our_connection(found.connections, context.settings.port)):
         params = connection.get("extra_params")
     version = context.projects.versions(str(row["id"]))[0] if known else ""
-    return view_of(row, client.origin.base, params, context.settings.prompt, version)
+    base = context.settings.label_studio_public_url or client.origin.base
+    return view_of(row, base, params, context.settings.prompt, version)
 
 
 def _number(request: Request) -> int:

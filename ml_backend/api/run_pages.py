@@ -127,6 +127,8 @@ def run_page(
     state: TaskState | None,
     after: int,
     pictures: bool,
+    by_doubt: bool = False,
+    tasks_address: str = "",
 ) -> str:
     """The page of one run.
 
@@ -136,11 +138,16 @@ def run_page(
         shown: the tasks below them, one more than `PAGE` if there are more.
         notices: what stands above.
         state: whose tasks are shown, None for all.
-        after: the id behind which they begin.
+        after: the id behind which they begin; in the order of doubt, how many are left out.
         pictures: whether pictures of tasks can be made.
+        by_doubt: whether the lowest scores come first.
+        tasks_address: of a task in Label Studio: a format of project and task; "" for no links.
     """
     own = f"{view.run.id}?state={{}}".format
     states = [(_NAMES[entry], own(entry.value), state is entry, view.count(entry)) for entry in _TONES]
+    if view.count(TaskState.DONE) + view.count(TaskState.ABSTAINED):
+        states.insert(0, ("by doubt", f"{view.run.id}?order=doubt", by_doubt, view.progress.total))
+    following = after + PAGE if by_doubt else shown[PAGE - 1].task if len(shown) > PAGE else 0
     return _render(
         "run.html.j2",
         "../",
@@ -148,10 +155,12 @@ def run_page(
         failures=failures,
         reasons=grouped(failures),
         shown=shown[:PAGE],
-        more=shown[PAGE - 1].task if len(shown) > PAGE else None,
+        more=following if len(shown) > PAGE else None,
         notices=notices,
         state=state,
-        tabs=[("all", view.run.id, state is None, None), *(tab for tab in states if tab[3])],
+        tabs=[("all", view.run.id, state is None and not by_doubt, None), *(tab for tab in states if tab[3])],
+        by_doubt=by_doubt,
+        address=lambda task: tasks_address.format(view.run.spec.project, task),
         after=after,
         pictures=pictures,
         busy=view.busy,

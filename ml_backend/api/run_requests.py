@@ -75,3 +75,11 @@ def state_of(request: Request) -> TaskState | None:
     if text not in tuple(TaskState):
         raise RequestError(f"state needs to be one of {', '.join(TaskState)}")
     return TaskState(text)
+
+
+def order_of(request: Request) -> str:
+    """``doubt``, or "" for the order of ids. Raises ``RequestError``."""
+    text = request.query_params.get("order") or ""
+    if text not in ("", "doubt"):
+        raise RequestError("order needs to be doubt, or left out")
+    return text

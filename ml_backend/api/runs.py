@@ -18,6 +18,7 @@ from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_pag
 from ml_backend.api.run_pictures import PictureError
 from ml_backend.api.run_requests import (
     number_of,
+    order_of,
     parse_run_request,
     state_of,
     wants_page,
@@ -150,7 +151,11 @@ async def _show(request: Request, runtime: RunsRuntime) -> Response:
         return JsonResponse(_json(seen))
     state, after = state_of(request), number_of(request, "after", 0) or 0
     failures = await asyncio.to_thread(runtime.ledger.records, run_id, TaskState.FAILED, 0, _FAILURES)
-    shown = await asyncio.to_thread(runtime.ledger.records, run_id, state, after, PAGE + 1)
+    by_doubt = order_of(request) == "doubt"
+    if by_doubt:
+        shown = await asyncio.to_thread(runtime.doubtful, run_id, after, PAGE + 1)
+    else:
+        shown = await asyncio.to_thread(runtime.ledger.records, run_id, state, after, PAGE + 1)
     page = run_page(
         seen,
         failures,
@@ -158,16 +163,26 @@ async def _show(request: Request, runtime: RunsRuntime) -> Response:
         await _notices(runtime, [seen.run]),
         state=state,
         after=after,
+        by_doubt=by_doubt,
+        tasks_address=runtime.tasks_address,
         pictures=runtime.pictures is not None,
     )
     return _page(page)
 
 
 async def _tasks(request: Request, runtime: RunsRuntime) -> Response:
-    """Tasks of a run by id: ``?state=failed&after=0&limit=100``; ``next`` is the next ``after``, or null."""
+    """Tasks of a run by id: ``?state=failed&after=0&limit=100``; ``next`` is the next ``after``, or null.
+
+    With ``?order=doubt`` the annotated ones, the lowest scores first; ``after`` is then how many to leave out.
+    """
     run_id = request.path_params["run_id"]
     state, after = state_of(request), number_of(request, "after", 0) or 0
     limit = min(number_of(request, "limit", 100) or 100, _MAX_LIMIT)
+    if order_of(request) == "doubt":
+        await asyncio.to_thread(runtime.ledger.get, run_id)
+        least = await asyncio.to_thread(runtime.doubtful, run_id, after, limit)
+        beyond = after + len(least) if len(least) == limit else None
+        return JsonResponse({"tasks": [record_json(record) for record in least], "next": beyond})
     found = await asyncio.to_thread(runtime.ledger.records, run_id, state, after, limit)
     following = found[-1].task if len(found) == limit else None
     return JsonResponse({"tasks": [record_json(record) for record in found], "next": following})

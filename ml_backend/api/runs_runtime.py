@@ -10,10 +10,12 @@ from typing import Any
 
 from ml_backend.api.run_pictures import Pictures
 from ml_backend.context import AppContext
+from ml_backend.runs import rows
 from ml_backend.runs.from_predict import PredictRuns
 from ml_backend.runs.queues.base import QueueError
 from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.queues.redis_queue import RedisQueue
+from ml_backend.runs.types import TaskRecord
 from ml_backend.runs.undo import Undoing
 
 _log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class RunsRuntime:
         ledger: where runs are looked at and cancelled.
         runs: starts runs and goes on with them.
         late_tasks: takes what ``/predict`` cannot do in time, or None if it is to take nothing.
+        tasks_address: of a task in Label Studio: a format of project and task; "" where it is unknown.
         undoing: takes runs back, or None if the backend does not know Label Studio.
         pictures: of tasks, or None if the backend does not know Label Studio, and runs cannot be started.
 
@@ -47,6 +50,9 @@ class RunsRuntime:
         else:
             self._local = LocalQueue(self._worker.work, context.ledger, kinds=self._worker.kinds)
         self.ledger = context.ledger
+        self._database = context.store.database
+        base = settings.label_studio_public_url or settings.label_studio_url
+        self.tasks_address = f"{base}/projects/{{}}/data?task={{}}" if base else ""
         self.runs = context.runs(self._redis or self._local)
         self.pictures = None if client is None else Pictures(client, context.facilities)
         self.undoing = None if client is None else Undoing(client, self.ledger, context.store.database)
@@ -63,6 +69,11 @@ class RunsRuntime:
     def suits(self) -> Callable[[str], bool] | None:
         """Whether the backend's own models are those of a run, or None if it does no runs. Blocking."""
         return self._worker.suits if self._worker else None
+
+    def doubtful(self, run_id: str, skip: int, limit: int) -> list[TaskRecord]:
+        """Annotated tasks of a run, the least certain first. Blocking; raises ``StoreError``, ``UnknownRunError``."""
+        with self._database.read() as connection:
+            return rows.doubtful(connection, run_id, skip, limit)
 
     def stopping(self) -> bool:
         """Whether the backend is about to end."""

@@ -70,6 +70,18 @@ def record_of(row: Row[Any]) -> TaskRecord:
     return TaskRecord(row.task, TaskState(row.state), row.attempts, row.score, row.reason, row.seconds, row.prediction)
 
 
+def doubtful(connection: Connection, run_id: str, skip: int, limit: int) -> list[TaskRecord]:
+    """The run's annotated tasks, the lowest scores first; those without a score, of which nothing is known, before."""
+    wanted = (
+        select(TaskRow.__table__)
+        .where(TaskRow.run == key_of(run_id), TaskRow.state.in_([TaskState.DONE.value, TaskState.ABSTAINED.value]))
+        .order_by(TaskRow.score.is_not(None), TaskRow.score, TaskRow.task)
+        .offset(skip)
+        .limit(limit)
+    )
+    return [record_of(row) for row in connection.execute(wanted)]
+
+
 def clean(reason: str) -> str:
     """A reason that every database takes: no NUL, no half characters, at most 2000 characters."""
     return reason.replace("\0", "").encode("utf-8", "replace").decode()[:2000]

@@ -134,7 +134,8 @@ async def _tried(
     row: Mapping[str, Any],
 ) -> Tried:
     task, config = parse_task(row), plans[0].config
-    where = f"{client.origin.base}/projects/{request.project}/data?task={task.id}"
+    base = context.settings.label_studio_public_url or client.origin.base
+    where = f"{base}/projects/{request.project}/data?task={task.id}"
     image_name, template = next(iter(config.images.items()))
     try:
         address = next(filter(None, template.addresses(task.data)))

@@ -363,3 +363,23 @@ def test_a_good_image_that_is_slower_than_broken_ones_keeps_the_run_going(tmp_pa
     with label_studio(fake), connected(tmp_path, fake, run_batch=4) as running:
         run = running.client.post("/runs", json={"project": 1}).json()["run"]["id"]
         assert finished(running.client, run)["counts"]["failed"] == 37
+
+
+def test_the_least_certain_come_first_and_every_picture_links_to_its_task(tmp_path: Path) -> None:
+    fake = LabelStudio(valid={f"Token {TOKEN}"}, tasks=tasks(30))
+    public = {"label_studio_public_url": "https://labels.example/ls/"}
+    with label_studio(fake), connected(tmp_path, fake, **public) as running:
+        client = running.client
+        run = client.post("/runs", json={"project": 1}).json()["run"]["id"]
+        finished(client, run)
+        first = client.get(f"/runs/{run}/tasks?order=doubt&limit=20").json()
+        rest = client.get(f"/runs/{run}/tasks?order=doubt&limit=20&after={first['next']}").json()
+        assert (len(first["tasks"]), len(rest["tasks"]), rest["next"]) == (20, 9, None)
+        scores = [entry["score"] for entry in first["tasks"] + rest["tasks"]]
+        assert scores == sorted(scores)
+        assert client.get(f"/runs/{run}/tasks?order=size").status_code == 400
+        page = client.get(f"/runs/{run}?order=doubt", headers=PAGE).text
+        lowest = first["tasks"][0]["task"]
+        assert page.index(f"/tasks/{lowest}/picture") < page.index(f"/tasks/{first['tasks'][1]['task']}/picture")
+        assert f'href="https://labels.example/ls/projects/1/data?task={lowest}"' in page
+        assert f"{run}?after=24&amp;order=doubt" in page
