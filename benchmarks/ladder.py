@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from int_model.evaluation import METRICS, Evaluation, Interval, Record, load_evaluation
+from int_model.evaluation import Evaluation, Interval, cells, load_evaluation
 from int_model.evaluation.ablations import FULL, ablation_variants, printed
-from int_model.evaluation.statistics import draw, interval, sample
+from int_model.evaluation.cells import Which, one, several
 
 ROUNDS = 10_000
 TABLES = {"3a": "iterations", "3b": "scales", "3c": "modules"}
@@ -29,32 +29,16 @@ STEPS = (
     (FULL, "w/o PSNM"),
     (FULL, "w/o HCG"),
 )
-Which = Callable[[Record], bool]
 
 
 def figure(evaluation: Evaluation, variant: str, metric: str, which: Which = lambda _: True) -> Interval | None:
     """A variant's figure on the records that ``which`` keeps."""
-    rows = [r for r in evaluation.records if r.variant == variant and r.done and which(r)]
-    if not rows:
-        return None
-    columns, counts = draw(list(dict.fromkeys(r.example for r in rows)), ROUNDS)
-    found = sample(METRICS[metric], rows, columns, counts)
-    return None if found is None else found.interval()
+    return cells.figure(evaluation.records, variant, metric, which, ROUNDS)
 
 
 def gap(evaluation: Evaluation, a: str, b: str, metric: str, which: Which = lambda _: True) -> Interval | None:
     """``a`` minus ``b`` on the images that both did, resampled together."""
-    rows = {
-        name: {r.example: r for r in evaluation.records if r.variant == name and r.done and which(r)} for name in (a, b)
-    }
-    both = [example for example in rows[a] if example in rows[b]]
-    if not both:
-        return None
-    columns, counts = draw(both, ROUNDS)
-    one, two = (sample(METRICS[metric], [rows[name][e] for e in both], columns, counts) for name in (a, b))
-    if one is None or two is None:
-        return None
-    return interval(one.value - two.value, one.resampled - two.resampled, len(both))
+    return cells.gap(evaluation.records, a, b, metric, which, ROUNDS)
 
 
 def shown(value: Interval | None, *, signed: bool = False, digits: int = 3) -> str:
@@ -97,8 +81,8 @@ def slices(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
     kept: dict[str, Which] = {
         f"{label} ({{}})": which
         for label, which in (
-            ("one object", lambda r: r.detections is not None and r.detections.truths == 1),
-            ("several", lambda r: r.detections is not None and r.detections.truths > 1),
+            ("one object", one),
+            ("several", several),
         )
     }
     for task in dict.fromkeys(r.task for r in evaluation.records):
@@ -131,8 +115,6 @@ def ablation(evaluation: Evaluation, table: str) -> list[str]:
 def order(evaluation: Evaluation) -> list[str]:
     """The steps of the order that the paper claims."""
     lines = head(["step", "IoU", "S", "M", "single object: IoU", "several objects: IoU"])
-    one: Which = lambda r: r.detections is not None and r.detections.truths == 1  # noqa: E731
-    several: Which = lambda r: r.detections is not None and r.detections.truths > 1  # noqa: E731
     for a, b in STEPS:
         cells = [shown(gap(evaluation, a, b, m), signed=True) for m in ("iou", "s", "mae")]
         cells += [shown(gap(evaluation, a, b, "iou", which), signed=True) for which in (one, several)]

@@ -23,7 +23,8 @@ TEMPLATES = (
 MAX_TEXT = 24
 
 
-def _bpe(corpus: list[str], size: int) -> Tokenizer:
+def bpe(corpus: list[str], size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer of ``size`` tokens, trained on ``corpus``."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -42,7 +43,7 @@ def _bpe(corpus: list[str], size: int) -> Tokenizer:
 def clip_tokenizer() -> PreTrainedTokenizerFast:
     """For CLIP and OWL-ViT: lower case; the end token has the highest id, which both towers pool at."""
     words = [*NAMES, *ALL_ENVIRONMENTS, *TASKS]
-    tokenizer = _bpe([t.format(w) for w in words for t in TEMPLATES] * 20, 900)
+    tokenizer = bpe([t.format(w) for w in words for t in TEMPLATES] * 20, 900)
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
     start, end = tokenizer.token_to_id("<|startoftext|>"), tokenizer.token_to_id("<|endoftext|>")
@@ -75,7 +76,7 @@ def vlm_tokenizer() -> PreTrainedTokenizerFast:
         corpus += [*prompt.dialogue, prompt.score_question(NAMES)] * 20
         corpus += [f"USER: {q} ASSISTANT: {caption(n, 'sand', task)}" for q in prompt.dialogue for n in NAMES]
     corpus += [f"[{x / 100:.2f}, {y / 100:.2f}]" for x in range(101) for y in range(0, 101, 10)]
-    tokenizer = _bpe(corpus, 1100)
+    tokenizer = bpe(corpus, 1100)
     tokenizer.add_special_tokens(["<s>", "</s>", "<image>"])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

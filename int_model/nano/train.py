@@ -1,7 +1,9 @@
-"""Train the bundled checkpoints from nothing: ``python -m int_model.nano.train all``.
+"""Train the bundled checkpoints from nothing: ``python -m int_model.nano.train all [--kit habits]``.
 
 Steps: ``scenes`` (draw the pool), ``tower``, ``segmenter``, ``vlm``, ``export``, ``samples``. Every step
 is seeded; on a GPU the same recipes run with ``--device cuda``. One CPU core: some two hours in all.
+The kit ``habits`` is made from the first and shares its segmenter and CLIP; its steps are ``detector``, ``scenes``,
+``pictures`` and ``vlm``. A killed command goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 from PIL import Image as PILImage
 
 from int_model.nano import pool, segmenter, tower, vlm
+from int_model.nano.habits import train as habits
 from int_model.nano.scenes import SceneGenerator
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -50,14 +53,25 @@ def write_samples(folder: Path, count: int = 12) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run one step, or all of them in order."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["all", "scenes", "tower", "segmenter", "vlm", "export", "samples"])
-    parser.add_argument("--work", type=Path, default=Path("build/nano"), help="folder for the pool and raw weights")
+    first = ["scenes", "tower", "segmenter", "vlm", "export", "samples"]
+    parser.add_argument("step", choices=["all", *dict.fromkeys([*first, *habits.STEPS])])
+    parser.add_argument("--kit", choices=["nano", "habits"], default="nano")
+    parser.add_argument("--work", type=Path, help="folder for the pool and raw weights (build/nano, build/habits)")
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="habits: where checkpoints are written")
+    parser.add_argument("--processes", type=int, default=2, help="habits: so many draw the scenes")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    wanted = ["scenes", "tower", "segmenter", "vlm", "export", "samples"] if options.step == "all" else [options.step]
-    work = options.work
+    work = options.work or Path("build") / options.kit
+    if options.step != "all" and options.step not in (habits.STEPS if options.kit == "habits" else first):
+        parser.error(f"the kit {options.kit} has no step {options.step}")
+    if options.kit == "habits":
+        for step in habits.STEPS if options.step == "all" else (options.step,):
+            rest = (options.device, options.seed, options.processes)
+            habits.run_step(step, work, CHECKPOINTS, options.checkpoints, *rest)
+        return
+    wanted = first if options.step == "all" else [options.step]
     for step in wanted:
         if step == "scenes":
             pool.draw(work / "pool", POOL_SIZE, seed=options.seed)

@@ -27,6 +27,7 @@ from int_model.evaluation import (
     evaluate,
     save_evaluation,
 )
+from int_model.evaluation.cells import cell_table
 from int_model.evaluation.datasets import Examples
 from int_model.evaluation.doubt import of_evaluation
 from int_model.evaluation.page import render_page
@@ -85,6 +86,8 @@ def run(options: EvaluateOptions, console: Console | None = None) -> int:
         )
     save_evaluation(evaluation, out / "evaluation.json")
     write_atomic(out / "report.html", render_page(evaluation, out / "results", "results").encode())
+    if options.cells:
+        write_atomic(out / "cells.md", cell_table(evaluation, variants[0].name, options.rounds).encode())
     _summarise(evaluation, protocol, out, told)
     return FAILED if evaluation.failures() else 0
 

@@ -44,7 +44,10 @@ class EvaluateOptions(CommandOptions):
         str, typer.Option(help="The world of the drawn scenes: home, mosaic, habits, woven, or drift (held out).")
     ] = "home"
     cells: Annotated[
-        bool, typer.Option("--cells", help="So many scenes of every cell: camouflage x clutter x place.")
+        bool,
+        typer.Option(
+            "--cells", help="So many scenes of every cell of camouflage x clutter x place; also writes cells.md."
+        ),
     ] = False
     task: Annotated[str | None, typer.Option("--task", "-t", help="What to look for: 'camouflaged animal'.")] = None
     labels: Annotated[

@@ -125,6 +125,7 @@ def test_cells_of_a_world_are_groups(run: Run, tmp_path: Path) -> None:
     outcome = load_evaluation(tmp_path / "int-evaluation" / "evaluation.json")
     assert {"group: plain, clean, home", "group: plain, clean, away"} <= set(outcome.slices())
     assert "of every cell of seed 2501 of the world woven" in outcome.setting.facts["Data"]
+    assert "## Scenes without a target" in (tmp_path / "int-evaluation" / "cells.md").read_text()
 
 
 @pytest.mark.parametrize(
