@@ -216,6 +216,8 @@ class Settings(BaseSettings):
         text = value.strip().rstrip("/")
         if text and (urlsplit(text).scheme not in ("http", "https") or not urlsplit(text).hostname):
             raise ValueError(f"'{value}' is not an address like http://label-studio:8080")
+        if urlsplit(text).path.endswith("/api"):
+            raise ValueError(f"'{value}' ends in /api; give the address at which the browser opens Label Studio")
         return text
 
     @field_validator("ca_bundle")

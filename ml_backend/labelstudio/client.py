@@ -193,7 +193,16 @@ class LabelStudioClient:
 
     def project(self, project_id: int) -> dict[str, Any]:
         """A project's settings."""
-        project: dict[str, Any] = self.json("GET", f"/api/projects/{int(project_id)}")
+        try:
+            project: dict[str, Any] = self.json("GET", f"/api/projects/{int(project_id)}")
+        except LabelStudioError as error:
+            if error.status != 404:
+                raise
+            raise LabelStudioError(
+                f"Label Studio at {self.origin.base} has no project {int(project_id)}, not found (404): it was deleted, "
+                "the token's user may not see it, or LABEL_STUDIO_URL lacks the sub-path; check the id",
+                404,
+            ) from None
         return project
 
     def import_predictions(self, project_id: int, predictions: list[dict[str, Any]]) -> int:
@@ -336,7 +345,7 @@ def unauthorised(kind: str) -> str:
         return "Label Studio wants a token (401); set LABEL_STUDIO_API_KEY to a personal access token"
     if kind == "legacy":
         return (
-            "Label Studio refused the legacy token (401); legacy tokens are off by default: set "
+            "Label Studio refused the legacy token (401): it was reset, or legacy tokens are off, as by default; set "
             "LABEL_STUDIO_API_KEY to a personal access token, or switch legacy tokens on under Organization > "
             "API Tokens Settings"
         )

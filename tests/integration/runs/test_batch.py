@@ -437,6 +437,18 @@ def test_a_token_that_is_refused_stops_the_run(tmp_path: Path) -> None:
     bench(tmp_path, with_uploads(4), check)
 
 
+def test_a_project_that_was_deleted_stops_the_run_and_is_named(tmp_path: Path) -> None:
+    async def check(it: Bench) -> None:
+        run = await it.begin()
+        it.fake.faults["GET project"] = [404] * 9
+        assert not await it.worker().work(run.id)
+        assert it.run(run).state is RunState.STOPPED
+        assert f"has no project {PROJECT}" in it.run(run).why
+        assert "it was deleted" in it.run(run).why
+
+    bench(tmp_path, with_uploads(2), check)
+
+
 def test_broken_images_and_failing_models_fail_alone_with_the_reason(tmp_path: Path) -> None:
     async def check(it: Bench) -> None:
         it.fake.files["/data/upload/7/2.png"] = b"no image"

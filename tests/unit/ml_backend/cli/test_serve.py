@@ -40,6 +40,7 @@ def test_options_go_before_the_environment_and_what_is_not_given_does_not(monkey
     [
         ({"port": 99999}, "the setting port is wrong: Input should be less than or equal to 65535"),
         ({"label_studio_url": "nonsense"}, "'nonsense' is not an address like http"),
+        ({"label_studio_url": "http://ls:8080/labels/api/"}, "ends in /api; give the address at which the browser"),
         ({"basic_auth_user": "me"}, "set both BASIC_AUTH_USER and BASIC_AUTH_PASS"),
     ],
 )
