@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -101,7 +102,7 @@ def prepare(
     sources: dict[str, Source] = {}
     failed = 0
     for path in files_below([place for place in places if place.resolve() != out.resolve()]):
-        if out.resolve() in path.resolve().parents:
+        if out.resolve() in Path(os.path.realpath(path)).parents:  # unlike Path.resolve it bears links in a circle
             continue
         try:
             for source, image in read_pictures(path, options, note=functools.partial(_note, tell, path.name)):

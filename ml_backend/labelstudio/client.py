@@ -199,8 +199,8 @@ class LabelStudioClient:
             if error.status != 404:
                 raise
             raise LabelStudioError(
-                f"Label Studio at {self.origin.base} has no project {int(project_id)}, not found (404): it was deleted, "
-                "the token's user may not see it, or LABEL_STUDIO_URL lacks the sub-path; check the id",
+                f"Label Studio at {self.origin.base} has no project {int(project_id)}, not found (404): it was "
+                "deleted, the token's user may not see it, or LABEL_STUDIO_URL lacks the sub-path; check the id",
                 404,
             ) from None
         return project

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -152,18 +153,25 @@ def find_sources(places: Sequence[Path], wanted: set[str], max_bytes: int = MAX_
 def files_below(places: Sequence[Path]) -> Iterator[Path]:
     """Every file of the places, folders with all that is below, sorted, hidden ones not.
 
+    Links to folders are not followed. A folder that cannot be read is listed itself, so that reading it says so.
+
     Raises ``ValueError`` for a place that does not exist.
     """
     for place in places:
         if place.is_dir():
-            inside = (path for path in sorted(place.rglob("*")) if path.is_file())
-            yield from (
-                path for path in inside if not any(part.startswith(".") for part in path.parts[len(place.parts) :])
-            )
+            yield from sorted(_below(place))
         elif place.is_file():
             yield place
         else:
             raise ValueError(f"there is no file or folder '{place}'; check its spelling")
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    unreadable: list[OSError] = []
+    for top, folders, files in os.walk(folder, onerror=unreadable.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(top) / name for name in files if not name.startswith("."))
+    yield from (Path(error.filename) for error in unreadable)
 
 
 def mapping_to_json(sources: Sequence[Source]) -> str:

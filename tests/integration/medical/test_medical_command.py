@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,29 @@ def clinic(tmp_path: Path) -> Path:
     tifffile.imwrite(folder / "slide.tif", rng.integers(0, 4000, (20, 30)).astype(np.uint16))
     (folder / "notes.txt").write_text("Doe^Jane is a fine patient")
     return folder
+
+
+def test_what_cannot_be_read_is_a_line_each_and_the_rest_goes_on(
+    clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clinic / "locked").mkdir()
+    (clinic / "loop.dcm").symlink_to("loop.dcm")
+    (clinic / "again").symlink_to(clinic)
+    scandir = os.scandir
+
+    def refusing(path: Any = ".") -> Any:  # root may read everything
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = run("prepare", clinic, "--out", tmp_path / "out")
+    assert "3 files left out" in found.output
+    for name, why in (("locked", "the folder cannot be read (Permission denied)"), ("loop.dcm", "leads to no file")):
+        (line,) = [line for line in found.output.splitlines() if name in line]
+        assert line.startswith(f"int-backend: left out: {name}: ")
+        assert why in line
+    assert len(list((tmp_path / "out" / "images").iterdir())) > 2
 
 
 def test_there_and_back_again(clinic: Path, tmp_path: Path) -> None:
