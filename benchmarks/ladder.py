@@ -14,9 +14,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from int_model.evaluation import Evaluation, Interval, cells, load_evaluation
+from int_model.evaluation import Evaluation, Interval, load_evaluation
 from int_model.evaluation.ablations import FULL, ablation_variants, printed
-from int_model.evaluation.cells import Which, one, several
+from int_model.nano import cell_table
+from int_model.nano.cell_table import Which, one, several
 
 ROUNDS = 10_000
 TABLES = {"3a": "iterations", "3b": "scales", "3c": "modules"}
@@ -33,12 +34,12 @@ STEPS = (
 
 def figure(evaluation: Evaluation, variant: str, metric: str, which: Which = lambda _: True) -> Interval | None:
     """A variant's figure on the records that ``which`` keeps."""
-    return cells.figure(evaluation.records, variant, metric, which, ROUNDS)
+    return cell_table.figure(evaluation.records, variant, metric, which, ROUNDS)
 
 
 def gap(evaluation: Evaluation, a: str, b: str, metric: str, which: Which = lambda _: True) -> Interval | None:
     """``a`` minus ``b`` on the images that both did, resampled together."""
-    return cells.gap(evaluation.records, a, b, metric, which, ROUNDS)
+    return cell_table.gap(evaluation.records, a, b, metric, which, ROUNDS)
 
 
 def shown(value: Interval | None, *, signed: bool = False, digits: int = 3) -> str:

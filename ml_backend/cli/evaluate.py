@@ -27,7 +27,6 @@ from int_model.evaluation import (
     evaluate,
     save_evaluation,
 )
-from int_model.evaluation.cells import cell_table
 from int_model.evaluation.datasets import Examples
 from int_model.evaluation.doubt import of_evaluation
 from int_model.evaluation.page import render_page
@@ -36,6 +35,7 @@ from int_model.evaluation.seeding import seeded
 from int_model.html.text import number
 from int_model.io.outputs import display_name, prepare_folder, write_atomic
 from int_model.models.suite import ModelSuite
+from int_model.nano.cell_table import cell_table
 from int_model.nano.examples import NanoScenes
 from int_model.nano.worlds import DEFAULT
 from int_model.strategies.model_options import ModelOptions

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from int_model.evaluation.cells import cell_rows, cell_table
 from int_model.evaluation.records import Detections, Record
 from int_model.evaluation.result import Evaluation, Setting, VariantInfo
+from int_model.nano.cell_table import cell_rows, cell_table
 from int_model.nano.worlds import table_cells
 
 GAINS = {"hidden": 0.2, "half": 0.1, "plain": 0.0}
