@@ -4,7 +4,7 @@ Each arm learns from n corrected images and is measured on held-out ones, with g
 end to end (``--strategy``), without and with the probes that add boxes to the detector's. The row ``gate`` is what a
 project gets: the arms judged by the gate on the n images alone, and the version that serves afterwards measured on the
 held-out images. Every finished cell is a line of the results file, so a stopped run goes on.
-``python -m benchmarks.learning_figures`` makes the documents' tables and plot from such files.
+``python -m benchmarks.learning_figures`` makes the documents' tables from such files.
 """
 
 from __future__ import annotations

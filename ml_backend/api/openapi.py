@@ -114,6 +114,8 @@ _ERRORS = {
     400: "The body is not what is expected here, or did not arrive in a minute.",
     403: "A page of another site sent it.",
     401: "Name and password (or the webhook's secret) are missing or wrong.",
+    404: "There is no such page.",
+    409: "What is asked for is not there, or may not be done now; nothing was changed.",
     413: "The body is longer than allowed, or holds too many values.",
     415: "The body is not sent as JSON.",
     421: "The host name is not one of ours; see INT_HOSTNAMES.",

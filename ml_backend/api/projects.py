@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ml_backend.api.audit import note
+from ml_backend.api.learning.endpoints import add_learning
 from ml_backend.api.middleware import PAGE_HEADERS, JsonResponse
 from ml_backend.api.project_pages import ProjectView, list_page, project_page, view_of
 from ml_backend.api.run_requests import parse_fields, wants_page, whole_number
@@ -56,6 +57,7 @@ def add_projects(app: FastAPI, context: Callable[[Request], AppContext]) -> None
     trials = Trials()
     add("GET", "/projects/{project}/try", trials.show)
     add("POST", "/projects/{project}/try", trials.begin)
+    add_learning(app)
 
 
 async def _list(request: Request, context: AppContext, client: LabelStudioClient) -> Response:

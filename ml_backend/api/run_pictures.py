@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from int_model.core.caches import LruCache
-from int_model.core.types import Image
-from int_model.io.drawing import Colour, colour_of, encode, shrink, shrink_mask, tint
+from int_model.core.types import Image, Mask, union
+from int_model.io.drawing import Colour, colour_of, comparison, encode, shrink, shrink_mask, tint
 from int_model.io.errors import ImageError
 from ml_backend.fetching.errors import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
@@ -79,6 +79,38 @@ class Pictures:
             self._kept[key] = made
         return made
 
+    async def compared(self, project: int, task: int) -> bytes:
+        """A JPEG of the task's first image: what its annotation and its newest prediction agree on, and where not.
+
+        Raises:
+            PictureError: the task, its image, its annotation or a prediction cannot be had.
+        """
+        async with self._places:
+            try:
+                address, annotated, predicted = await asyncio.to_thread(self._ask_both, project, task)
+                data, _ = await self._facilities.fetch(address, task)
+                return await asyncio.to_thread(_compare, await self._facilities.decode(data), annotated, predicted)
+            except (ConfigError, FetchError, ImageError, LabelStudioError, ValueError) as error:
+                raise PictureError(str(error)) from error
+
+    def _ask_both(self, project: int, task: int) -> tuple[str, list[Any], list[Any]]:
+        """The address of the image, and the regions of the newest annotation and of the newest prediction."""
+        config = parse_label_config(str(self._client.project(project).get("label_config")))
+        query = {"selectedItems": {"all": False, "included": [task]}}
+        rows = self._client.tasks_page(project, 1, 1, query=query, whole=True)
+        row = next((row for row in rows if row.get("id") == task), None)
+        if row is None:
+            raise PictureError(f"task {task} is not in project {project} any more")
+        first = next(iter(config.images.values()))
+        address = next(filter(None, first.addresses(parse_task(row).data)))
+        found = []
+        for kind in ("annotations", "predictions"):
+            results = _results(row.get(kind))
+            if not results:
+                raise PictureError(f"task {task} has no {kind[:-1]}")
+            found.append([region for region in results[-1] if _shows(region, first.name)])
+        return address, found[0], found[1]
+
     def _ask(self, spec: RunSpec, task: int) -> tuple[str, list[Any] | None]:
         """The address of the image, and the regions of the run's prediction, None while there is none."""
         query = {"selectedItems": {"all": False, "included": [task]}}
@@ -112,6 +144,28 @@ def draw(image: Image, regions: Sequence[Mapping[str, Any]], *, side: int = SIDE
         if mask.any():
             tint(small, shrink_mask(mask, side), labels.setdefault(_label(region), colour_of(len(labels))))
     return encode(small, "JPEG", quality=80)
+
+
+def _compare(image: Image, annotated: Sequence[Any], predicted: Sequence[Any]) -> bytes:
+    size = (image.shape[0], image.shape[1])
+    return comparison(image, _all_of(predicted, size), _all_of(annotated, size), SIDE)
+
+
+def _results(listed: Any) -> list[list[Any]]:
+    """The results of annotations or predictions, oldest first; skipped ones do not count."""
+    rows = [row for row in listed if isinstance(row, Mapping)] if isinstance(listed, list) else []
+    kept = [row for row in rows if isinstance(row.get("result"), list) and not row.get("was_cancelled")]
+    return [row["result"] for row in sorted(kept, key=lambda row: row.get("id") or 0)]
+
+
+def _all_of(regions: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Mask:
+    masks = []
+    for region in regions[:MOST_REGIONS]:
+        try:
+            masks.append(decode_region(region, size))
+        except ValueError:
+            continue
+    return union(size, masks)
 
 
 def _shows(region: Any, image: str) -> bool:

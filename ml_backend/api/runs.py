@@ -27,6 +27,7 @@ from ml_backend.api.run_requests import (
 from ml_backend.api.runs_runtime import RunsRuntime
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import RequestError
+from ml_backend.learning.versions import VersionError
 from ml_backend.runs.errors import LedgerError, UnknownRunError
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.manager import Started
@@ -46,6 +47,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooLargeError, 413, "send less"),
     (UnknownRunError, 404, "GET /runs lists all"),
     (LedgerError, 409, "look at the run's state"),
+    (VersionError, 409, "int-backend models list shows the versions"),
     (LabelStudioError, 502, "see the message; int-backend doctor says more"),
     (QueueError, 503, "the run is kept; it goes on when a worker comes"),
     (StoreError, 503, "see the message"),
@@ -268,7 +270,8 @@ def _page(text: str, status: int = 200) -> HTMLResponse:
 def _refused(request: Request, status: int, text: str, cure: str) -> Response:
     if not wants_page(request):
         return error_response(status, text, cure)
-    root = "../" * request.url.path.partition("/runs")[2].count("/")
+    path = request.url.path
+    root = "../" * next((path.partition(top)[2] for top in ("/runs", "/projects") if top in path), "").count("/")
     return _page(error_page(status, text[:1].upper() + text[1:], cure, root), status)
 
 

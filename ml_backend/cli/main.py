@@ -10,6 +10,7 @@ import typer
 from ml_backend.cli.commands.bootstrap import bootstrap
 from ml_backend.cli.commands.evaluate import evaluate
 from ml_backend.cli.commands.learn import learn
+from ml_backend.cli.commands.review import next_
 from ml_backend.cli.commands.segment import segment
 from ml_backend.cli.commands.service import annotate, serve, try_, worker
 from ml_backend.cli.commands.setup import connect, demo, doctor, profiles, strategies
@@ -51,6 +52,7 @@ for function in (
     annotate,
     try_,
     learn,
+    next_,
     connect,
     doctor,
     demo,

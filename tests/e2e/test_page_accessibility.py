@@ -17,12 +17,16 @@ from int_model.datasets.review import ReviewWriter
 from int_model.evaluation import BrokenExample, Example, Variant, evaluate
 from int_model.evaluation.page import render_page
 from int_model.html.environment import render
+from int_model.learning.bundle import Manifest
 from int_model.report import ReportBuilder
+from ml_backend.api.learning.pages import LearningView, learning_page, view_of
 from ml_backend.api.project_pages import LabelPrompt, ProjectView, project_page
 from ml_backend.api.project_pages import list_page as projects_page
 from ml_backend.api.run_pages import Notice, RunView, error_page, list_page, run_page, undo_page
 from ml_backend.connect.plan import Change, Plan, Wanted
 from ml_backend.doctor.diagnosis import ok, problem
+from ml_backend.learning.effort import Effort
+from ml_backend.learning.versions import Promotion, Version
 from ml_backend.runs.types import Progress, Run, RunRequest, RunSpec, RunState, TaskRecord, TaskState
 from ml_backend.trial.figures import compare, figures_of, verdict
 from ml_backend.trial.page import render_page as render_trial
@@ -166,6 +170,29 @@ def test_the_threshold_hides_regions_at_once(tmp_path: Path) -> None:
         assert pool.submit(look).result() == (6, 3, "1 of 2 regions")
 
 
+def learning_pages(folder: Path) -> Iterator[Path]:
+    moment = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+    table = {"base": {"click": 0.5, "box": 0.7, "mean": 0.6}, "outlines": {"click": 0.7, "box": 0.9, "mean": 0.8}}
+    figures = {"table": table, "gain": {"value": 0.2, "lower": 0.12, "images": 16}, "reasons": ["it is worse"]}
+    versions = []
+    for number in (3, 2, 1):
+        manifest = Manifest(base="b", data="d", arm="outlines", images=8 * number, figures=figures)
+        report = {"worst": [{"image": "task 1", "iou": 0.3}, {"image": "a.png", "iou": 0.4}]}
+        kept = Version(f"{number}" * 12, number, number != 2, "", "5", "", manifest, report, moment, number == 1)
+        versions.append(view_of(kept))
+    history = (Promotion("1" * 12, "", "gate", "the gate", moment),)
+    efforts = (Effort("", 12, 31.0, 22.5, 12), Effort("1" * 12, 9, 8.0, 3.0, 9))
+    full = LearningView(4, tuple(versions), history, efforts, 21, "http://localhost:8080/projects/4/data")
+    empty = LearningView(5, (), (), (), 0)
+    pages = {
+        "learning": learning_page(full, versions[0], pictures=True, notice="Correction efforts are missing: away"),
+        "nothing-learned": learning_page(empty, None, pictures=False),
+    }
+    for name, text in pages.items():
+        (folder / f"{name}.html").write_text(text)
+        yield folder / f"{name}.html"
+
+
 def audit(files: list[Path]) -> list[Found]:
     found = []
     with open_page(files[0].parents[1].as_uri()) as page:
@@ -184,7 +211,7 @@ def audit(files: list[Path]) -> list[Found]:
     return found
 
 
-@pytest.mark.parametrize("make", [reports, evaluations, contact_sheets, served_pages, trial_pages])
+@pytest.mark.parametrize("make", [reports, evaluations, contact_sheets, served_pages, trial_pages, learning_pages])
 def test_pages_are_accessible(make: Callable[[Path], Iterator[Path]], tmp_path: Path) -> None:
     files = [path.resolve() for path in make(tmp_path)]
     with ThreadPoolExecutor(1) as pool:  # another session-wide page may hold this thread's event loop

@@ -173,11 +173,16 @@ class LabelStudio:
                 return 200, self.project
             case "POST", found if found == f"/api/projects/{number}/import/predictions":
                 return self._push(request.json())
-        deleted = re.fullmatch(r"/api/predictions/(\d+)", path)
-        if request.method == "DELETE" and deleted:
+        named = re.fullmatch(r"/api/predictions/(\d+)", path)
+        if request.method == "DELETE" and named:
             for task, found in self.predictions.items():
-                self.predictions[task] = [entry for entry in found if entry["id"] != int(deleted[1])]
+                self.predictions[task] = [entry for entry in found if entry["id"] != int(named[1])]
             return 204, None
+        known = [entry for found in self.predictions.values() for entry in found]
+        changed = [entry for entry in known if named and entry["id"] == int(named[1])]
+        if request.method == "PATCH" and changed:
+            changed[0].update(request.json())
+            return 200, changed[0]
         return 404, recorded("no_project")
 
     def _settings(self, request: Request, rows: list[dict[str, Any]]) -> tuple[int, Any]:

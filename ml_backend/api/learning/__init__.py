@@ -1,0 +1,1 @@
+"""What a project learned, over HTTP and as a page."""
