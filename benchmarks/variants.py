@@ -16,6 +16,10 @@ class Entry:
     preset: str = ""
 
 
+UNDOUBTED = "auto, never INT"
+"""``grounded_sam`` with the witnesses of ``auto``: from them any threshold can be judged afterwards."""
+
+
 def _int(name: str, preset: str = "", **options: Any) -> Entry:
     return Entry(Variant(name, "int", {key.replace("__", "."): value for key, value in options.items()}), preset)
 
@@ -41,7 +45,7 @@ CHOICE = (
     _int("quick, no contrast", **_MAJORITY, **_QUICK),
     _int("five views, contrast", patches__scales=[1, 2], iterations__count=1),
     _int("five views, majority", patches__scales=[1, 2], iterations__count=1, **_MAJORITY),
-    Entry(Variant("auto, never INT", "auto", {"auto.threshold": 0.0})),
+    Entry(Variant(UNDOUBTED, "auto", {"auto.threshold": 0.0})),
 )
 """From which the defaults were chosen: each option on top of what costs nothing."""
 
@@ -50,10 +54,10 @@ CONFIRM = (
     _int("paper", "paper"),
     _int("int"),
     _int("quick", **_QUICK),
-    _int("default", clip__rule="joint", **_SINGLY, **_QUICK),
+    _int("tuned", clip__rule="joint", **_SINGLY, **_QUICK),
     _int("fast", patches__scales=[1, 2], iterations__count=1, clip__rule="joint", **_SINGLY, **_MAJORITY),
     _plain("vlm_box"),
-    Entry(Variant("auto, never INT", "auto", {"auto.threshold": 0.0})),
+    Entry(Variant(UNDOUBTED, "auto", {"auto.threshold": 0.0})),
 )
 """What was confirmed on worlds that served no choice, under names of its own, whatever the defaults are by now."""
 
@@ -80,6 +84,7 @@ PRESETS = (
     _plain("grounded_sam"),
     _int("paper", "paper"),
     _int("int"),
+    _int("tuned", "tuned"),
     _int("fast", "fast"),
     _plain("vlm_box"),
 )

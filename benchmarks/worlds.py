@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.variants import SETS
+from benchmarks.variants import SETS, UNDOUBTED
 from int_model.core.task_prompt import TaskPrompt
+from int_model.evaluation.doubt import Case, fit
 from int_model.evaluation.examples import Example, Variant
 from int_model.evaluation.protocol import score
 from int_model.evaluation.sharing import SharedCalls
@@ -210,6 +211,24 @@ def show(rows: Sequence[Line], metric: str) -> None:
         )
 
 
+def put_figures(rows: Sequence[Line], file: Path, section: str, baseline: str) -> None:
+    """Put the rows of all scenes of each slice into a file of ``docs/figures``: per variant IoU, difference, calls."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["scenes"] == "all":
+            own = found.setdefault(row["variant"], {})
+            own[f"{row['slice']} ({row['paired']})"] = row["iou"]
+            if row["variant"] != baseline:
+                own[f"{row['slice']}, minus `{baseline}`"] = row["minus"]
+    for variant, own in found.items():
+        own["calls"] = round(
+            float(np.mean([r["calls"] for r in rows if r["variant"] == variant and r["scenes"] == "all"]))
+        )
+    data = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    data[section] = found
+    file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
 # ------------------------------------------------------------------ command line
 
 
@@ -228,21 +247,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs.add_argument("--processes", type=int, default=1)
     runs.add_argument("--seconds", type=float, default=0.0, help="stop after so long; 0: never")
     runs.add_argument("--out", type=Path, required=True)
+    doubts = commands.add_parser("doubt", help="what auto would have given, from grounded_sam's witnesses and two ways")
+    doubts.add_argument("folder", type=Path)
+    doubts.add_argument("--dear", default="int", help="the variant that is asked in doubt")
+    doubts.add_argument("--worlds", default="", help="only these, separated by commas")
+    doubts.add_argument("--threshold", type=float, help="a threshold fitted elsewhere; without it one is fitted here")
+    doubts.add_argument("--witnesses", default="detector,segmenter,clip")
     tables = commands.add_parser("table", help="means and paired differences")
     tables.add_argument("folder", type=Path)
     tables.add_argument("--baseline", default="grounded_sam")
     tables.add_argument("--metric", default="iou")
-    tables.add_argument("--by", choices=("world", "cell"), default="world")
+    tables.add_argument(
+        "--by", choices=("world", "cell", "profile"), default="world", help="profile: all worlds at once"
+    )
     tables.add_argument("--json", action="store_true")
+    tables.add_argument("--figures", type=Path, help="put the rows into this file of docs/figures")
+    tables.add_argument("--section", default="choice", help="under this name")
     given = parser.parse_args(arguments)
     if given.command == "table":
         rows = table(read(given.folder), given.baseline, given.metric, given.by)
-        if given.json:
+        if given.figures:
+            put_figures(rows, given.figures, given.section, given.baseline)
+        elif given.json:
             json.dump(rows, sys.stdout, indent=1)
         else:
             show(rows, given.metric)
         return 0
+    if given.command == "doubt":
+        worlds = [name for name in given.worlds.split(",") if name]
+        print(doubt(read(given.folder), given.dear, worlds, given.witnesses.split(","), given.threshold))  # noqa: T201
+        return 0
     return _run(given)
+
+
+def doubt(
+    lines: Sequence[Line], dear: str, worlds: Sequence[str], chosen: Sequence[str], threshold: float | None
+) -> str:
+    """What ``auto`` gives: fitted on these scenes, or at a ``threshold`` from elsewhere with paired differences."""
+    rows: dict[str, dict[str, Line]] = {}
+    for line in lines:
+        if not worlds or line["world"] in worlds:
+            rows.setdefault(f"{line['profile']} {line['world']} {line['id']}", {})[line["variant"]] = line
+    both = [own for own in rows.values() if {UNDOUBTED, "grounded_sam", dear} <= own.keys()]
+    cases = [_case(own, dear, chosen) for own in both]
+    if threshold is None:
+        return fit(cases).explain()
+    asked = np.array([case.confidence < threshold for case in cases])
+    ours = np.where(asked, [case.dear for case in cases], [case.cheap for case in cases])
+    calls = np.mean([case.cheap_calls + case.dear_calls * a for case, a in zip(cases, asked, strict=True)])
+    always = np.mean([case.dear_calls for case in cases])
+    _, counts = draw([str(i) for i in range(len(cases))], ROUNDS)
+    text = f"{len(cases)} scenes, auto.threshold={threshold}: IoU {ours.mean():.3f}, {calls:.0f} calls "
+    text += f"({dear}: {always:.0f}), INT asked for {asked.mean():.0%}"
+    for name, other in ((dear, [case.dear for case in cases]), ("grounded_sam", [case.cheap for case in cases])):
+        gaps = ours - np.array(other)
+        gap = interval(float(gaps.mean()), counts @ gaps / len(gaps), len(gaps))
+        text += f"; minus {name} {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+    return text
+
+
+def _case(own: Mapping[str, Line], dear: str, chosen: Sequence[str]) -> Case:
+    told = [own[UNDOUBTED]["witnesses"].get(name, 0.0) for name in chosen]
+    one, two = own["grounded_sam"], own[dear]
+    sure = float(np.prod(told) ** (1 / len(told)))
+    return Case(sure, one["iou"], two["iou"], own[UNDOUBTED]["calls"], two["calls"])
 
 
 def _run(given: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from pydantic import Field
 from int_model.core.config import IntConfig
 from int_model.core.options import Section, fitting
 from int_model.core.task_prompt import TaskPrompt
-from int_model.core.types import Box, Floats, Image, IterationTrace, Progress, Segmentation
+from int_model.core.types import Floats, Image, IterationTrace, Progress, Segmentation
 from int_model.models.calls import ModelCalls
 from int_model.strategies.base import register
 from int_model.strategies.baselines import GroundedSam, GroundedSamConfig
@@ -114,25 +114,23 @@ class Auto:
 def witnesses(
     calls: ModelCalls, images: Sequence[Image], answers: Sequence[Segmentation], task: TaskPrompt, max_side: int
 ) -> list[dict[str, float]]:
-    """How far each answer of ``grounded_sam`` may be trusted: four witnesses and their geometric mean, ``confidence``.
+    """How far each answer of ``grounded_sam`` may be trusted: three witnesses and their geometric mean, ``confidence``.
 
-    ``detector``: the best box's score. ``segmenter``: the predicted IoU of that box's mask. ``agreement``: IoU of the
-    box and the tight box of its mask. ``clip``: whether what was found looks more like the task prompt than what is
-    left of the image; 0.5 if equally. All 0 where nothing was found.
+    ``detector``: the best box's score. ``segmenter``: the predicted IoU of that box's mask. ``clip``: whether what was
+    found looks more like the task prompt than what is left of the image; 0.5 if equally. All 0 where nothing was found.
+    (The agreement of the box with its mask's own box was tried, too: better answers agreed less, see the evaluation.)
     """
     found = [answer.trace.iterations[0] if answer.instances else None for answer in answers]
     looks = _looks(calls, images, found, task, max_side)
     out = []
     for iteration, look in zip(found, looks, strict=True):
         if iteration is None:
-            out.append(dict.fromkeys(("detector", "segmenter", "agreement", "clip", "confidence"), 0.0))
+            out.append(dict.fromkeys(("detector", "segmenter", "clip", "confidence"), 0.0))
             continue
         best = max(range(len(iteration.boxes)), key=lambda k: iteration.boxes[k].score)
-        detected, tight = iteration.boxes[best], Box.of_mask(iteration.instance_masks[best])
         own = {
-            "detector": detected.score,
+            "detector": iteration.boxes[best].score,
             "segmenter": float(np.clip(iteration.predicted_iou[best], 0.0, 1.0)),
-            "agreement": 0.0 if tight is None else detected.box.iou(tight),
             "clip": look,
         }
         out.append({**own, "confidence": float(np.prod(list(own.values())) ** (1 / len(own)))})

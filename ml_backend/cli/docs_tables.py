@@ -115,13 +115,14 @@ def _row(name: str, info: FieldInfo) -> str:
 
 
 def _option_rows() -> list[str]:
-    found: dict[str, tuple[FieldInfo, list[str]]] = {}
+    found: dict[tuple[str, str, str], tuple[FieldInfo, list[str]]] = {}  # strategies may differ in a default
     for name, entry in STRATEGIES.items():
         for option, info in options_of(entry.config):
-            found.setdefault(option, (info, []))[1].append(name)
+            key = option, repr(info.default), info.description or ""
+            found.setdefault(key, (info, []))[1].append(name)
     return [
         f"| `{option}` | {_values(info)} | {_default(option, info)} | {', '.join(names)} | {info.description} |"
-        for option, (info, names) in found.items()
+        for (option, _, _), (info, names) in found.items()
     ]
 
 

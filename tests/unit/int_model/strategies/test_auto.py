@@ -74,10 +74,10 @@ def test_at_the_ends_it_is_one_of_its_two_ways(threshold: float) -> None:
 def test_each_witness_counts() -> None:
     (plain,) = run([scene(objects=ONE)[0]], {"auto": {"threshold": 0.0}})
     known = plain.trace.witnesses
-    assert set(known) == {"detector", "segmenter", "agreement", "clip", "confidence"}
+    assert set(known) == {"detector", "segmenter", "clip", "confidence"}
     parts = [value for name, value in known.items() if name != "confidence"]
-    assert known["confidence"] == pytest.approx(np.prod(parts) ** 0.25)
-    assert (known["detector"], known["segmenter"], known["agreement"]) == (0.9, 0.9, 1.0)
+    assert known["confidence"] == pytest.approx(np.prod(parts) ** (1 / 3))
+    assert (known["detector"], known["segmenter"]) == (0.9, 0.9)
     assert known["clip"] > 0.5
     (shy,) = run([scene(objects=ONE)[0]], {"auto": {"threshold": 0.0}}, detector=FakeDetector(score=0.4))
     assert shy.trace.witnesses["confidence"] < known["confidence"]

@@ -7,6 +7,7 @@ import pytest
 
 from int_model.core.config import IntConfig
 from int_model.core.options import ConfigError, leaves
+from int_model.strategies.auto import most_calls
 from int_model.strategies.model_options import ModelOptions, preset_names, read_preset
 from int_model.strategies.promac import PromacConfig
 from int_model.strategies.registry import STRATEGIES
@@ -16,7 +17,7 @@ from int_model.strategies.registry import STRATEGIES
     ("options", "message"),
     [
         (ModelOptions(strategy="magic"), "no strategy 'magic'; choose one of: int, auto, grounded_sam"),
-        (ModelOptions(preset="slow"), "no preset 'slow'; choose one of: fast, paper"),
+        (ModelOptions(preset="slow"), "no preset 'slow'; choose one of: fast, paper, tuned"),
         (ModelOptions(profile="huge"), "no profile 'huge'; use one of"),
         (ModelOptions(changes={"iteration.count": 3}), r"strategy 'int': there is no option 'iteration'; .* has: fuse"),
         (ModelOptions(changes={"iterations.count": 0}), "option 'iterations.count'"),
@@ -51,7 +52,7 @@ def test_what_does_not_suit_the_strategy_is_told(options: ModelOptions, message:
     ("options", "count"),
     [
         ({}, 5),
-        ({"preset": "fast"}, 3),
+        ({"preset": "fast"}, 1),
         ({"preset": "fast", "overrides": {"int.iterations.count": 4}}, 4),
         ({"preset": "fast", "overrides": {"int.iterations.count": 4}, "changes": {"iterations.count": 6}}, 6),
         ({"changes": {"iterations": {"count": 7}}}, 7),
@@ -77,7 +78,7 @@ def test_another_strategy_over_the_same_models_takes_what_it_has() -> None:
     promac = options.config("promac")
     assert isinstance(promac, PromacConfig)
     assert not promac.sam.multimask
-    assert promac.early_stop.rule == "gensam"
+    assert promac.clip.view == "crop"
     with pytest.raises(ConfigError, match="no option 'sma'"):
         ModelOptions(changes={"sma.multimask": False}).config("promac")
 
@@ -120,12 +121,13 @@ def test_options_are_shown_as_they_are_written() -> None:
 
 
 def test_presets() -> None:
-    assert preset_names() == ("fast", "paper")
+    assert preset_names() == ("fast", "paper", "tuned")
+    tuned = IntConfig().merged(read_preset("tuned"))
+    assert (tuned.clip.rule, tuned.update.rule, tuned.early_stop.rule) == ("joint", "none", "unchanged")
     first_reading = {"inpaint": {"without_box": "others", "max_part": 1.0}, "score": {"eps": 1e-6}}
     assert IntConfig().merged(read_preset("paper")) == IntConfig().merged(first_reading)
     fast = IntConfig().merged(read_preset("fast"))
-    assert fast.iterations.count in (2, 3)
-    assert fast.early_stop.rule != "off"
+    assert most_calls(fast) * 3 <= most_calls(IntConfig())
 
 
 def test_a_profile_file(tmp_path: Path) -> None:
