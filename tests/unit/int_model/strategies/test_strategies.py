@@ -70,7 +70,7 @@ def test_dialogue_is_enough_for_the_others(name: str, options: dict[str, Any]) -
 
 
 def test_unknown_strategies_are_refused() -> None:
-    with pytest.raises(ValueError, match="choose one of: int, auto, grounded_sam, promac, sam3, vlm_box"):
+    with pytest.raises(ValueError, match="choose one of: int, auto, grounded_sam, ppt, promac, sam3, vlm_box"):
         make_strategy("ppt2", fake_suite())
 
 
