@@ -167,10 +167,10 @@ def _freeze(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def _noise(count: int, rng: random.Random) -> list[dict[str, str]]:
-    """Pictures whose masks are as large as brush masks get: a third of a megabyte for a few of them."""
+    """Pictures whose masks are as large as brush masks get: four of them are a megabyte."""
     found = []
     for _ in range(count):
-        pixels = np.random.default_rng(rng.getrandbits(32)).integers(0, 2, (160, 160, 1), np.uint8) * 255
+        pixels = np.random.default_rng(rng.getrandbits(32)).integers(0, 2, (300, 300, 1), np.uint8) * 255
         out = io.BytesIO()
         Image.fromarray(np.repeat(pixels, 3, 2)).save(out, "PNG")
         found.append({"image": f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"})
@@ -253,6 +253,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=32, help="per round")
     parser.add_argument("--out", type=Path, default=Path("faults.jsonl"))
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing outlives it
     binaries = find_binaries()
     if binaries is None:
         raise RuntimeError("there is no PostgreSQL server; install Debian's package postgresql")
