@@ -19,7 +19,9 @@ from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.manager import NO_LABEL_STUDIO, Runs, RunsError
 from ml_backend.runs.owners import new_owner
 from ml_backend.runs.predict_executor import PredictExecutor
-from ml_backend.runs.queues.base import RunQueue
+from ml_backend.runs.queues.base import NullQueue, RunQueue
+from ml_backend.runs.training.executor import TrainExecutor
+from ml_backend.runs.training.start import Trainings
 from ml_backend.runs.types import RunKind
 from ml_backend.runs.worker import RunWorker
 from ml_backend.serving.annotator import TaskAnnotator
@@ -34,6 +36,7 @@ from ml_backend.serving.results import Results
 from ml_backend.serving.status import Status
 from ml_backend.serving.tasks import Threads
 from ml_backend.settings import Settings
+from ml_backend.storage.annotations import Annotations
 from ml_backend.storage.database import Database
 from ml_backend.storage.store import Store
 
@@ -194,7 +197,18 @@ class AppContext:
         """What this process can do runs with, by kind. Raises ``RunsError`` where no Label Studio is configured."""
         if self.pushing is None:
             raise RunsError(NO_LABEL_STUDIO)
-        return {RunKind.PREDICT: PredictExecutor(self.annotator, self.projects, self.pushing)}
+        return {
+            RunKind.PREDICT: PredictExecutor(self.annotator, self.projects, self.pushing),
+            RunKind.TRAIN: TrainExecutor(
+                self.facilities, self.projects, self.pushing, self.trainings(NullQueue()).consider
+            ),
+        }
+
+    def trainings(self, queue: RunQueue) -> Trainings:
+        """What begins trainings; ``queue`` is told where work is."""
+        bundles, versions = self.facilities.bundles, self.facilities.versions
+        annotations = Annotations(self.store.database)
+        return Trainings(self.ledger, queue, self.projects, self.store, bundles, versions, annotations, self.settings)
 
     def runs(self, queue: RunQueue) -> Runs:
         """What people do with runs; ``queue`` is told where work is."""

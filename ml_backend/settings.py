@@ -119,6 +119,20 @@ class Settings(BaseSettings):
         True, description="What /predict cannot answer in time becomes a batch run, if Label Studio's token is set."
     )
 
+    # --- learning
+    learn: Literal["auto", "asked"] = Field(
+        "auto",
+        description="When a project learns from its corrections: by itself as they grow, or when somebody asks for it.",
+    )
+    learn_from: int = Field(3, ge=2, description="Corrected tasks of the first training that begins by itself.")
+    learn_most: int = Field(100, ge=2, description="Most tasks that a training learns from: those changed last.")
+    learn_group: str = Field(
+        "", description="Field of the tasks' data by which images belong together: patient, series."
+    )
+    learn_steps: int | None = Field(
+        None, ge=1, description="Training steps of an arm; none: 120, from 16 images on 240."
+    )
+
     # --- service
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all of this machine.")
     port: int = Field(9090, ge=0, le=65535, validation_alias=_names("INT_PORT", "PORT"), description="Port.")

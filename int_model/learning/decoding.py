@@ -14,7 +14,7 @@ from int_model.learning.arms.decoder import LowRankDecoder
 from int_model.learning.arms.plm import PromptLearning
 from int_model.learning.arms.pmm import PointMatching, condition, draw, refine
 from int_model.learning.arms.tokens import StaticTokens
-from int_model.learning.sam import Adjust, Encoded, TrainableSam
+from int_model.learning.sam import Adjust, Encoded, Pause, TrainableSam
 from int_model.learning.training import Trained
 from int_model.models.adapters.segmenter import HFSamSegmenter
 from int_model.models.protocols import MaskPrompt, MaskProposal
@@ -28,11 +28,12 @@ class AdaptedDecoder:
     Args:
         segmenter: whose encoder and decoder are used; its own weights are never changed.
         adaptation: what was learned.
+        pause: called before every pass; see `Pause`.
     """
 
-    def __init__(self, segmenter: HFSamSegmenter, adaptation: Adaptation) -> None:
+    def __init__(self, segmenter: HFSamSegmenter, adaptation: Adaptation, pause: Pause | None = None) -> None:
         self.adaptation = adaptation
-        self.sam = TrainableSam(segmenter)
+        self.sam = TrainableSam(segmenter, pause)
         self._arm = None if adaptation.weights is None else restore(self.sam, adaptation.weights)
         self._refiner = None if adaptation.refiner is None else _refiner(self.sam.width, adaptation.refiner)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,12 +20,15 @@ from int_model.learning.arms.pmm_training import train_refiner
 from int_model.learning.arms.tokens import StaticTokens
 from int_model.learning.decoding import AdaptedDecoder
 from int_model.learning.examples import Example
-from int_model.learning.sam import TrainableSam
+from int_model.learning.sam import Pause, TrainableSam
 from int_model.learning.scoring import ask
 from int_model.learning.training import Cache, Schedule, StepDone, Trained, train
 from int_model.learning.views import Augmentation
 from int_model.learning.where import fit_probe, views_of_label
 from int_model.models.adapters.segmenter import HFSamSegmenter
+
+Aside = Callable[[], AbstractContextManager[None]]
+"""Makes a block in which others may use the models."""
 
 ArmName = Literal["base", "slots", "outlines", "tokens", "plm", "plm_pmm", "lora", "decoder"]
 ARMS: tuple[ArmName, ...] = ("base", "slots", "outlines", "tokens", "plm", "plm_pmm", "lora", "decoder")
@@ -62,12 +66,24 @@ class FitOptions:
 
 
 class Fitter:
-    """Fits arms on examples over one loaded segmenter; encoded views are shared between arms and folds."""
+    """Fits arms on examples over one loaded segmenter; encoded views are shared between arms and folds.
 
-    def __init__(self, segmenter: HFSamSegmenter, options: FitOptions | None = None) -> None:
+    ``pause`` is called between pieces of work of a fraction of a second, so that others can use the models meanwhile;
+    ``aside`` is entered for work of seconds that needs no model.
+    """
+
+    def __init__(
+        self,
+        segmenter: HFSamSegmenter,
+        options: FitOptions | None = None,
+        pause: Pause | None = None,
+        aside: Aside | None = None,
+    ) -> None:
         self.segmenter = segmenter
         self.options = options or FitOptions()
-        self._base = AdaptedDecoder(segmenter, Adaptation())
+        self.pause = pause or (lambda: None)
+        self._aside: Aside = aside or nullcontext
+        self._base = AdaptedDecoder(segmenter, Adaptation(), self.pause)
         self._cache = Cache(self._base.sam, self.options.augmentation, self.options.seed)
 
     def fit(
@@ -104,7 +120,7 @@ class Fitter:
         slots = self.slots(examples) if known is None else dict(known)
         labels = sorted({target.label for example in examples for target in example.targets})
         outlines = {label: slots.get(label, Outline(slot=1)) for label in labels}
-        sam = TrainableSam(self.segmenter)
+        sam = TrainableSam(self.segmenter, self.pause)
         kind: WeightsKind = "plm" if arm == "plm_pmm" else arm
         module = make_arm(kind, sam, labels)
         samples = [sample for example in examples for sample in self._cache.samples(example)]
@@ -140,7 +156,9 @@ class Fitter:
         samples = [sample for example in examples for sample in self._cache.samples(example)]
         found = {}
         for label in sorted({target.label for example in examples for target in example.targets}):
-            probe = fit_probe(self._base.sam, views_of_label(samples, label), seed=self.options.seed)
+            views = views_of_label(samples, label)
+            with self._aside():
+                probe = fit_probe(self._base.sam, views, seed=self.options.seed)
             if probe is not None:
                 found[label] = probe
         return found

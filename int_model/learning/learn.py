@@ -183,7 +183,7 @@ class Learner:
         return made
 
     def _score(self, adaptation: Adaptation, examples: Sequence[Example]) -> list[Figures]:
-        decoder = AdaptedDecoder(self._fitter.segmenter, adaptation)
+        decoder = AdaptedDecoder(self._fitter.segmenter, adaptation, self._fitter.pause)
         return score_all(decoder, examples, decoder.encode([example.image for example in examples]))
 
     def _in_held_out_order(
@@ -234,6 +234,7 @@ class Learner:
         strategy = self._apply(adaptation)
         values = []
         for label in example.labels:
+            self._fitter.pause()
             (result,) = strategy.segment([example.image], TaskPrompt(label))
             found: Mask = union(example.size, [instance.mask for instance in result.instances])
             values.append(overlap(found, example.mask_of(label)))
@@ -245,6 +246,7 @@ class Learner:
         pairs: dict[str, list[tuple[float, float]]] = {}
         for example in examples[:_MOST_END_TO_END]:
             for label in example.labels:
+                self._fitter.pause()
                 (result,) = strategy.segment([example.image], TaskPrompt(label))
                 truths = [target.mask for target in example.targets if target.label == label]
                 pairs.setdefault(label, []).extend(matched_ious(result.instances, truths))

@@ -17,11 +17,21 @@ from int_model.core.types import Image, Mask
 from int_model.models.adapters.segmenter import HFSamSegmenter, SamEmbedding
 from int_model.models.protocols import Embedding, MaskPrompt
 
+Pause = Callable[[], None]
+"""Called between pieces of work of a fraction of a second; it may wait, and what it raises ends the training."""
+
 SLOTS = 4
 """SAM's mask tokens: slot 0 is its single-mask answer, slots 1 to 3 are the alternatives."""
 
 Adjust = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(sparse prompt tokens [B, T, D], image features [B, D, h, w], positions [1, D, h, w]) -> tokens [B, T, D]."""
+
+
+_ENCODED_AT_ONCE = 4  # between two pauses
+
+
+def _go_on() -> None:
+    """Nobody has to be let in."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,9 +56,10 @@ class TrainableSam(nn.Module):
     answered meanwhile.
     """
 
-    def __init__(self, segmenter: HFSamSegmenter) -> None:
+    def __init__(self, segmenter: HFSamSegmenter, pause: Pause | None = None) -> None:
         super().__init__()
         model = segmenter.model
+        self._pause = pause or _go_on
         self._segmenter = segmenter
         self.prompt_encoder = copy.deepcopy(model.prompt_encoder).float()
         self.mask_decoder = copy.deepcopy(model.mask_decoder).float()
@@ -70,7 +81,11 @@ class TrainableSam(nn.Module):
 
     def encode(self, images: Sequence[Image]) -> list[Encoded]:
         """Images through the frozen encoder; the results can take part in autograd."""
-        return [self.adopt(embedding) for embedding in self._segmenter.encode(images)]
+        found = []
+        for start in range(0, len(images), _ENCODED_AT_ONCE):
+            self._pause()
+            found += [self.adopt(entry) for entry in self._segmenter.encode(images[start : start + _ENCODED_AT_ONCE])]
+        return found
 
     def adopt(self, embedding: Embedding) -> Encoded:
         """An embedding of the segmenter as this decoder takes it: a float32 copy outside of inference mode."""
@@ -118,6 +133,7 @@ class TrainableSam(nn.Module):
 
     def decode(self, features: Tensor, sparse: Tensor, dense: Tensor, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The decoder's logits and predicted IoUs of the wanted slots; one pass for slot 0, one for slots 1 to 3."""
+        self._pause()
         found: dict[int, Tensor] = {}
         quality: dict[int, Tensor] = {}
         for multiple in sorted({slot > 0 for slot in slots}):

@@ -27,8 +27,9 @@ from ml_backend.api.runs import add_runs
 from ml_backend.api.runs_runtime import RunsRuntime
 from ml_backend.context import AppContext
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
-from ml_backend.labelstudio.annotation_events import ANNOTATION_EVENTS
+from ml_backend.labelstudio.annotation_events import ANNOTATION_EVENTS, DELETED_EVENTS
 from ml_backend.labelstudio.wire import RequestError, parse_predict, parse_setup, project_key
+from ml_backend.runs.training.events import LearningEvents
 from ml_backend.serving.model_loading import ModelIdentity, identify
 from ml_backend.serving.predictions import Predictions
 from ml_backend.settings import Settings
@@ -83,15 +84,15 @@ def create_app(
         context = AppContext.open(chosen, load=load, identity=known, resolver=resolver)
         runs = RunsRuntime(context)
         predictions = context.predictions(runs.late_tasks)
-        app.state.context, app.state.predictions = context, predictions
-        app.state.runs = runs
-        app.state.annotations = Annotations(context.store.database)
-        app.state.audit = Audit(context.store.database)
+        app.state.context, app.state.predictions, app.state.runs = context, predictions, runs
+        app.state.annotations, app.state.audit = Annotations(context.store.database), Audit(context.store.database)
+        app.state.learning = LearningEvents(runs.trainings, context.facilities.status)
         try:
             await runs.start()
             await context.start()
             yield
         finally:
+            await app.state.learning.close()
             await runs.close()
             await predictions.close()
             await context.close()
@@ -183,12 +184,14 @@ async def _take_note(request: Request, event: Any) -> Response:
     config = project.get("label_config") if isinstance(project, dict) else None
     if known == "PROJECT_UPDATED" and isinstance(config, str):
         await context.projects.update(project_key(project), config)
-    if known in ANNOTATION_EVENTS:
+    if known in ANNOTATION_EVENTS | DELETED_EVENTS:
         try:
             await asyncio.to_thread(request.app.state.annotations.record, event)
         except StoreError as error:
             _log.warning("%s of project %s is lost: %s", known, project_key(project), error)
             return error_response(503, "the annotations could not be kept", str(error))
+    learning: LearningEvents = request.app.state.learning
+    learning.take(known, project_key(project))
     return JsonResponse({"status": "ok", "result": {}}, 201)
 
 

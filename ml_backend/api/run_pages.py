@@ -9,7 +9,7 @@ from typing import Any
 from int_model.html.environment import page_environment, render
 from int_model.html.text import counted, duration
 from ml_backend.runs.triage import grouped
-from ml_backend.runs.types import Progress, Run, RunState, TaskRecord, TaskState
+from ml_backend.runs.types import Progress, Run, RunKind, RunState, TaskRecord, TaskState
 
 REFRESH_SECONDS = 4
 PAGE = 24
@@ -84,6 +84,8 @@ class RunView:
     @property
     def finished(self) -> str:
         """The progress in words."""
+        if self.run.spec.kind is RunKind.TRAIN:
+            return "trained and judged" if self.progress.left == 0 else self.run.stage or "waiting for its turn"
         total = self.progress.total
         return f"{total - self.progress.left} of {counted(total, 'image')} finished"
 
@@ -95,6 +97,8 @@ class RunView:
             return "listing its tasks"
         if run.finished_at is not None:
             return f"took {duration((run.finished_at - run.created_at).total_seconds())}"
+        if run.spec.kind is RunKind.TRAIN:
+            return ""
         if run.state is RunState.ACTIVE and progress.rate:
             return f"{progress.rate:.2f} images/s, {duration(progress.eta_seconds)} left"
         return f"{progress.left} left" if progress.left or run.state is RunState.ACTIVE else ""

@@ -33,7 +33,7 @@ from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.manager import Started
 from ml_backend.runs.plain import record_json, run_json
 from ml_backend.runs.queues.base import QueueError
-from ml_backend.runs.types import Run, RunState, TaskState
+from ml_backend.runs.types import Run, RunKind, RunState, TaskState
 from ml_backend.storage.database import StoreError
 
 _MAX_LIMIT = 1000
@@ -167,7 +167,7 @@ async def _show(request: Request, runtime: RunsRuntime) -> Response:
         after=after,
         by_doubt=by_doubt,
         tasks_address=runtime.tasks_address,
-        pictures=runtime.pictures is not None,
+        pictures=runtime.pictures is not None and seen.run.spec.kind is RunKind.PREDICT,
     )
     return _page(page)
 
@@ -200,7 +200,7 @@ async def _picture(request: Request, runtime: RunsRuntime) -> Response:
 
     run = await asyncio.to_thread(look_up)
     headers = {**PAGE_HEADERS, "Cache-Control": "private, max-age=300"}
-    if run is None or runtime.pictures is None:
+    if run is None or runtime.pictures is None or run.spec.kind is not RunKind.PREDICT:
         return Response(no_picture("no such task"), 404, PAGE_HEADERS, media_type="image/svg+xml")
     try:
         data = await runtime.pictures.picture(run.spec, task)

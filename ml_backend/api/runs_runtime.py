@@ -30,6 +30,7 @@ class RunsRuntime:
     Attributes:
         ledger: where runs are looked at and cancelled.
         runs: starts runs and goes on with them.
+        trainings: starts runs that train, or None if the backend does not know Label Studio.
         late_tasks: takes what ``/predict`` cannot do in time, or None if it is to take nothing.
         tasks_address: of a task in Label Studio: a format of project and task; "" where it is unknown.
         undoing: takes runs back, or None if the backend does not know Label Studio.
@@ -54,6 +55,7 @@ class RunsRuntime:
         base = settings.label_studio_public_url or settings.label_studio_url
         self.tasks_address = f"{base}/projects/{{}}/data?task={{}}" if base else ""
         self.runs = context.runs(self._redis or self._local)
+        self.trainings = None if client is None else context.trainings(self._redis or self._local)
         self.pictures = None if client is None else Pictures(client, context.facilities)
         self.undoing = None if client is None else Undoing(client, self.ledger, context.store.database)
         self.late_tasks: PredictRuns | None = None

@@ -24,7 +24,7 @@ from ml_backend.runs.manager import NO_LABEL_STUDIO, Runs, RunsError, Started
 from ml_backend.runs.queues.base import NullQueue, QueueError, RunQueue
 from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.queues.redis_queue import RedisQueue
-from ml_backend.runs.types import Progress, Run, RunRequest, RunState, TaskState
+from ml_backend.runs.types import Progress, Run, RunKind, RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
 from ml_backend.storage.audit import Audit, operator
 
@@ -33,6 +33,9 @@ _POLL = 0.5
 _PREPARING_SECONDS = 150.0
 _LONELY_SECONDS = 10.0
 _ALONE = "no worker is there"
+Begin = Callable[[AppContext, Runs, Callable[[], bool]], Started]
+"""Makes the run; gets whether to stop."""
+
 _MADE_ELSEWHERE = "its tasks are being listed by another process"
 
 
@@ -61,11 +64,11 @@ def run_annotate(
         ValueError, RuntimeError: it could not be started; the message is for people.
     """
 
-    def begin(runs: Runs, stopping: Callable[[], bool]) -> Started:
+    def begin(_context: AppContext, runs: Runs, stopping: Callable[[], bool]) -> Started:
         return runs.start(request, dry_run=dry_run, stopping=stopping)
 
     asked = None if dry_run else ("start", f"project {request.project}")
-    return asyncio.run(_main(settings, begin, asked, detach=detach, tell=tell, bar=bar, debug=debug))
+    return asyncio.run(run_and_watch(settings, begin, asked, detach=detach, tell=tell, bar=bar, debug=debug))
 
 
 def run_again(
@@ -80,7 +83,7 @@ def run_again(
 ) -> int:
     """Go on with a run, or do its tasks in the states ``retry`` again; as `run_annotate`."""
 
-    def begin(runs: Runs, _stopping: Callable[[], bool]) -> Started:
+    def begin(_context: AppContext, runs: Runs, _stopping: Callable[[], bool]) -> Started:
         if retry:
             count = runs.retry(run_id, retry)
             tell.print(f"run {run_id}: {count} tasks again", markup=False)
@@ -90,12 +93,14 @@ def run_again(
         return Started(run, True, runs.ledger.progress(run_id).total, (), run.spec)
 
     asked = ("retry" if retry else "resume", f"run {run_id}")
-    return asyncio.run(_main(settings, begin, asked, detach=detach, tell=tell, bar=bar, debug=debug, again=run_id))
+    return asyncio.run(
+        run_and_watch(settings, begin, asked, detach=detach, tell=tell, bar=bar, debug=debug, again=run_id)
+    )
 
 
-async def _main(
+async def run_and_watch(
     settings: Settings,
-    begin: Callable[[Runs, Callable[[], bool]], Started],
+    begin: Begin,
     asked: tuple[str, str] | None,
     *,
     detach: bool,
@@ -104,6 +109,7 @@ async def _main(
     debug: bool,
     again: str = "",
 ) -> int:
+    """Have a run made, or gone on with (``again``), by ``begin``; do it here, or watch it; the exit status."""
     _log_to(bar, debug=debug)
     address = settings.redis_url.get_secret_value() if settings.redis_url else ""
     queue: RunQueue = _Watched(address, bar) if address else NullQueue()
@@ -120,7 +126,7 @@ async def _main(
             if asked is not None:
                 await asyncio.to_thread(Audit(context.store.database).note, *operator(), *asked)
             try:
-                started = await asyncio.to_thread(begin, context.runs(queue), stop.is_set)
+                started = await asyncio.to_thread(begin, context, context.runs(queue), stop.is_set)
             except RunsError as error:
                 if not stop.is_set():
                     raise
@@ -222,7 +228,8 @@ async def _watch(
             run, progress = await asyncio.to_thread(_seen, context, run.id, stop, console)
             loading = local and context.facilities.engine.status.state == "loading"
             preparing = run.state is RunState.PREPARING
-            note = "loading the models" if loading else _MADE_ELSEWHERE if preparing else _ALONE if told else ""
+            waiting = _MADE_ELSEWHERE if preparing else _ALONE if told else run.stage
+            note = "loading the models" if loading else waiting
             shown.show_run(progress, note)
             if run.state not in (RunState.PREPARING, RunState.ACTIVE) or stop.is_set():
                 return run
@@ -263,6 +270,9 @@ def _report(context: AppContext, run: Run, interrupted: bool, elsewhere: bool, t
 def _introduction(started: Started, *, again: bool) -> list[str]:
     spec, run = started.spec, started.run
     what = f"looking for: {spec.prompt}; version {spec.model_version}"
+    if spec.kind is RunKind.TRAIN and run is not None:
+        how = "goes on" if again else "is under way already; joined it" if started.joined else "made"
+        return [f"run {run.id} {how}: {spec.prompt}"]
     if run is None:
         return [f"{started.count} tasks would be annotated", what]
     how = "" if again else " is under way already; joined it" if started.joined else " made"

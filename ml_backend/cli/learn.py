@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from int_model.io.outputs import display_name, write_atomic
-from int_model.models.identity import segmenter_fingerprint
 from ml_backend.cli.bootstrap_options import parse_tasks
 from ml_backend.cli.commands.learn import LearnOptions
 from ml_backend.cli.options import FAILED
 from ml_backend.cli.progress import ProgressBar, say
 from ml_backend.labelstudio.exports import ExportedExamples
 from ml_backend.learning.corrections import Corrections
+from ml_backend.learning.training import Training, enough, packed
 
 if TYPE_CHECKING:
     from int_model.learning.examples import Example
@@ -44,7 +42,7 @@ def run(options: LearnOptions) -> int:
     outcome, images = _learn(options, models, examples, console)
     name = ACCEPTED if outcome.verdict.promoted else REJECTED
     (options.out / (REJECTED if outcome.verdict.promoted else ACCEPTED)).unlink(missing_ok=True)
-    data, report = _bundle(options, models, examples, outcome)
+    data, report = packed(outcome, examples, models, seed=options.seed, steps=options.steps)
     write_atomic(options.out / name, data)
     write_atomic(options.out / REPORT, json.dumps(report, indent=1).encode())
     _tell(console, outcome, images, options.out / name)
@@ -63,6 +61,8 @@ def _prepare(folder: Path) -> None:
 
 
 def _examples(options: LearnOptions, prompts: dict[str, str], console: Console) -> list[Example]:
+    if options.export is None or options.images is None:
+        raise ValueError("give an export and the folder of its images, or a project with --project")
     export = ExportedExamples.read(
         options.export,
         options.images,
@@ -73,7 +73,7 @@ def _examples(options: LearnOptions, prompts: dict[str, str], console: Console) 
     corrections = Corrections(export, prompts, options.group, lambda line: say(console, line))
     found = list(corrections)
     usable = [example for example in found if example.targets]
-    if len({example.unit for example in usable}) < 2:
+    if not enough(found):
         labels = ", ".join(f"'{label}'" for label in prompts)
         raise ValueError(
             f"{len(usable)} images have regions with the labels {labels}; learning needs two at least (trained weights "
@@ -85,57 +85,24 @@ def _examples(options: LearnOptions, prompts: dict[str, str], console: Console) 
 def _learn(
     options: LearnOptions, models: ModelOptions, examples: list[Example], console: Console
 ) -> tuple[Outcome, int]:
-    from int_model.learning.applied import AdaptedStrategy, sam_of
-    from int_model.learning.fit import FitOptions, Fitter
-    from int_model.learning.learn import Learner
+    from int_model.learning.applied import AdaptedStrategy
 
     with ProgressBar(console, "loading the models") as bar:
         suite = models.load_suite(bar.loading)
-        fitter = Fitter(sam_of(suite.segmenter), FitOptions(seed=options.seed, steps=options.steps))
 
         def stage_done(done: int, total: int, what: str) -> None:
             bar.show(done, total, what)
             bar.line(lambda: f"{done} of {total} steps: {what}", last=done == total)
 
-        learner = Learner(
-            fitter, lambda adaptation: AdaptedStrategy(models.make, suite, adaptation), stage_done=stage_done
+        training = Training(
+            segmenter=suite.segmenter,
+            apply=lambda adaptation: AdaptedStrategy(models.make, suite, adaptation),
+            seed=options.seed,
+            steps=options.steps,
+            stage_done=stage_done,
         )
-        outcome = learner.learn(examples)
+        outcome = training.run(examples)
     return outcome, sum(1 for example in examples if example.targets)
-
-
-def _bundle(
-    options: LearnOptions, models: ModelOptions, examples: list[Example], outcome: Outcome
-) -> tuple[bytes, dict[str, Any]]:
-    from int_model.learning.bundle import Manifest, bundle_id, pack
-    from int_model.learning.examples import data_digest
-
-    verdict = outcome.verdict
-    figures = {
-        "table": outcome.table,
-        "gain": {"value": verdict.gain.value, "lower": verdict.gain.lower, "images": verdict.gain.units},
-        "end_to_end": dict(outcome.end_to_end),
-        "promoted": verdict.promoted,
-        "reasons": list(verdict.reasons),
-    }
-    manifest = Manifest(
-        base=segmenter_fingerprint(models.read_profile()),
-        data=data_digest(examples),
-        arm=verdict.arm,
-        images=sum(1 for example in examples if example.targets),
-        settings={"seed": options.seed, "steps": options.steps, "strategy": models.strategy, "profile": models.profile},
-        libraries={name: version(name) for name in ("torch", "transformers", "int-backend")}
-        | {"python": platform.python_version()},
-        figures=figures,
-    )
-    data = pack(outcome.adaptation, manifest)
-    return data, {
-        "id": bundle_id(data),
-        "arm": verdict.arm,
-        "images": manifest.images,
-        **figures,
-        "worst": [{"image": name, "iou": value} for name, value in outcome.worst],
-    }
 
 
 def _tell(console: Console, outcome: Outcome, images: int, path: Path) -> None:

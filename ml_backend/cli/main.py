@@ -10,6 +10,7 @@ import typer
 from ml_backend.cli.commands.bootstrap import bootstrap
 from ml_backend.cli.commands.evaluate import evaluate
 from ml_backend.cli.commands.learn import learn
+from ml_backend.cli.commands.models import app as models_app
 from ml_backend.cli.commands.review import next_
 from ml_backend.cli.commands.segment import segment
 from ml_backend.cli.commands.service import annotate, serve, try_, worker
@@ -61,6 +62,7 @@ for function in (
 ):
     add_command(app, function)
 app.add_typer(runs_app, name="runs")
+app.add_typer(models_app, name="models")
 app.add_typer(medical_app, name="medical")
 
 

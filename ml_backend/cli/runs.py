@@ -52,7 +52,7 @@ def list_runs(
         if as_json:
             from ml_backend.runs.plain import run_json
 
-            _print_json([run_json(run, progress) for run, progress in rows])
+            print_json([run_json(run, progress) for run, progress in rows])
             return
         from rich.table import Table
 
@@ -71,7 +71,7 @@ def list_runs(
                 run.spec.prompt,
                 run.spec.model_version,
             )
-        _console().print(table)
+        console().print(table)
 
 
 @app.command()
@@ -97,11 +97,11 @@ def show(
         if as_json:
             from ml_backend.runs.plain import record_json, run_json
 
-            _print_json({**run_json(run, progress), "tasks": [record_json(record) for record in records]})
+            print_json({**run_json(run, progress), "tasks": [record_json(record) for record in records]})
             return
         from ml_backend.cli.watch import counts, throughput
 
-        spec, request, console = run.spec, run.spec.request, _console()
+        spec, request, out = run.spec, run.spec.request, console()
         taken = f"view {request.view}" if request.view is not None else "all tasks"
         lines = [
             f"run {run.id} of project {spec.project}: {run.state.value}" + (f" ({run.why})" if run.why else ""),
@@ -117,7 +117,7 @@ def show(
             reason = f": {record.reason}" if record.reason else ""
             lines.append(f"  task {record.task} {record.state.value}{score}{reason}")
         for line in lines:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -260,7 +260,7 @@ def _again(options: ResumeOptions, states: frozenset[str]) -> int:
         options.run_id,
         retry=frozenset(TaskState(state) for state in states),
         detach=options.detach,
-        tell=_console(),
+        tell=console(),
         bar=Console(stderr=True),
         debug=options.debug,
     )
@@ -271,7 +271,7 @@ add_command(app, retry)
 add_command(app, verify)
 
 
-def _console() -> Any:
+def console() -> Any:
     """Stdout; as wide as needed where it is no terminal, so that nothing is cut off in a pipe."""
     from rich.console import Console
 
@@ -315,5 +315,6 @@ def _opened_undoing() -> Iterator[Undoing]:
         database.close()
 
 
-def _print_json(content: Any) -> None:
+def print_json(content: Any) -> None:
+    """Print plain data to stdout."""
     typer.echo(json.dumps(content, indent=2))

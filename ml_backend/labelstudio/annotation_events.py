@@ -53,6 +53,24 @@ class _Deleted(BaseModel):
     id: Id
 
 
+DELETED_EVENTS = frozenset({"TASKS_DELETED", "PROJECT_DELETED"})
+"""Events with which annotations vanish that no event of their own tells of."""
+
+
+def deleted_tasks(event: Mapping[str, Any]) -> list[int] | None:
+    """The tasks that an event of `DELETED_EVENTS` says are gone; None for all of the project."""
+    if event.get("action") == "PROJECT_DELETED":
+        return None
+    listed = event.get("tasks")
+    found = []
+    for entry in listed if isinstance(listed, list) else []:
+        try:
+            found.append(_Deleted.model_validate(entry if isinstance(entry, Mapping) else {"id": entry}).id)
+        except ValidationError:
+            continue
+    return found
+
+
 def changes_of(event: Mapping[str, Any]) -> Iterator[Annotation | int | None]:
     """What an event of `ANNOTATION_EVENTS` says: annotations, ids of deleted ones, None for what cannot be read.
 

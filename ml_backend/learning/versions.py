@@ -89,14 +89,14 @@ class Versions:
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     # --- reading
 
     def of_project(self, project: int) -> list[Version]:
         """A project's versions, newest first; the base models, which are always there, are not among them."""
         rows = select(*_SHOWN).where(AdapterRow.project == project).order_by(AdapterRow.number.desc())
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             serving = _serving(connection, project)
             return [_version(row, serving) for row in connection.execute(rows)]
 
@@ -125,25 +125,25 @@ class Versions:
 
     def payload(self, adapter: str) -> bytes | None:
         """The bundle of that id, or None: it is in no project."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return connection.scalar(select(AdapterRow.payload).where(AdapterRow.id == adapter).limit(1))
 
     def trained_on(self, adapter: str) -> str | None:
         """The fingerprint of the segmenter that a version was trained on, or None: there is no such version."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             text = connection.scalar(select(AdapterRow.manifest).where(AdapterRow.id == adapter).limit(1))
         return None if text is None else str(json.loads(text)["base"])
 
     def of_run(self, run: str) -> Version | None:
         """What a training run came to, if it came to its end."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             row = connection.execute(select(*_SHOWN).where(AdapterRow.run == int(run))).first()
             return None if row is None else _version(row, _serving(connection, row.project))
 
     def history(self, project: int) -> list[Promotion]:
         """Every change of what serves, newest first."""
         rows = select(PromotionRow.__table__).where(PromotionRow.project == project).order_by(PromotionRow.id.desc())
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return [
                 Promotion(row.adapter, row.former, row.how, row.who, _moment(row.at))
                 for row in connection.execute(rows)
@@ -178,7 +178,7 @@ class Versions:
         """
         manifest = read_manifest(bundle)
         key = bundle_id(bundle)
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             serving = self._lock(connection, project)
             mine = AdapterRow.project == project
             if connection.scalar(select(AdapterRow.number).where(mine, AdapterRow.id == key)) is None:
@@ -230,7 +230,7 @@ class Versions:
         Raises:
             VersionError: the base models serve already.
         """
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             serving = self._lock(connection, project)
             if not serving:
                 raise VersionError(f"the base models serve project {project}; there is nothing to roll back to")
@@ -246,25 +246,25 @@ class Versions:
     def name(self, project: int, model_version: str, adapter: str) -> None:
         """Remember which adapter stands behind the version string that predictions carry."""
         row = {"project": project, "model_version": model_version, "adapter": adapter, "since": epoch_now()}
-        with self._database.write() as connection:
-            connection.execute(self._database.upsert(ModelVersionRow, row, {"adapter": adapter}))
+        with self.database.write() as connection:
+            connection.execute(self.database.upsert(ModelVersionRow, row, {"adapter": adapter}))
 
     def names(self, project: int, adapter: str) -> list[str]:
         """The version strings that predictions of a version carry, oldest first; several if settings were changed."""
         mine = (ModelVersionRow.project == project, ModelVersionRow.adapter == adapter)
         rows = select(ModelVersionRow.model_version).where(*mine).order_by(ModelVersionRow.since)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return [str(text) for text in connection.scalars(rows)]
 
     # --- inside
 
     def _base(self, project: int) -> Version:
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             serving = _serving(connection, project)
         return Version("", 0, True, "", "", "", Manifest("", "", BASE), {}, datetime.fromtimestamp(0, UTC), not serving)
 
     def _move(self, project: int, adapter: str, how: How, who: str) -> Version:
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             serving = self._lock(connection, project)
             if serving != adapter:
                 self._choose(connection, project, serving, adapter, how, who)
@@ -273,7 +273,7 @@ class Versions:
     def _lock(self, connection: Connection, project: int) -> str:
         """The adapter that serves; until the transaction ends nobody else changes it."""
         row = {"id": str(project), "extra_params": "null", "label_config": "", "adapter": ""}
-        connection.execute(self._database.upsert(ProjectRow, row, {"adapter": ProjectRow.adapter}))
+        connection.execute(self.database.upsert(ProjectRow, row, {"adapter": ProjectRow.adapter}))
         return _serving(connection, project)
 
     def _choose(self, connection: Connection, project: int, former: str, adapter: str, how: How, who: str) -> None:

@@ -69,8 +69,8 @@ class Runs:
         settings: Settings,
     ) -> None:
         self.ledger = ledger
+        self.queue = queue
         self._client = client
-        self._queue = queue
         self._projects = projects
         self._store = store
         self._settings = settings
@@ -108,7 +108,7 @@ class Runs:
             run, joined = error.run, True
             warnings += _differences(run.spec.request, request)
         if run.state is RunState.ACTIVE:
-            self._queue.wake(run.id)
+            self.queue.wake(run.id)
         return Started(run, joined, self.ledger.progress(run.id).total, tuple(warnings), spec)
 
     def hand_over(self, project: int, label_config: str, extra_params: Any, tasks: Collection[int]) -> Run:
@@ -135,7 +135,7 @@ class Runs:
             if run.state is RunState.ACTIVE:
                 self.ledger.extend(run.id, tasks)
         if run.state is RunState.ACTIVE:
-            self._queue.wake(run.id)
+            self.queue.wake(run.id)
         return run
 
     def resume(self, run_id: str) -> Run:
@@ -155,7 +155,7 @@ class Runs:
                 "run, which takes what is missing, or change the config back"
             )
         run = self.ledger.resume(run_id)
-        self._queue.wake(run_id)
+        self.queue.wake(run_id)
         return run
 
     def retry(self, run_id: str, states: Collection[TaskState] = frozenset({TaskState.FAILED})) -> int:
@@ -167,7 +167,7 @@ class Runs:
         """
         count = self.ledger.retry(run_id, states)
         if count:
-            self._queue.wake(run_id)
+            self.queue.wake(run_id)
         return count
 
     def _label_studio(self) -> LabelStudioClient:
@@ -209,7 +209,9 @@ class Runs:
 
     def _plan_of(self, request: RunRequest, label_config: str, extra_params: Any) -> Plan:
         adapter = self._store.adapter_of(str(request.project))
-        return self._projects.plan(label_config, extra_params, adapter)
+        plan = self._projects.plan(label_config, extra_params, adapter)
+        self._projects.remember_version(str(request.project), plan)
+        return plan
 
     def _params(self, client: LabelStudioClient, project: int) -> tuple[Any, bool]:
         """The extra params of our connection, or those that ``/setup`` brought; and whether there is any such."""

@@ -19,6 +19,7 @@ def run_json(run: Run, progress: Progress) -> dict[str, Any]:
         "view": request.view,
         "state": run.state.value,
         "why": run.why,
+        "stage": run.stage,
         "prompt": spec.prompt,
         "strategy": spec.strategy,
         "adapter": spec.adapter,

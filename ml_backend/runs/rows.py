@@ -62,7 +62,8 @@ def key_of(run_id: str) -> int:
 def run_of(row: Row[Any]) -> Run:
     """A row of ``runs``."""
     finished = None if row.finished_at is None else _moment(row.finished_at)
-    return Run(str(row.id), RunSpec.of_text(row.spec), RunState(row.state), row.why, _moment(row.created_at), finished)
+    spec, state = RunSpec.of_text(row.spec), RunState(row.state)
+    return Run(str(row.id), spec, state, row.why, _moment(row.created_at), finished, row.stage)
 
 
 def record_of(row: Row[Any]) -> TaskRecord:
@@ -80,6 +81,11 @@ def doubtful(connection: Connection, run_id: str, skip: int, limit: int) -> list
         .limit(limit)
     )
     return [record_of(row) for row in connection.execute(wanted)]
+
+
+def tell_stage(connection: Connection, key: int, stage: str) -> None:
+    """Say in words what a run is at."""
+    connection.execute(update(RunRow).where(RunRow.id == key).values(stage=clean(stage)[:500]))
 
 
 def clean(reason: str) -> str:

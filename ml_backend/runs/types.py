@@ -38,7 +38,7 @@ class RunKind(StrEnum):
     """What is done with the tasks of a run. A worker leases only tasks of the kinds that it has an executor for."""
 
     PREDICT = "predict"  # tasks of the project are annotated, and the predictions pushed
-    TRAIN = "train"  # tasks are units of a training; no worker has an executor for it yet
+    TRAIN = "train"  # one task, the training of the project's next version
 
 
 class RunRequest(BaseModel):
@@ -76,6 +76,31 @@ class RunRequest(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """What a run of the kind `RunKind.TRAIN` is to do.
+
+    Attributes:
+        base: fingerprint of the segmenter that is learned on.
+        parent: id of the version that served when the run was made, "" for the base models.
+        corrections: digest of the annotations that were known then.
+        images: annotated tasks that were known then.
+        seed: of folds, simulated prompts and training.
+        steps: optimiser steps of a trained arm, or None for what the number of images suggests.
+        group: field of the tasks' data by which images belong together, or "".
+        why: what began it, for people.
+    """
+
+    base: str
+    parent: str = ""
+    corrections: str = ""
+    images: int = 0
+    seed: int = 0
+    steps: int | None = None
+    group: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunSpec:
     """What a run does: what was asked for, and what that meant when the run was made. It never changes afterwards.
 
@@ -89,6 +114,7 @@ class RunSpec:
         config_hash: hash of ``label_config``; a worker compares it with the project's before it begins a batch.
         adapter: id of the project's adapter over the base models, or "" for the base models alone.
         kind: what is done with the tasks.
+        training: of a run that trains.
     """
 
     request: RunRequest
@@ -100,6 +126,7 @@ class RunSpec:
     config_hash: str
     adapter: str = ""
     kind: RunKind = RunKind.PREDICT
+    training: TrainingRequest | None = None
 
     @property
     def project(self) -> int:
@@ -115,12 +142,13 @@ class RunSpec:
         """From `as_text`."""
         plain = json.loads(text)
         request, kind = RunRequest(**plain.pop("request")), RunKind(plain.pop("kind"))
-        return cls(request, kind=kind, **plain)
+        training = plain.pop("training", None)
+        return cls(request, kind=kind, training=training and TrainingRequest(**training), **plain)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as the ledger knows it. ``why`` says what stopped it, or is ""."""
+    """A run as the ledger knows it. ``why`` says what stopped it, ``stage`` what a training is at; both may be ""."""
 
     id: str
     spec: RunSpec
@@ -128,6 +156,7 @@ class Run:
     why: str
     created_at: datetime
     finished_at: datetime | None = None
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

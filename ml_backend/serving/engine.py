@@ -20,6 +20,9 @@ from ml_backend.serving.queue import ImageQueue
 from ml_backend.serving.recovery import MemoryEvent, free_memory, segment_each
 
 _log = logging.getLogger(__name__)
+TRAINING_SHARE = 0.1
+"""Part of the time that training steps get while images wait; the rest is the images'."""
+
 LEASE_SECONDS = 1.0
 """How long a leased step may take."""
 _RELOAD_AFTER = 30.0
@@ -106,6 +109,12 @@ class Engine:
         self._memory: Counter[MemoryEvent] = Counter()
         self._meter: Callable[[], Mapping[str, int]] | None = None
         self._takes_clicks = True
+        self._credit = 0.0  # seconds of training that are due, however many images wait
+
+    @property
+    def clicking(self) -> bool:
+        """Whether a click waits or is being answered."""
+        return self._clicks.busy
 
     @property
     def status(self) -> EngineStatus:
@@ -147,7 +156,9 @@ class Engine:
         return future
 
     def lease(self, work: Callable[[Segments], T]) -> Future[T]:
-        """Lend the models to a training step: it runs in the engine's thread when no image is ready for them.
+        """Lend the models to a training step, which runs in the engine's thread when no image is ready for them.
+
+        While images wait, steps get `TRAINING_SHARE` of the time.
 
         Images and further steps wait until it returns, so it must do so within `LEASE_SECONDS`: long work is cut into
         many steps. Clicks wait for no step; they share the segmenter with it call by call.
@@ -192,8 +203,22 @@ class Engine:
         while not self._closing:
             if models is None:
                 models = self._try_to_load()
-            if models is None or not (self._work(models) or self._take_step(models)):
+            if models is None or not self._take_turn(models):
                 self._queue.wait()
+
+    def _take_turn(self, models: Segments) -> bool:
+        """Segment a micro-batch; a training step goes in where no image waits, or where its share is due."""
+        started = time.monotonic()
+        worked = self._work(models)
+        if worked:
+            self._credit = min(self._credit + TRAINING_SHARE * (time.monotonic() - started), LEASE_SECONDS)
+            if self._credit <= 0 or not self._steps:
+                return True
+        started = time.monotonic()
+        stepped = self._take_step(models)
+        if worked and stepped:
+            self._credit -= time.monotonic() - started
+        return worked or stepped
 
     def _try_to_load(self) -> Segments | None:
         with self._lock:

@@ -44,6 +44,12 @@ class InteractiveWorker:
         self._jobs: PriorityQueue[_Job] = PriorityQueue()
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
+        self._at_work = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether work waits or is being done; quick, for those who step aside for it."""
+        return self._at_work or not self._jobs.empty()
 
     @property
     def waiting(self) -> int:
@@ -78,11 +84,13 @@ class InteractiveWorker:
 
     def _run(self, segmenter: ClickSegmenter, free_memory: Callable[[], None]) -> None:
         while (job := self._jobs.get()).work is not None:
+            self._at_work = True
             if job.future.set_running_or_notify_cancel() and not self._answered(job, job.work, segmenter, "retried"):
                 # Only here, outside the handler, has the traceback let go of what the failed attempt held.
                 _log.warning("a click ran out of memory; trying it once more")
                 free_memory()
                 self._answered(job, job.work, segmenter, "failed")
+            self._at_work = False
 
     def _answered(self, job: _Job, work: Callable[..., Any], segmenter: ClickSegmenter, on_full: MemoryEvent) -> bool:
         """Whether the work is over; False if memory ran out and it is to be tried again."""

@@ -135,9 +135,15 @@ class Models:
 
     @functools.cached_property
     def _versions(self) -> _Recent[Models]:
-        return _Recent(lambda adapter: self._under(self._learned.of(adapter)))
+        return _Recent(lambda adapter: self.under(self._learned.of(adapter)))
 
-    def _under(self, adaptation: Adaptation) -> Models:
+    @property
+    def adaptation(self) -> Adaptation | None:
+        """What these models serve under, or None."""
+        return self._adaptation
+
+    def under(self, adaptation: Adaptation) -> Models:
+        """The same models under an adaptation."""
         made = _adapted(self.options.make, self.suite, adaptation)
         return replace(self, strategy=made, _made={self.options.strategy: made}, _adaptation=adaptation)
 
@@ -152,6 +158,11 @@ class Models:
             config = self.options.config(name)
             self._made[name] = _adapted(lambda suite: make_strategy(name, suite, config), self.suite, self._adaptation)
         return self._made[name]
+
+    @property
+    def name(self) -> str:
+        """The strategy's."""
+        return self.strategy.name
 
     def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
         """See ``Strategy.segment``."""

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, delete, func, select, update
 
-from ml_backend.labelstudio.annotation_events import Annotation, changes_of
+from ml_backend.labelstudio.annotation_events import DELETED_EVENTS, Annotation, changes_of, deleted_tasks
 from ml_backend.labelstudio.wire import project_key
 from ml_backend.storage.database import Database, epoch_now
-from ml_backend.storage.tables import AnnotationRow, RunRow, TaskRow
+from ml_backend.storage.tables import AnnotationRow, ClickRow, RunRow, TaskRow
 
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 8 * 1024 * 1024
 _PAGE = 200
 _TIMES = ("created_at", "updated_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """Annotations that can be learned from: their ids, how many tasks they are of, and a digest that names them."""
+
+    annotations: frozenset[int]
+    tasks: int
+    digest: str
 
 
 class Annotations:
@@ -32,11 +43,15 @@ class Annotations:
         self._database = database
 
     def record(self, event: Mapping[str, Any]) -> None:
-        """Take over what an event of ``ANNOTATION_EVENTS`` says; what cannot be read is logged."""
-        project, changes = project_key(event.get("project")), list(changes_of(event))
+        """Take over what an event of ``ANNOTATION_EVENTS`` or ``DELETED_EVENTS`` says; the unreadable is logged."""
+        project = project_key(event.get("project"))
         if not project.isdecimal():
             _log.warning("%s names no project; nothing is kept of it", event["action"])
             return
+        if event["action"] in DELETED_EVENTS:
+            self.forget_tasks(int(project), deleted_tasks(event))
+            return
+        changes = list(changes_of(event))
         if unreadable := changes.count(None):
             _log.warning("%s of project %s: %d entries are no annotations", event["action"], project, unreadable)
         self.upsert(int(project), [change for change in changes if isinstance(change, Annotation)])
@@ -61,6 +76,32 @@ class Annotations:
             for number in ids:
                 row = {"project": project, "id": number, **nothing, "deleted": True, "received_at": epoch_now()}
                 connection.execute(self._database.upsert(AnnotationRow, row))
+
+    def forget_tasks(self, project: int, tasks: Collection[int] | None = None) -> None:
+        """Forget the annotations of deleted tasks for good, or all of a deleted project, and the clicks on them."""
+        nothing = dict.fromkeys(("task", "result", "parent_prediction", "lead_time", "completed_by"))
+        gone = {**nothing, "model_version": "", "deleted": True, "received_at": epoch_now()}
+        ordered = [None] if tasks is None else [sorted(tasks)[i : i + _PAGE] for i in range(0, len(tasks), _PAGE)]
+        for part in ordered:
+            mine = [AnnotationRow.project == project, AnnotationRow.deleted.is_(False)]
+            clicked = [ClickRow.project == project]
+            if part is not None:
+                mine.append(AnnotationRow.task.in_(part))
+                clicked.append(ClickRow.task.in_(part))
+            with self._database.write() as connection:
+                connection.execute(update(AnnotationRow).where(*mine).values(gone))
+                connection.execute(delete(ClickRow).where(*clicked))
+
+    def corrected(self, project: int) -> Corrected:
+        """What can be learned from: annotations with a result that nobody skipped."""
+        columns = (AnnotationRow.id, AnnotationRow.task, AnnotationRow.updated_at)
+        kept = (AnnotationRow.project == project, AnnotationRow.deleted.is_(False))
+        whole = (AnnotationRow.was_cancelled.is_(False), AnnotationRow.result.is_not(None))
+        with self._database.read() as connection:
+            rows = connection.execute(select(*columns).where(*kept, *whole).order_by(AnnotationRow.id)).all()
+        text = "".join(f"{row.id} {row.updated_at:.6f}\n" for row in rows)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return Corrected(frozenset(row.id for row in rows), len({row.task for row in rows}), digest)
 
     def of_project(self, project: int) -> Iterator[Annotation]:
         """A project's annotations by id, skipped tasks included; read in pages, so that no transaction lasts."""

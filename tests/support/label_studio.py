@@ -223,6 +223,8 @@ class LabelStudio:
         for item in wanted.get("filters", {}).get("items", []):
             if item["filter"] == "filter:tasks:id":
                 ids = [task for task in ids if task > item["value"]]
+            elif item["filter"] == "filter:tasks:total_annotations":
+                ids = [task for task in ids if self.tasks[task].get("total_annotations", 0) > item["value"]]
             else:
                 assert item["filter"] == "filter:tasks:predictions_model_versions"
                 template = "tasks_predicted"

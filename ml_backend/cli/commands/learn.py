@@ -15,8 +15,14 @@ from ml_backend.cli.options import AllAnnotations, CommandOptions, ModelArgument
 class LearnOptions(CommandOptions):
     """What ``int-backend learn`` can be asked for."""
 
-    export: Annotated[Path, typer.Argument(help="Label Studio's JSON export of the corrected tasks.")]
-    images: Annotated[Path, typer.Argument(help="Folder of their images.")]
+    export: Annotated[
+        Path | None, typer.Argument(help="Label Studio's JSON export of the corrected tasks.", show_default=False)
+    ] = None
+    images: Annotated[Path | None, typer.Argument(help="Folder of their images.", show_default=False)] = None
+    project: Annotated[
+        int | None, typer.Option(min=1, help="Instead of an export: a project, read from Label Studio.")
+    ] = None
+    detach: Annotated[bool, typer.Option("--detach", help="With --project and REDIS_URL: do not watch.")] = False
     tasks: Annotated[
         tuple[str, ...],
         typer.Option("--task", "-t", metavar="LABEL=PROMPT", help="The task prompt of a label; again for more labels."),
@@ -34,10 +40,18 @@ class LearnOptions(CommandOptions):
 
 
 def learn(options: LearnOptions) -> int:
-    """Learn from corrected tasks, judge what was learned on held-out images, and write it as a bundle for ``serve``.
+    """Learn from corrected tasks, and judge what was learned on held-out images.
 
-    Exit status: 0 the gate lets it serve, 1 it does not (the bundle is kept with its report), 2 wrong usage.
+    From an export and a folder of images it writes a bundle for `serve`. With --project it makes the project's next
+    version, which serves at once if the gate lets it: see `int-backend models`.
+
+    Exit status: 0 the gate lets it serve, 1 it does not (the bundle is kept with its report), 2 wrong usage, 130
+    interrupted.
     """
+    if options.project is not None:
+        from ml_backend.cli.commands.learn_project import run_project
+
+        return run_project(options)
     from ml_backend.cli.learn import run
 
     return run(options)

@@ -15,7 +15,7 @@ from ml_backend.runs.types import RunKind
 from ml_backend.storage.database import StoreError
 
 _log = logging.getLogger(__name__)
-_TICKETS = 2
+_TICKETS = 3  # one of them may be a training's for minutes
 _TIDY_EVERY = 10
 
 AsyncWork = Callable[[str], Awaitable[bool]]

@@ -16,7 +16,7 @@ from ml_backend.runs.queues.base import QueueError
 NAMESPACE = "int-backend"
 QUEUE = "runs"
 ACTOR = "ticket"
-TICKETS_PER_WORKER = 2
+TICKETS_PER_WORKER = 3  # one of them may be a training's for minutes
 """A worker prepares one micro-batch while the models are at another."""
 
 _WORKER_SECONDS = 15

@@ -18,8 +18,11 @@ from ml_backend.storage.annotations import Annotations
 from ml_backend.storage.database import Database, StoreError
 from tests.support.annotation_events import recorded_events, region
 from tests.support.harness import Backend, backend
+from tests.support.label_studio import label_studio, with_uploads
+from tests.support.waiting import until
 
 PROJECT = 1
+MOMENT = "2026-11-01T12:00:00Z"
 
 
 @pytest.fixture
@@ -164,3 +167,44 @@ def test_no_secret_is_stored(running: Backend, tmp_path: Path) -> None:
         content = file.read_bytes().decode("latin-1")
         assert not [secret for secret in secrets if secret in content]
     assert kept(tmp_path)[1].result == events[3]["annotation"]["result"]
+
+
+def test_start_training_begins_a_run_or_says_why_not(tmp_path: Path) -> None:
+    made = with_uploads(2)
+    made.tasks[1] |= {"total_annotations": 1}
+    project = {"id": 7}
+    annotation = {"id": 5, "task": 1, "result": [], "created_at": MOMENT, "updated_at": MOMENT}
+    with label_studio(made) as fake, backend(tmp_path, label_studio_url=fake.url, label_studio_api_key="k") as running:
+        assert send(running, {"action": "START_TRAINING", "project": project}) == [201]
+        until(lambda: "project 7 is not known here" in running.problems())
+        running.setup(project="7.1", config=made.project["label_config"])
+        assert send(running, {"action": "START_TRAINING", "project": project}) == [201]
+        until(lambda: "nothing is known that was corrected in project 7" in running.problems())
+        send(running, {"action": "ANNOTATION_CREATED", "project": project, "annotation": annotation})
+        assert send(running, {"action": "START_TRAINING", "project": project}) == [201]
+        listed = lambda: running.client.get("/runs", params={"project": 7}).json()["runs"]  # noqa: E731
+        until(lambda: [run["state"] for run in listed()] == ["stopped"])
+        (run,) = listed()
+        assert (run["kind"], run["total"]) == ("train", 1)
+        assert "correct more tasks" in run["why"]
+        page = running.client.get(f"/runs/{run['id']}", headers={"Accept": "text/html"})
+        assert "the next version of project 7 (Start training)" in page.text
+
+
+def test_deleted_tasks_and_projects_take_their_annotations_along(running: Backend, tmp_path: Path) -> None:
+    events = [
+        {
+            "action": "ANNOTATION_CREATED",
+            "project": {"id": PROJECT},
+            "annotation": {"id": n, "task": n, "result": [], "created_at": MOMENT, "updated_at": MOMENT},
+        }
+        for n in (1, 2, 3)
+    ]
+    assert send(running, *events) == [201] * 3
+    deleted = {"action": "TASKS_DELETED", "project": {"id": PROJECT}, "tasks": [{"id": 1}, {"id": "x"}, {"id": 9}]}
+    assert send(running, deleted) == [201]
+    assert kept(tmp_path).keys() == {2, 3}
+    assert send(running, events[0]) == [201]
+    assert kept(tmp_path).keys() == {2, 3}, "what was deleted stays deleted"
+    assert send(running, {"action": "PROJECT_DELETED", "project": {"id": PROJECT}}) == [201]
+    assert kept(tmp_path) == {}

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from int_model.nano.conventions import annotated_scene
-from ml_backend.labelstudio.exports import ExportedExamples
-from ml_backend.learning.corrections import UNCHANGED_WEIGHT, Corrections
-from tests.support.corrected import corrected_export
+from ml_backend.labelstudio.exports import Area, ExportedExamples
+from ml_backend.labelstudio.regions.decode import decode_region
+from ml_backend.learning.corrections import UNCHANGED_WEIGHT, Corrections, clicks_on
+from ml_backend.storage.clicks import LoggedClick
+from tests.support.corrected import brush_region, corrected_export
 
 PROMPTS = {"Polyp": "polyp", "Lesion": "skin lesion"}
 LABELS = {"polyp": "Polyp", "skin lesion": "Lesion"}
@@ -99,3 +101,52 @@ def test_an_annotation_without_its_prediction_counts_in_full(tmp_path: Path, num
         tasks[2]["annotations"][0]["parent_prediction"] = number
 
     assert len(list(read(tmp_path, change))) == 4
+
+
+def second_annotator(tasks: list[Any], index: int, shift: int, **more: Any) -> None:
+    """Somebody else annotated the task too, with every mask moved to the right."""
+    first = tasks[index]["annotations"][0] | {"completed_by": 1}
+    masks = [decode_region(region) for region in first["result"]]
+    result = [brush_region(np.roll(mask, shift, axis=1), r["value"]["brushlabels"][0], r["id"])
+              for mask, r in zip(masks, first["result"], strict=True)]  # fmt: skip
+    other = {**first, "id": 900, "completed_by": 2, "result": result, **more}
+    tasks[index]["annotations"] = [first, other]
+
+
+@pytest.mark.parametrize(("shift", "kept"), [(1, 4), (60, 3)])
+def test_images_on_which_two_people_disagree_teach_nothing(tmp_path: Path, shift: int, kept: int) -> None:
+    told: list[str] = []
+    corrections = read(tmp_path, lambda tasks: second_annotator(tasks, 1, shift), tell=told.append)
+    assert len(list(corrections)) == kept
+    assert [("its annotators disagree (IoU 0." in line) for line in told] == [True] * (4 - kept)
+
+
+def test_a_ground_truth_settles_a_disagreement(tmp_path: Path) -> None:
+    examples = list(read(tmp_path, lambda tasks: second_annotator(tasks, 1, 60, ground_truth=True)))
+    assert len(examples) == 4
+
+
+def call(*points: tuple[float, float, int], label: str = "Polyp", size: tuple[int, int] = (40, 50)) -> LoggedClick:
+    places = tuple((x, y) for x, y, _ in points)
+    return LoggedClick(3, label, size, places, tuple(sign for _, _, sign in points))
+
+
+def test_an_object_gets_the_clicks_that_it_was_made_with() -> None:
+    mask = np.zeros((40, 50), dtype=np.bool_)
+    mask[10:20, 10:30] = True
+    area = Area(("Polyp",), mask)
+    calls = [
+        call((12.5, 12.5, 1)),
+        call((12.5, 12.5, 1), (40.0, 30.0, 0)),
+        call((12.5, 12.5, 1), (40.0, 30.0, 0), (25.0, 15.0, 1)),
+        call((45.0, 35.0, 1)),  # another object's
+        call((13.0, 13.0, 1), label="Lesion"),
+        call((13.0, 13.0, 1), size=(41, 50)),
+        call((13.0, 13.0, 1), (14.0, 14.0, 0)),  # the outline was corrected by hand: it contradicts the click
+        call((28.0, 18.0, 1)),
+    ]
+    first, second = clicks_on(area, calls)
+    assert first.points.tolist() == [[12.5, 12.5], [40.0, 30.0], [25.0, 15.0]]
+    assert first.labels.tolist() == [1, 0, 1]
+    assert second.points.tolist() == [[28.0, 18.0]]
+    assert clicks_on(area, []) == ()

@@ -17,6 +17,7 @@ from int_model.models.protocols import Embedding
 from int_model.strategies.base import Segments
 from int_model.strategies.model_options import ModelOptions
 from ml_backend.errors import BusyError, EngineError
+from ml_backend.runs.training.turns import TrainingEndedError, Turns
 from ml_backend.serving.engine import Engine, TakesClicks
 from ml_backend.serving.model_loading import Models
 from ml_backend.serving.queue import ImageQueue, Priority
@@ -501,3 +502,62 @@ def test_closing_fails_the_steps_that_wait(clicking: tuple[Engine, WithClicks]) 
         waiting.result(WAIT)
     with pytest.raises(EngineError, match="shutting down"):
         engine.lease(lambda _: 1)
+
+
+def test_a_training_gets_its_share_while_images_wait(engine: Engine, queue: ImageQueue, recorder: Recorder) -> None:
+    images = [submit(queue, image(value), A) for value in range(1, 10)]
+    step = engine.lease(lambda _: sum(future.done() for future in images))
+    recorder.gate.set()
+    assert step.result(WAIT) < 9, "it did not wait for the last image"
+    for future in images:
+        future.result(WAIT)
+
+
+# --- turns ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_hands_its_turn_back_to_images_and_clicks(
+    clicking: tuple[Engine, WithClicks], queue: ImageQueue
+) -> None:
+    engine, models = clicking
+    models.gate.set()
+    engine.start()
+    turns, let_in = Turns(engine, lambda: False), []
+    with turns.held():
+        waiting = submit(queue, image(1), A)
+        time.sleep(2 * STEP)
+        assert not waiting.done(), "the turn is the training's"
+        limit = time.monotonic() + WAIT
+        while not waiting.done():
+            assert time.monotonic() < limit
+            turns.pause()
+            time.sleep(STEP / 10)
+        held_up = threading.Event()
+        click = engine.click(lambda _: held_up.wait(WAIT))
+        while not engine.clicking:
+            time.sleep(0.001)
+        threading.Timer(STEP, lambda: (let_in.append(1), held_up.set())).start()
+        turns.pause()
+        assert let_in == [1], "it waited for the click"
+        assert click.result(WAIT)
+        with turns.aside():
+            submit(queue, image(2), A).result(WAIT)
+
+
+def test_a_training_ends_where_it_is_told_to(engine: Engine, recorder: Recorder) -> None:
+    recorder.gate.set()
+    over = threading.Event()
+    turns = Turns(engine, over.is_set)
+
+    def train() -> None:
+        with turns.held():
+            over.set()
+            while True:
+                turns.pause()
+                time.sleep(STEP)
+
+    with pytest.raises(TrainingEndedError):
+        train()
+    engine.close(WAIT)
+    with pytest.raises(TrainingEndedError, match="shutting down"), Turns(engine, lambda: False).held():
+        pass
