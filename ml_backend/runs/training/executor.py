@@ -15,7 +15,7 @@ from int_model.io.errors import ImageError
 from int_model.learning.adaptation import Adaptation
 from int_model.learning.examples import Example, data_digest
 from ml_backend.errors import EngineError
-from ml_backend.fetching.images import FetchError
+from ml_backend.fetching.errors import FetchError
 from ml_backend.labelstudio.client import LabelStudioClient
 from ml_backend.learning.corrections import Corrections
 from ml_backend.learning.project_tasks import FetchedTasks, ReadProject, first_page, read_project
