@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from int_model.core.types import Image
-from int_model.models.protocols import Embedding, ImageFeatures, MaskPrompt, MaskProposal, PromptAdapter, Segmenter
+from int_model.models.protocols import (
+    BestMask,
+    DecodesBest,
+    Embedding,
+    ImageFeatures,
+    MaskPrompt,
+    MaskProposal,
+    PromptAdapter,
+    Segmenter,
+)
 
 
 class SharedSegmenter:
@@ -53,6 +62,23 @@ class SharedSegmenter:
         """See ``Segmenter.decode``."""
         with self._turns.take(urgent=self._is_urgent):
             return self._segmenter.decode(embedding, prompts, multimask=multimask, adapter=adapter, label=label)
+
+    def decode_best(
+        self,
+        embedding: Embedding,
+        prompts: Sequence[MaskPrompt],
+        *,
+        multimask: bool = True,
+        adapter: PromptAdapter | None = None,
+        label: str = "",
+    ) -> list[BestMask]:
+        """See ``DecodesBest.decode_best``."""
+        own = self._segmenter
+        with self._turns.take(urgent=self._is_urgent):
+            if isinstance(own, DecodesBest):
+                return own.decode_best(embedding, prompts, multimask=multimask, adapter=adapter, label=label)
+            proposals = own.decode(embedding, prompts, multimask=multimask, adapter=adapter, label=label)
+        return [proposal.chosen for proposal in proposals]
 
     def features(self, embedding: Embedding) -> NDArray[np.float32]:
         """See ``ImageFeatures.features``. Raises ``TypeError`` if the segmenter does not show its features."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from int_model.core.caches import LruCache
 from int_model.core.types import Detection, Floats, Image, Mask
-from int_model.models.decoding import decode_in_chunks
+from int_model.models.decoding import best_in_chunks
 from int_model.models.protocols import (
     AnswerScoring,
     ConceptMask,
@@ -167,15 +167,13 @@ class ModelCalls:
 
         The suite's prompt adapter, if any, is told ``label``.
         """
-        suite, layers, iou = self._suite, [], []
-        proposals = decode_in_chunks(
+        suite = self._suite
+        found = best_in_chunks(
             suite.segmenter, embedding, prompts, size, multimask=multimask, adapter=suite.prompt_adapter, label=label
         )
         with self._role("segmenter_decode", [owner] * len(prompts)):
-            for proposal in proposals:
-                layers.append(proposal.logits[proposal.best].copy())
-                iou.append(float(proposal.iou[proposal.best]))
-        return layers, np.array(iou, dtype=np.float64)
+            best = list(found)
+        return [mask.logits for mask in best], np.array([mask.iou for mask in best], dtype=np.float64)
 
     def embed_images(self, owners: Sequence[int], images: Sequence[Image]) -> NDArray[np.float32]:
         with self._role("clip_image", owners):

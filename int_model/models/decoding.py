@@ -4,9 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from int_model.models.protocols import Embedding, MaskPrompt, MaskProposal, PromptAdapter, Segmenter
+from int_model.models.protocols import (
+    BestMask,
+    DecodesBest,
+    Embedding,
+    MaskPrompt,
+    MaskProposal,
+    PromptAdapter,
+    Segmenter,
+)
 
 _BUDGET = 1 << 26  # logits (float32) asked of the segmenter at once: 256 MiB
+
+
+def best_in_chunks(
+    segmenter: Segmenter,
+    embedding: Embedding,
+    prompts: Sequence[MaskPrompt],
+    size: tuple[int, int],
+    *,
+    multimask: bool,
+    adapter: PromptAdapter | None,
+    label: str,
+) -> Iterator[BestMask]:
+    """The best alternative for each prompt; of a segmenter that cannot choose itself, out of ``decode_in_chunks``."""
+    if not isinstance(segmenter, DecodesBest):
+        for proposal in decode_in_chunks(
+            segmenter, embedding, prompts, size, multimask=multimask, adapter=adapter, label=label
+        ):
+            yield proposal.chosen
+        return
+    chunk = max(1, _BUDGET // (size[0] * size[1]))
+    for start in range(0, len(prompts), chunk):
+        part = prompts[start : start + chunk]
+        found = segmenter.decode_best(embedding, part, multimask=multimask, adapter=adapter, label=label)
+        if len(found) != len(part):
+            raise RuntimeError(f"the segmenter gave {len(found)} results for {len(part)} inputs")
+        yield from found
 
 
 def decode_in_chunks(

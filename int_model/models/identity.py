@@ -47,6 +47,8 @@ def weights_identity(weights: Weights) -> str:
     folder = folder_of(weights.id)
     if folder is None:
         return f"{weights.id}@{_commit(weights) or weights.revision}"
+    if folder.is_file():
+        return hashlib.sha256(str(folder.stat().st_size).encode() + b"".join(_blocks(folder))).hexdigest()
     if not folder.is_dir():
         return weights.id
     digest = hashlib.sha256()

@@ -13,11 +13,52 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
-DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+from int_model.models.roles import (
+    SHIPPED_KINDS,
+    ConceptsRole,
+    DetectorRole,
+    DiffusersRole,
+    DtypeName,
+    MeanColourRole,
+    OfficialSamRole,
+    OpenAIRole,
+    OpenCVRole,
+    RoleSettings,
+    SegmenterRole,
+    Table,
+    TextImageRole,
+    VisionLanguageRole,
+    Weights,
+)
+
+__all__ = [
+    "OPTIONAL_ROLES",
+    "ROLES",
+    "SHIPPED_KINDS",
+    "ConceptsRole",
+    "DetectorRole",
+    "DiffusersRole",
+    "DtypeName",
+    "MeanColourRole",
+    "Meta",
+    "OfficialSamRole",
+    "OpenAIRole",
+    "OpenCVRole",
+    "Profile",
+    "ProfileError",
+    "RoleSettings",
+    "SegmenterRole",
+    "TextImageRole",
+    "VisionLanguageRole",
+    "Weights",
+    "profile_names",
+    "read_profile",
+]
+
 ROLES = ("vlm", "inpainter", "detector", "segmenter", "text_image")
 OPTIONAL_ROLES = ("concepts",)
 """Roles that a profile may leave out; only the strategy ``sam3`` asks for this one."""
@@ -30,6 +71,7 @@ class ProfileError(ValueError):
     """A profile that does not exist or does not make sense; the message is one sentence that names the remedy."""
 
 
+<<<<<<< HEAD
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -230,6 +272,9 @@ SHIPPED_KINDS: dict[tuple[str, str], type[RoleSettings]] = {
 
 
 class Meta(_Table):
+=======
+class Meta(Table):
+>>>>>>> 29ee615 (Schedule: dialogues and scoring go on from what the model has read; batches by size; the best mask alone leaves the device)
     """For people: what the profile is for, the accelerator memory it needs, the licence of each role's weights."""
 
     description: str = ""
@@ -237,7 +282,7 @@ class Meta(_Table):
     licences: Mapping[str, str] = {}
 
 
-class Profile(_Table):
+class Profile(Table):
     """The roles of a suite. Raises ``pydantic.ValidationError`` on unknown keys or values."""
 
     name: str

@@ -168,6 +168,14 @@ class MaskPrompt:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BestMask:
+    """The alternative with the highest predicted IoU: its logits ``float32 [H, W]`` at image size, and that IoU."""
+
+    logits: NDArray[np.float32]
+    iou: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class MaskProposal:
     """The segmenter's answer to one prompt: C alternatives.
 
@@ -185,6 +193,11 @@ class MaskProposal:
     def best(self) -> int:
         """Index of the alternative with the highest predicted IoU."""
         return int(np.argmax(self.iou))
+
+    @property
+    def chosen(self) -> BestMask:
+        """That alternative alone, without the memory of the others."""
+        return BestMask(self.logits[self.best].copy(), float(self.iou[self.best]))
 
 
 class Embedding(Protocol):
@@ -250,6 +263,23 @@ class Segmenter(Protocol):
             adapter: changes the prompt tokens; None for the model as it is.
             label: handed to the adapter.
         """
+        ...
+
+
+@runtime_checkable
+class DecodesBest(Protocol):
+    """A segmenter that chooses among its alternatives itself, so that the others are neither enlarged nor copied."""
+
+    def decode_best(
+        self,
+        embedding: Embedding,
+        prompts: Sequence[MaskPrompt],
+        *,
+        multimask: bool = True,
+        adapter: PromptAdapter | None = None,
+        label: str = "",
+    ) -> list[BestMask]:
+        """Of what ``Segmenter.decode`` would answer, each prompt's ``best`` alternative (but for rounding)."""
         ...
 
 

@@ -33,8 +33,8 @@ class Source:
 
     Attributes:
         role: the profile table, for messages.
-        location: a folder's path or a hub id.
-        is_folder: which of the two.
+        location: the path of a folder or of a file, or a hub id.
+        is_folder: whether it is a path.
         revision: of a hub id.
         offline: use only what is already on this machine.
         device, dtype: where and in which precision to load.
@@ -50,7 +50,7 @@ class Source:
 
     @classmethod
     def of(cls, role: str, weights: Weights, *, device: torch.device, offline: bool) -> Source:
-        """Resolve a role's ``id``. Raises ``WeightsError`` if it means a folder that is not there."""
+        """Resolve a role's ``id``. Raises ``WeightsError`` if it means a folder or file that is not there."""
         dtype = choose_dtype(weights.dtype, device)
         folder = folder_of(weights.id)
         if folder is None:
@@ -58,7 +58,9 @@ class Source:
                 text = "%s: %s is taken as its branch or tag '%s' is today; set %s.revision to a commit that you trust"
                 _log.warning(text, role, weights.id, weights.revision, role)
             return cls(role, weights.id, False, weights.revision, offline, device, dtype)
-        if not folder.is_dir():
+        if weights.from_file and not folder.is_file():
+            raise WeightsError(f"there is no file of the role '{role}' at {folder}: put it there or correct {role}.id")
+        if not weights.from_file and not folder.is_dir():
             raise WeightsError(_missing_folder(role, weights.id, folder))
         return cls(role, str(folder), True, "", True, device, dtype)
 
@@ -97,7 +99,7 @@ class Source:
         options = {"output_loading_info": True, "dtype": self.dtype, **options}
         placed = "device_map" in options
         loaded, info = self.read(cls.from_pretrained, what, **options)
-        self._refuse_mismatch(info)
+        self.refuse_mismatch(info)
         model = loaded if placed else loaded.to(self.device)
         return model.eval().requires_grad_(requires_grad=False)
 
@@ -106,10 +108,14 @@ class Source:
         key = "dtype" if cls.__module__.startswith("transformers") else "torch_dtype"
         options = {key: self.dtype, "subfolder": subfolder, "use_safetensors": True, "output_loading_info": True}
         loaded, info = self.read(cls.from_pretrained, f"weights of {subfolder}", **options)
-        self._refuse_mismatch(info)
+        self.refuse_mismatch(info)
         return loaded.to(self.device).eval()
 
-    def _refuse_mismatch(self, info: Any) -> None:
+    def refuse_mismatch(self, info: Any) -> None:
+        """Raise ``WeightsError`` that names tensors which a checkpoint lacks or has beyond its model.
+
+        ``info``: transformers' loading information, with ``missing_keys`` and ``unexpected_keys``.
+        """
         unset = sorted(info["missing_keys"]) + sorted(str(entry[0]) for entry in info.get("mismatched_keys", ()))
         surplus = sorted(info["unexpected_keys"])
         if not unset and not surplus:

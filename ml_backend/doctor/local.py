@@ -158,6 +158,10 @@ def _compare(profile: Profile, needed: float | None, who: str, total: float, fre
 
 def _weights(role: str, weights: Weights) -> Diagnosis:
     folder = folder_of(weights.id)
+    if folder is not None and weights.from_file:
+        if folder.is_file():
+            return ok(WEIGHTS, f"{role}: {weights.id} is on the disk.")
+        return problem(WEIGHTS, f"{role}: there is no file {weights.id}.", f"put it there, or correct {role}.id")
     if folder is not None:
         missing = _incomplete(folder)
         if missing is None:

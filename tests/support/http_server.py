@@ -87,8 +87,8 @@ class HttpServer:
 
 
 @contextmanager
-def http_server(answer: Answer) -> Iterator[HttpServer]:
-    """A server on a free port of the loopback interface."""
+def http_server(answer: Answer, port: int = 0) -> Iterator[HttpServer]:
+    """A server on a free port of the loopback interface, or on the one that an earlier server has left."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -127,7 +127,7 @@ def http_server(answer: Answer) -> Iterator[HttpServer]:
             running.connections += 1
             super().process_request(*arguments)
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", port), Handler)
     running = HttpServer(server.server_port)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from int_model.models.adapters.teacher_forcing import has_grids, with_positions
+from int_model.models.adapters.reading import has_grids, with_positions
 from int_model.models.adapters.vlm_inputs import VlmInputs
 
 

@@ -29,6 +29,11 @@ def content_key(image: Image) -> bytes:
     return digest.digest()
 
 
+def by_size(images: Sequence[Image]) -> list[int]:
+    """Indices, the largest image first: a batch then holds prompts of about one length, and little padding."""
+    return sorted(range(len(images)), key=lambda i: (-images[i].shape[0] * images[i].shape[1], images[i].shape[:2]))
+
+
 def mean_colour(means: Sequence[float]) -> tuple[int, int, int]:
     """An image processor's channel means (0-1) as an RGB colour (0-255), rounded down as in LLaVA's training."""
     r, g, b = (int(255 * float(mean)) for mean in means)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from int_model.core.types import Floats, Image, check_image
 from int_model.models.adapters.imaging import normalise, resize
 from int_model.models.device import in_batches
 from int_model.models.profile import SegmenterRole
-from int_model.models.protocols import Embedding, MaskPrompt, MaskProposal, PromptAdapter
+from int_model.models.protocols import BestMask, Embedding, MaskPrompt, MaskProposal, PromptAdapter
 from int_model.models.weights import Source
 
+R = TypeVar("R")
 _Signature = tuple[bool, int, bool]
 _PROMPT_ARGUMENTS = ("input_points", "input_labels", "input_boxes", "input_masks")
 
@@ -109,23 +110,53 @@ class HFSamSegmenter:
         label: str = "",
     ) -> list[MaskProposal]:
         own = _own(embedding)
-        # transformers pads missing points with zero embeddings that still take part in attention and change the masks,
-        # so only prompts of the same make-up share a batch: each answer is then what it would be alone.
-        groups: dict[_Signature, list[int]] = {}
-        for index, prompt in enumerate(prompts):
-            self._check(prompt)
-            groups.setdefault(_signature(prompt), []).append(index)
 
         def work(batch: Sequence[MaskPrompt]) -> list[MaskProposal]:
             low, iou = self.decode_logits(own, batch, multimask=multimask, adapter=adapter, label=label)
             return [self._proposal(own, *row) for row in zip(low, iou.double().cpu().numpy(), strict=True)]
 
-        proposals: dict[int, MaskProposal] = {}
+        return self._of_one_make_up(prompts, work)
+
+    def decode_best(
+        self,
+        embedding: Embedding,
+        prompts: Sequence[MaskPrompt],
+        *,
+        multimask: bool = True,
+        adapter: PromptAdapter | None = None,
+        label: str = "",
+    ) -> list[BestMask]:
+        """See ``DecodesBest.decode_best``."""
+        own = _own(embedding)
+
+        def work(batch: Sequence[MaskPrompt]) -> list[BestMask]:
+            low, iou = self.decode_logits(own, batch, multimask=multimask, adapter=adapter, label=label)
+            scores = iou.double().cpu().numpy()
+            best = scores.argmax(axis=1)
+            chosen = low[torch.arange(len(best)), torch.from_numpy(best)]
+            layers = self._full_size(chosen, own).cpu().numpy()
+            return [BestMask(layer, float(row[slot])) for layer, row, slot in zip(layers, scores, best, strict=True)]
+
+        return self._of_one_make_up(prompts, work)
+
+    def _of_one_make_up(
+        self, prompts: Sequence[MaskPrompt], work: Callable[[Sequence[MaskPrompt]], list[R]]
+    ) -> list[R]:
+        """``work`` on batches of prompts of one make-up, the results in order.
+
+        transformers pads missing points with zero embeddings that still take part in attention and change the masks, so
+        only prompts of the same make-up share a batch: each answer is then what it would be alone.
+        """
+        groups: dict[_Signature, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            self._check(prompt)
+            groups.setdefault(_signature(prompt), []).append(index)
+        results: dict[int, R] = {}
         with torch.inference_mode():
             for members in groups.values():
                 decoded = in_batches([prompts[i] for i in members], self._settings.max_batch, work)
-                proposals.update(zip(members, decoded, strict=True))
-        return [proposals[index] for index in range(len(prompts))]
+                results.update(zip(members, decoded, strict=True))
+        return [results[index] for index in range(len(prompts))]
 
     def decode_logits(
         self,

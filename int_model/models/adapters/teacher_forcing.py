@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from int_model.models.adapters.reading import Read, Reader, with_positions
 from int_model.models.adapters.vlm_inputs import VlmInputs
 from int_model.models.device import in_batches
 
@@ -34,12 +32,16 @@ class TeacherForcing:
 
     def __init__(self, model: Any, *, share_prefix: bool, max_rows: int) -> None:
         self._model = model
+        self._reader = Reader(model)
         self._share = share_prefix
         self._max_rows = max_rows
-        self._keeps_last = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def run(
-        self, build: Callable[[Sequence[int]], VlmInputs], answers: Sequence[Sequence[Answer]], pick: Pick[R]
+        self,
+        build: Callable[[Sequence[int]], VlmInputs],
+        answers: Sequence[Sequence[Answer]],
+        pick: Pick[R],
+        read: Callable[[], Read] | None = None,
     ) -> list[list[R]]:
         """``pick(logits [T, V], ids [T])`` for each answer, nested as ``answers``.
 
@@ -47,42 +49,29 @@ class TeacherForcing:
             build: makes the left-padded batch of the prompts with the given indices (repetitions allowed).
             answers: for each prompt, its answers as token ids.
             pick: reduces one answer's logits, on the model's device, before the next ones are computed.
+            read: gives the prompts as already read, in the place of ``build``.
         """
         rows = [(i, answer) for i, row in enumerate(answers) for answer in row]
-        done = self._shared(build, len(answers), rows, pick) if self._share else None
+        done = None
+        if read is not None or self._share:
+            known = self._reader.prefill(build(range(len(answers)))) if read is None else read()
+            if known is None:
+                self._share = False
+            else:
+                done = self._shared(known, rows, pick)
         if done is None:
-            self._share = False
             done = in_batches(rows, self._max_rows, lambda batch: self._full(build, batch, pick))
         results = iter(done)
         return [[next(results) for _ in row] for row in answers]
 
-    def _shared(
-        self, build: Callable[[Sequence[int]], VlmInputs], count: int, rows: Sequence[tuple[int, Answer]], pick: Pick[R]
-    ) -> list[R] | None:
-        inputs = build(range(count))
-        options = {"logits_to_keep": 1} if self._keeps_last else {}
-        out = self._model(**with_positions(inputs), use_cache=True, **options)
-        if not _is_plain(out.past_key_values) or (has_grids(inputs) and self._position_offset(inputs, out) is None):
-            return None
-        first = out.logits[:, -1]
-        lengths = inputs.mask.sum(dim=1)
-        delta = self._position_offset(inputs, out)
-        start = lengths if delta is None else lengths + delta.reshape(-1).to(lengths)
-
+    def _shared(self, known: Read, rows: Sequence[tuple[int, Answer]], pick: Pick[R]) -> list[R]:
         def continued(batch: Sequence[tuple[int, Answer]]) -> list[R]:
-            index = torch.tensor([i for i, _ in batch], device=first.device)
-            ids, mask = _right_padded([answer for _, answer in batch], first.device)
-            logits = first[index][:, None]
+            index = torch.tensor([i for i, _ in batch], device=known.mask.device)
+            ids, mask = _right_padded([answer for _, answer in batch], known.mask.device)
+            logits = known.logits[index][:, None]
             if ids.shape[1] > 1:
-                positions = start[index][:, None] + torch.arange(ids.shape[1] - 1, device=first.device)
-                more = self._model(
-                    input_ids=ids[:, :-1],
-                    attention_mask=torch.cat([inputs.mask[index], mask[:, :-1].to(inputs.mask)], dim=1),
-                    position_ids=positions if delta is None else positions.expand(3, -1, -1),
-                    past_key_values=_rows_of(out.past_key_values, index),
-                    use_cache=True,
-                )
-                logits = torch.cat([logits, more.logits], dim=1)
+                more = self._reader.feed(self._reader.rows(known, index), ids[:, :-1], mask[:, :-1])
+                logits = torch.cat([logits, more], dim=1)
             return [pick(logits[row, : len(answer)], ids[row, : len(answer)]) for row, (_, answer) in enumerate(batch)]
 
         return in_batches(rows, self._max_rows, continued)
@@ -98,42 +87,6 @@ class TeacherForcing:
             pick(logits[row, before : before + len(answer)], ids[row, : len(answer)])
             for row, (_, answer) in enumerate(rows)
         ]
-
-    def _position_offset(self, inputs: VlmInputs, out: Any) -> Tensor | None:
-        """How far the position after each prompt is from the prompt's length, ``[B, 1]``; None if it is not.
-
-        Models with image grids (Qwen-VL) count an image's tokens in two dimensions. Depending on the version of
-        transformers the offset is in the output or on the model.
-        """
-        if not has_grids(inputs):
-            return None
-        offset = getattr(out, "rope_deltas", None)
-        return getattr(self._model.model, "rope_deltas", None) if offset is None else offset
-
-
-def with_positions(inputs: VlmInputs) -> dict[str, Tensor]:
-    """The batch with its positions: left padding must not shift them; models with image grids compute their own."""
-    if has_grids(inputs):
-        return inputs.tensors
-    positions = (inputs.mask.long().cumsum(dim=1) - 1).clamp(min=0)
-    return {**inputs.tensors, "position_ids": positions}
-
-
-def has_grids(inputs: VlmInputs) -> bool:
-    """Whether the model counts an image's tokens in two dimensions (Qwen-VL)."""
-    return "image_grid_thw" in inputs.tensors
-
-
-def _is_plain(cache: object) -> bool:
-    return isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
-
-
-def _rows_of(cache: Any, index: Tensor) -> DynamicCache:
-    """A new cache with the given rows (repetitions allowed); the old one is left as it is."""
-    copy = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        copy.update(layer.keys.index_select(0, index), layer.values.index_select(0, index), number)
-    return copy
 
 
 def _right_padded(answers: Sequence[Answer], device: torch.device) -> tuple[Tensor, Tensor]:

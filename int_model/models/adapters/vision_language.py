@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,20 +14,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
 
+from int_model.core.caches import LruCache
 from int_model.core.types import Floats, Image
+from int_model.models.adapters.chat import Chat, Message
 from int_model.models.adapters.contrastive import ContrastBranch
-from int_model.models.adapters.imaging import content_key, same_length
+from int_model.models.adapters.conversation import Conversation, is_plain_greedy
+from int_model.models.adapters.imaging import by_size, content_key, same_length
 from int_model.models.adapters.quantisation import check_quantised, quantisation
+from int_model.models.adapters.reading import Kept, Read, Reader
+from int_model.models.adapters.reducers import REDUCERS
 from int_model.models.adapters.teacher_forcing import TeacherForcing
+<<<<<<< HEAD
 from int_model.models.adapters.templates import chat_template
 from int_model.models.adapters.vlm_inputs import ImageFitting, InputBuilder, ProcessorInputs, ProjectedInputs
+=======
+from int_model.models.adapters.vlm_inputs import (
+    ImageFitting,
+    InputBuilder,
+    ProcessorInputs,
+    ProjectedInputs,
+    VlmInputs,
+)
+>>>>>>> 29ee615 (Schedule: dialogues and scoring go on from what the model has read; batches by size; the best mask alone leaves the device)
 from int_model.models.device import in_batches
 from int_model.models.profile import VisionLanguageRole
 from int_model.models.protocols import Answer, CoordinateFrame, Reduce
 from int_model.models.weights import Source, WeightsError
 
 R = TypeVar("R")
-Message = dict[str, Any]
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,10 @@ class _Job:
     image: Image
     prompt: str
     answers: tuple[tuple[int, ...], ...]
+
+
+Prefix = tuple[bytes, tuple[int, ...]]
+"""What tells one beginning of a prompt from another: the image and the token ids up to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +86,14 @@ class HFVisionLanguage:
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._chat = Chat(processor)
         self._max_batch = settings.max_batch
         self._inputs = _input_builder(model, processor, settings)
         self._forcing = TeacherForcing(model, share_prefix=settings.share_prefix, max_rows=settings.max_batch)
         self._generation = self._greedy_config()
+        self._reader = Reader(model)
+        self._shares = settings.share_prefix and is_plain_greedy(self._generation)
+        self._kept: LruCache[Prefix, Kept] = LruCache(settings.prefix_cache_mb << 20, lambda kept: kept.nbytes)
 
     # ---------------------------------------------------------------- dialogue
 
@@ -84,8 +107,11 @@ class HFVisionLanguage:
         def hold(batch: Sequence[int]) -> list[tuple[str, ...]]:
             return self._hold([images[i] for i in batch], [questions[i] for i in batch], max_new_tokens)
 
+        self._kept.clear()
+        order = by_size(images)
         with torch.inference_mode():
-            return in_batches(range(len(images)), self._max_batch, hold)
+            answers = dict(zip(order, in_batches(order, self._max_batch, hold), strict=True))
+        return [answers[i] for i in range(len(images))]
 
     def contrast(
         self,
@@ -115,13 +141,26 @@ class HFVisionLanguage:
         against: _Contrast | None = None,
     ) -> list[tuple[str, ...]]:
         chats: list[list[Message]] = [[] for _ in images]
+<<<<<<< HEAD
         answers: list[list[Answer]] = [[] for _ in images]
+=======
+        answers: list[list[str]] = [[] for _ in images]
+        talk: Conversation | None = None
+>>>>>>> 29ee615 (Schedule: dialogues and scoring go on from what the model has read; batches by size; the best mask alone leaves the device)
         for turn, limit in enumerate(limits):
             for chat, turns in zip(chats, questions, strict=True):
-                chat.append(self._question(turns[turn], with_image=turn == 0))
-            replies = self._generate(images, [self._render(chat) for chat in chats], limit, against)
+                chat.append(self._chat.question(turns[turn], with_image=turn == 0))
+            texts = [self._chat.render(chat) for chat in chats]
+            if turn == 0:
+                talk = None if against is not None else self._begin(images, texts)
+            elif talk is not None and not talk.ask([self._chat.ids(text) for text in texts]):
+                talk = None
+            if talk is None:
+                replies = self._generate(images, texts, limit, against)
+            else:
+                replies = self._decoded(talk.answer(limit))
             for chat, said, reply in zip(chats, answers, replies, strict=True):
-                chat.append(self._answer(reply))
+                chat.append(self._chat.answer(reply))
                 said.append(reply)
         return [tuple(said) for said in answers]
 
@@ -137,11 +176,48 @@ class HFVisionLanguage:
             other = self._inputs(against.images, texts)
             alpha, plausible = against.alpha, against.plausible
             processors.append(ContrastBranch(self._model, other, skip=skip, alpha=alpha, plausible=plausible))
+<<<<<<< HEAD
         ids = self._model.generate(**inputs.tensors, generation_config=config, logits_processor=processors)[:, skip:]
         texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         ends = torch.tensor(self._end_tokens(), device=ids.device)
         ended = torch.isin(ids, ends).any(dim=1).tolist() if len(ends) else [ids.shape[1] < max_new_tokens] * len(ids)
         return [Answer(text.strip(), ended=done) for text, done in zip(texts, ended, strict=True)]
+=======
+        return self._decoded(
+            self._model.generate(**inputs.tensors, generation_config=config, logits_processor=processors)[:, skip:]
+        )
+
+    def _decoded(self, ids: Any) -> list[str]:
+        return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
+>>>>>>> 29ee615 (Schedule: dialogues and scoring go on from what the model has read; batches by size; the best mask alone leaves the device)
+
+    # ---------------------------------------------------------------- what has been read
+
+    def _begin(self, images: Sequence[Image], texts: Sequence[str]) -> Conversation | None:
+        """A conversation that has read the first prompts; None where the model's cache cannot be gone on from.
+
+        What it has read of each image is kept for the first scoring after this dialogue.
+        """
+        prompts = [self._chat.ids(text) for text in texts]
+        anchors = [anchor for prompt in prompts if (anchor := self._chat.anchor(prompt)) is not None]
+        if not self._shares or len(anchors) < len(prompts):
+            return None
+        inputs = self._inputs(images, texts)
+        tails = [prompt[anchor:] for prompt, anchor in zip(prompts, anchors, strict=True)]
+        read = self._reader.prefill(inputs) if _ends_with(inputs, tails) else None
+        if read is None:
+            self._shares = False
+            return None
+        for row, (image, prompt, anchor) in enumerate(zip(images, prompts, anchors, strict=True)):
+            key = content_key(image), tuple(prompt[:anchor])
+            tokens = int(inputs.mask[row].sum()) - len(tails[row])
+            if key not in self._kept and self._kept.currsize + Reader.size(read, tokens) <= self._kept.maxsize:
+                self._kept[key] = Reader.keep(read, row, tokens)
+        ends = self._generation.eos_token_id
+        ends = self._tokenizer.eos_token_id if ends is None else ends
+        return Conversation(
+            self._reader, read, prompts, anchors, np.atleast_1d(ends).tolist(), int(self._tokenizer.pad_token_id or 0)
+        )
 
     def _greedy_config(self) -> Any:
         config = copy.deepcopy(self._model.generation_config)
@@ -158,7 +234,7 @@ class HFVisionLanguage:
         self, images: Sequence[Image], questions: Sequence[str], names: Sequence[Sequence[str]], reduce: Reduce = "mean"
     ) -> list[Floats]:
         same_length(images=images, questions=questions, names=names)
-        reducer = _REDUCERS[reduce]
+        reducer = REDUCERS[reduce]
 
         def probability(logits: Tensor, ids: Tensor) -> float:
             logs = torch.log_softmax(logits.float(), dim=-1).gather(-1, ids[:, None])[:, 0]
@@ -167,7 +243,7 @@ class HFVisionLanguage:
         if reduce != "prod":
             forced = self._force(images, questions, names, probability)
             return [np.array(row, dtype=np.float64) for row in forced]
-        forms = [[self._forms(name) for name in row] for row in names]
+        forms = [[self._chat.forms(name) for name in row] for row in names]
         flat = [[form for own in row for form in own] for row in forms]
         each = [iter(row) for row in self._force(images, questions, flat, probability, ended=True)]
         return [
@@ -204,27 +280,42 @@ class HFVisionLanguage:
         for image, question, row in zip(images, questions, answers, strict=True):
             key = (content_key(image), question, tuple(row))
             if key not in jobs:
-                prompt = self._render([self._question(question, with_image=True)])
-                forced = tuple((*self._continuation(question, prompt, answer), *end) for answer in row)
+                prompt = self._chat.render([self._chat.question(question, with_image=True)])
+                forced = tuple((*self._chat.continuation(question, prompt, answer), *end) for answer in row)
                 jobs[key] = _Job(image, prompt, forced)
             keys.append(key)
 
         def work(batch: Sequence[_Job]) -> list[list[R]]:
             build = lambda rows: self._inputs([batch[i].image for i in rows], [batch[i].prompt for i in rows])  # noqa: E731
-            return self._forcing.run(build, [job.answers for job in batch], pick)
+            return self._forcing.run(build, [job.answers for job in batch], pick, self._known(batch))
 
+        done: dict[tuple[bytes, str, tuple[str, ...]], list[R]] = {}
         with torch.inference_mode():
-            done = dict(zip(jobs, in_batches(list(jobs.values()), self._max_batch, work), strict=True))
+            for todo in self._by_kept(jobs):
+                done.update(zip(todo, in_batches([jobs[k] for k in todo], self._max_batch, work), strict=True))
+        self._kept.clear()
         return [done[key] for key in keys]
 
-    def _forms(self, name: str) -> list[str]:
-        """The ways in which the model may write a name; of those that are the same tokens to it only the first."""
-        forms: dict[tuple[int, ...], str] = {}
-        for form in (name, name.lower(), name[:1].upper() + name[1:], name.title()):
-            ids = tuple(self._tokenizer(" " + form, add_special_tokens=False)["input_ids"])
-            if not forms or self._tokenizer.unk_token_id not in ids:
-                forms.setdefault(ids, form)
-        return list(forms.values())
+    def _by_kept(self, jobs: Mapping[K, _Job]) -> list[list[K]]:
+        """The jobs whose image a dialogue has left read, and the others, each ordered by size."""
+        keys = list(jobs)
+        keys = [keys[i] for i in by_size([job.image for job in jobs.values()])]
+        known = {key for key in keys if self._prefix(jobs[key]) is not None}
+        return [[key for key in keys if (key in known) == wanted] for wanted in (True, False)]
+
+    def _prefix(self, job: _Job) -> tuple[Kept, list[int]] | None:
+        """What is kept of a job's prompt, and the token ids after it."""
+        prompt = self._chat.ids(job.prompt)
+        anchor = self._chat.anchor(prompt)
+        kept = None if anchor is None else self._kept.get((content_key(job.image), tuple(prompt[:anchor])))
+        return None if kept is None or anchor is None else (kept, prompt[anchor:])
+
+    def _known(self, batch: Sequence[_Job]) -> Callable[[], Read] | None:
+        found = [self._prefix(job) for job in batch] if self._kept else []
+        pairs = [pair for pair in found if pair is not None]
+        if not pairs or len(pairs) < len(batch):
+            return None
+        return lambda: self._reader.join([kept for kept, _ in pairs], [text for _, text in pairs])
 
     def _end_token(self) -> tuple[int, ...]:
         """The token at which this model's answers end, the first of several; nothing where it has none."""
@@ -235,51 +326,11 @@ class HFVisionLanguage:
         ends = self._tokenizer.eos_token_id if ends is None else ends
         return tuple(ends) if isinstance(ends, (list, tuple)) else () if ends is None else (int(ends),)
 
-    def _continuation(self, question: str, prompt: str, answer: str) -> tuple[int, ...]:
-        """The token ids of ``answer`` as the model would have generated them after ``prompt``.
 
-        The chat template says what stands between prompt and answer (LLaVA: a space; ChatML: nothing); prompt and
-        answer are tokenised together, so that a word-initial piece is chosen where one is.
-        """
-        answer = self._plain(answer).strip()
-        if not answer:
-            raise ValueError("an answer to be scored is not blank")
-        chat = [self._question(question, with_image=True), self._answer(answer)]
-        told = self._processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=False)
-        if told.startswith(prompt) and answer in told[len(prompt) :]:
-            lead = told[len(prompt) : told.index(answer, len(prompt))]
-        else:
-            lead = "" if prompt[-1:].isspace() else " "
-        before = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        both = self._tokenizer(prompt + lead + answer, add_special_tokens=False)["input_ids"]
-        if both[: len(before)] == before:
-            return tuple(both[len(before) :])
-        return tuple(self._tokenizer(lead + answer, add_special_tokens=False)["input_ids"])
-
-    # ---------------------------------------------------------------- chat
-
-    def _question(self, text: str, *, with_image: bool) -> Message:
-        content = [{"type": "image"}] if with_image else []
-        return {"role": "user", "content": [*content, {"type": "text", "text": self._plain(text)}]}
-
-    def _answer(self, text: str) -> Message:
-        return {"role": "assistant", "content": [{"type": "text", "text": self._plain(text)}]}
-
-    def _plain(self, text: str) -> str:
-        """The text without image placeholders, which would stand for images that are not there."""
-        token = getattr(self._processor, "image_token", None)
-        return text.replace(token, "") if token else text
-
-    def _render(self, chat: Sequence[Message]) -> str:
-        return str(self._processor.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True))
-
-
-_REDUCERS: dict[Reduce, Callable[[Floats], float]] = {
-    "mean": lambda logs: math.exp(float(logs.mean())),
-    "prod": lambda logs: math.exp(float(logs.sum())),
-    "first": lambda logs: math.exp(float(logs[0])),
-    "max": lambda logs: math.exp(float(logs.max())),
-}
+def _ends_with(inputs: VlmInputs, tails: Sequence[Sequence[int]]) -> bool:
+    """Whether every row of a batch ends with the token ids that its text alone has after the image."""
+    rows = inputs.ids.tolist()
+    return all(row[len(row) - len(tail) :] == list(tail) for row, tail in zip(rows, tails, strict=True))
 
 
 def _input_builder(model: Any, processor: Any, settings: VisionLanguageRole) -> InputBuilder:

@@ -22,15 +22,22 @@ class VlmInputs:
         tensors: keyword arguments of the model: ``attention_mask [B, L]`` and ``input_ids [B, L]`` with the image
             tensors, or ``inputs_embeds [B, L, D]``.
         embed: turns token ids into embeddings where the batch is made of embeddings, else None.
+        embedded: then the token ids ``[B, L]`` that the embeddings stand for.
     """
 
     tensors: dict[str, Tensor]
     embed: Callable[[Tensor], Tensor] | None = None
+    embedded: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
         """``attention_mask [B, L]``."""
         return self.tensors["attention_mask"]
+
+    @property
+    def ids(self) -> Tensor:
+        """The token ids ``[B, L]``, an image's placeholder as often as the model sees it."""
+        return self.tensors["input_ids"] if self.embedded is None else self.embedded
 
     @property
     def echoes_prompt(self) -> bool:
@@ -73,10 +80,15 @@ class ImageFitting:
 
 
 def text_options(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
-    """Tokenizer arguments for rendered chats: a template that wrote the start token must not get a second one."""
+    """Tokenizer arguments for a batch of rendered chats."""
+    return {"padding": True, "return_tensors": "pt", **start_options(tokenizer, texts)}
+
+
+def start_options(tokenizer: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """A template that wrote the start token must not get a second one."""
     start = tokenizer.bos_token
     written = bool(start) and all(text.startswith(start) for text in texts)
-    return {"padding": True, "return_tensors": "pt", **({"add_special_tokens": False} if written else {})}
+    return {"add_special_tokens": False} if written else {}
 
 
 class ProcessorInputs:
@@ -122,7 +134,9 @@ class ProjectedInputs:
         places = batch["input_ids"] == tokenizer.convert_tokens_to_ids(token)
         embeds = self._embed(batch["input_ids"])
         embeds = embeds.masked_scatter(places.unsqueeze(-1), torch.cat(features).to(embeds))
-        return VlmInputs({"inputs_embeds": embeds, "attention_mask": batch["attention_mask"]}, self._embed)
+        return VlmInputs(
+            {"inputs_embeds": embeds, "attention_mask": batch["attention_mask"]}, self._embed, batch["input_ids"]
+        )
 
     def _embed(self, ids: Tensor) -> Tensor:
         return self._model.get_input_embeddings()(ids)

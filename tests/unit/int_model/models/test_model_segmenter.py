@@ -9,6 +9,9 @@ import torch
 from transformers import SamModel, SamProcessor
 
 from int_model.core.types import Box, Image
+from int_model.interactive.shared_segmenter import SharedSegmenter
+from int_model.models.adapters.segmenter import HFSamSegmenter, SamEmbedding
+from int_model.models.calls import ModelCalls
 from int_model.models.protocols import MaskPrompt, MaskProposal, Segmenter
 from int_model.models.suite import ModelSuite
 from tests.unit.int_model.models.tiny import picture
@@ -125,3 +128,42 @@ def test_wrong_prompts_are_refused(segmenter: Segmenter) -> None:
         segmenter.decode(embedding, [MaskPrompt(mask_input=np.zeros((16, 16), np.float32))])
     with pytest.raises(TypeError, match="made by this segmenter"):
         segmenter.decode(np.zeros(3), [MaskPrompt(box=BOX)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("multimask", [True, False])
+def test_the_best_alternatives_are_those_of_decode(segmenter: Segmenter, multimask: bool) -> None:
+    """Through a segmenter that serves two threads, too, and through one that cannot choose itself."""
+    for image in (WIDE, TALL):
+        [embedding] = segmenter.encode([image])
+        expected = [proposal.chosen for proposal in segmenter.decode(embedding, PROMPTS, multimask=multimask)]
+        for chooser in (segmenter, SharedSegmenter(segmenter), SharedSegmenter(_OnlyDecodes(segmenter))):
+            found = chooser.decode_best(embedding, PROMPTS, multimask=multimask)  # type: ignore[attr-defined]
+            for ours, theirs in zip(found, expected, strict=True):
+                assert ours.iou == theirs.iou
+                np.testing.assert_allclose(
+                    ours.logits, theirs.logits, atol=1e-7
+                )  # the resizing rounds in another order
+
+
+class _OnlyDecodes:
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.encode, self.decode = segmenter.encode, segmenter.decode
+
+
+def test_one_mask_per_prompt_is_enlarged_and_copied(suite: ModelSuite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the three alternatives: a third of the bytes."""
+    enlarged: list[int] = []
+    plain = HFSamSegmenter._full_size
+
+    def count(self: HFSamSegmenter, low: torch.Tensor, embedding: SamEmbedding) -> torch.Tensor:
+        full = plain(self, low, embedding)
+        enlarged.append(full.numel() * full.element_size())
+        return full
+
+    monkeypatch.setattr(HFSamSegmenter, "_full_size", count)
+    [embedding] = suite.segmenter.encode([WIDE])
+    suite.segmenter.decode(embedding, PROMPTS)
+    all_of_them = sum(enlarged)
+    enlarged.clear()
+    layers, _ = ModelCalls(suite, 1).decode_best(0, embedding, PROMPTS, (48, 90), multimask=True, label="")
+    assert sum(enlarged) * 3 == all_of_them == 3 * sum(layer.nbytes for layer in layers)
