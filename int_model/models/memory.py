@@ -56,6 +56,14 @@ def accelerator_memory(device: str) -> dict[str, int]:
     return {}
 
 
+def accelerator_total(device: str) -> float | None:
+    """A CUDA card's whole memory in GB; None for other devices. ``device`` is the name of a device in use."""
+    import torch
+
+    place = torch.device(device)
+    return torch.cuda.mem_get_info(place)[1] / _GB if place.type == "cuda" else None
+
+
 def _ram() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

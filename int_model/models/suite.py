@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from int_model.models.identity import profile_fingerprint
+from int_model.models.memory import accelerator_total
+from int_model.models.memory_plan import fitting, plan
 from int_model.models.profile import Profile, ProfileError, RoleSettings, Weights, profile_names, read_profile
 from int_model.models.protocols import Concepts, Detector, Dialogue, Inpainter, PromptAdapter, Segmenter, TextImage
 
@@ -82,7 +84,7 @@ def load_suite(
 
     Raises:
         ProfileError: the profile does not exist or holds unknown keys or values.
-        ValueError: the device does not exist.
+        ValueError: the device does not exist, or its whole memory is less than the weights take.
         WeightsError: (from ``int_model.models.weights``) weights are absent, incomplete or unreadable.
     """
     if isinstance(profile, Profile):
@@ -95,6 +97,7 @@ def load_suite(
     from int_model.models.weights import Source
 
     place = choose_device(device)
+    _check_memory(profile, str(place))
     local_only = _hub_is_offline() if offline is None else offline
     models: dict[str, Any] = {}
     for done, role in enumerate(profile.roles):
@@ -113,6 +116,18 @@ def load_suite(
         device=str(place),
         fingerprint=profile_fingerprint(profile),
         int_overrides=profile.int_overrides,
+    )
+
+
+def _check_memory(profile: Profile, device: str) -> None:
+    """Refuse a CUDA card that is too small before anything is loaded: afterwards the error would name a tensor."""
+    total = accelerator_total(device)
+    if total is None or (wanted := plan(profile)).weights_gb <= total:
+        return
+    others = [found.profile for found in fitting(total)]
+    raise ValueError(
+        f"the weights of the profile '{profile.name}' take {wanted.weights_gb:.1f} GB, and {device} has {total:.1f} "
+        f"GB: choose the profile {' or '.join(others) or 'of smaller models'}, or set vlm.quantize to int4"
     )
 
 

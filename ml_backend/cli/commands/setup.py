@@ -111,13 +111,25 @@ def demo(options: DemoArguments) -> int:
     return main(DemoOptions(**given))
 
 
-def profiles(_options: CommandOptions) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfilesOptions(CommandOptions):
+    """What ``int-backend profiles`` can be asked for."""
+
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Look at this machine's memory, and say which profiles fit into it.")
+    ] = False
+    memory: Annotated[float | None, typer.Option(help="With --fit: so many GB, instead of what is here.", min=0)] = None
+
+
+def profiles(options: ProfilesOptions) -> int:
     """List the model profiles: what they are for, the memory they need, the licences of their weights."""
     from rich.console import Console
     from rich.table import Table
 
     from int_model.models.profile import profile_names, read_profile
 
+    if options.fit:
+        return _fit(options.memory)
     table = Table("profile", "for", "memory", "licences", show_lines=True)
     for name in profile_names():
         meta = read_profile(name).meta
@@ -125,6 +137,34 @@ def profiles(_options: CommandOptions) -> None:
         licences = "\n".join(f"{role}: {licence}" for role, licence in meta.licences.items())
         table.add_row(name, meta.description, memory, licences)
     Console().print(table)
+    return 0
+
+
+def _fit(memory: float | None) -> int:
+    """Exit status 1 where no profile fits."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from int_model.models.memory_plan import fitting, plan
+    from int_model.models.profile import profile_names, read_profile
+    from ml_backend.doctor.local import probe_in_subprocess
+
+    where = "given"
+    if memory is None:
+        seen = probe_in_subprocess()
+        card = max(seen["cuda"], key=lambda one: one["free_gb"], default=None)
+        memory, where = (card["free_gb"], f"free on {card['name']}") if card else (seen["ram_gb"], "of this machine")
+    fits = [found.profile for found in fitting(memory)]
+    table = Table("profile", "weights", "caches", "in all", f"fits into {memory:.1f} GB ({where})")
+    for name in profile_names():
+        own = plan(read_profile(name))
+        unknown = [role.role for role in own.roles if role.weights_gb is None]
+        weights = f"{own.weights_gb:.1f} GB{' and ' + ', '.join(unknown) if unknown else ''}"
+        table.add_row(
+            name, weights, f"{own.caches_gb:.1f} GB", f"{own.needed_gb:.1f} GB", "yes" if name in fits else "no"
+        )
+    Console().print(table)
+    return 0 if fits else 1
 
 
 def strategies(_options: CommandOptions) -> None:

@@ -159,17 +159,29 @@ def original() -> Any:
     """A tiny model of the original package, random."""
     package = pytest.importorskip("segment_anything.modeling", reason="the package segment-anything is not installed")
     encoder = package.ImageEncoderViT(
-        depth=2, embed_dim=32, img_size=64, mlp_ratio=2, num_heads=2, patch_size=8,
+        depth=2,
+        embed_dim=32,
+        img_size=64,
+        mlp_ratio=2,
+        num_heads=2,
+        patch_size=8,
         norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-        qkv_bias=True, use_rel_pos=True, global_attn_indexes=[1], window_size=4, out_chans=16,
+        qkv_bias=True,
+        use_rel_pos=True,
+        global_attn_indexes=[1],
+        window_size=4,
+        out_chans=16,
     )
     prompts = package.PromptEncoder(
         embed_dim=16, image_embedding_size=(8, 8), input_image_size=(64, 64), mask_in_chans=4
     )
     transformer = package.TwoWayTransformer(depth=2, embedding_dim=16, mlp_dim=32, num_heads=HEADS)
     decoder = package.MaskDecoder(
-        num_multimask_outputs=3, transformer=transformer, transformer_dim=16,
-        iou_head_depth=3, iou_head_hidden_dim=16,
+        num_multimask_outputs=3,
+        transformer=transformer,
+        transformer_dim=16,
+        iou_head_depth=3,
+        iou_head_hidden_dim=16,
     )
     return enliven(package.Sam(encoder, prompts, decoder), 11)
 

@@ -351,6 +351,16 @@ def test_profiles_are_listed_with_their_licences(run: Run) -> None:
     assert "Apache-2.0" in result.stdout
 
 
+def test_profiles_that_fit_a_memory_are_told_apart(run: Run) -> None:
+    result = run("profiles", "--fit", "--memory", "16")
+    assert result.exit_code == 0, result.output
+    rows = {
+        line.split("│")[1].strip(): line.split("│")[5].strip() for line in result.stdout.splitlines() if "GB" in line
+    }
+    assert {"llava": rows["llava"], "nano": rows["nano"]} == {"llava": "no", "nano": "yes"}
+    assert run("profiles", "--fit", "--memory", "0.1").exit_code == 1
+
+
 def test_help_does_not_import_what_is_heavy() -> None:
     program = (
         "import sys\nfrom typer.testing import CliRunner\nfrom ml_backend.cli.main import app\n"
