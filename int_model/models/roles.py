@@ -57,6 +57,7 @@ class VisionLanguageRole(Weights):
         padded: pad images to a square with the processor's mean colour, so that its centre crop removes nothing.
         units: how the model words box coordinates (see ``CoordinateFrame``).
         max_side: shrink larger images to this longer side first; 0 leaves them. For models without a fixed input size.
+        chat_template: a name of ``int_model.models.adapters.templates``, Jinja text, or empty for the checkpoint's own.
         quantize: ``int8`` or ``int4`` through bitsandbytes (CUDA only).
         share_prefix: read what prompts have in common once: a dialogue's later turns and the answers to one question
             go on from the key-value cache, instead of a full pass each.
@@ -72,6 +73,7 @@ class VisionLanguageRole(Weights):
     padded: bool = True
     units: Literal["auto", "unit", "thousand", "pixel"] = "auto"
     max_side: int = Field(default=0, ge=0)
+    chat_template: str = ""
     quantize: Literal["none", "int8", "int4"] = "none"
     share_prefix: bool = True
     prefix_cache_mb: int = Field(default=1024, ge=0)
@@ -95,7 +97,8 @@ class OpenAIRole(RoleSettings):
         timeout_s: how long one answer may take.
         attempts: how often a request is tried before its images are put off.
         concurrency: most requests at a time.
-        end_token: the token that ends an answer, e.g. ``</s>``; only ``score.reduce = prod`` needs it.
+        end_token: the token that ends an answer, e.g. ``</s>``; empty: the one that the server's chat template puts
+            behind an answer, which must be a special one (``<...>``).
     """
 
     role: ClassVar = "vlm"

@@ -14,12 +14,8 @@ from ml_backend.context import label_studio_client
 from ml_backend.doctor import local
 from ml_backend.doctor.connection import CONNECTION, Connected, LookUp, examine_connection
 from ml_backend.doctor.diagnosis import Diagnosis, has_problem, of_error, ok, problem, warning
-<<<<<<< HEAD
-from ml_backend.doctor.project import examine_clicks, examine_config, examine_predictions, mended
-=======
 from ml_backend.doctor.elsewhere import examine_remote
-from ml_backend.doctor.project import apply, examine_clicks, examine_config, examine_predictions
->>>>>>> 29ee615 (Schedule: dialogues and scoring go on from what the model has read; batches by size; the best mask alone leaves the device)
+from ml_backend.doctor.project import examine_clicks, examine_config, examine_predictions, mended
 from ml_backend.doctor.redis import examine_redis
 from ml_backend.doctor.sample import examine_sample
 from ml_backend.doctor.server import examine_server, examine_token, not_configured

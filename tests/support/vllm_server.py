@@ -75,7 +75,7 @@ class VllmServer:
             "index": 0,
             "message": {"role": "assistant", "content": self._tokenizer.decode(ids, skip_special_tokens=True)},
             "logprobs": None,
-            "finish_reason": "length",
+            "finish_reason": "stop" if int(ids[-1]) == self._model.generation_config.eos_token_id else "length",
         }
         logs = torch.log_softmax(self._model(**inputs).logits[0].float(), dim=-1)
         if asked.get("logprobs"):

@@ -60,8 +60,11 @@ class Conversation:
         self.turn += 1
         return True
 
-    def answer(self, limit: int) -> list[Ids]:
-        """The likeliest token, one after another, up to the end token or ``limit`` of them; without the end token."""
+    def answer(self, limit: int) -> tuple[list[Ids], list[bool]]:
+        """The likeliest token, one after another, up to the end token or ``limit`` of them.
+
+        Returns the answers without the end token, and whether each was ended by one.
+        """
         said: list[Ids] = [[] for _ in self._seen]
         open_rows = torch.ones(len(said), dtype=torch.bool, device=self._read.mask.device)
         for step in range(limit):
@@ -76,7 +79,7 @@ class Conversation:
             for row, alive in enumerate(open_rows.tolist()):
                 if alive:
                     self._seen[row].append(said[row][-1])
-        return said
+        return said, [not alive for alive in open_rows.tolist()]
 
     def choose(self, logits: Tensor, step: int) -> Tensor:
         """The next token of each row, ``[B]``, from its logits ``[B, V]``."""

@@ -6,6 +6,7 @@ segment-anything, April 2023); the network is transformers' own, which gives the
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -72,7 +73,10 @@ def load(settings: OfficialSamRole, source: Source) -> HFSamSegmenter:
 
 def _tensors(location: str, **_: Any) -> dict[str, Tensor]:
     """The file's tensors by their names, without the wrappers of training scripts."""
-    content = torch.load(location, map_location="cpu", weights_only=True)
+    try:
+        content = torch.load(location, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # its message advises to load code from the file
+        raise ValueError("it is no file of tensors") from None
     for wrapper in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

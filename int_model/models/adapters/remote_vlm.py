@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +26,10 @@ from int_model.models.adapters.imaging import CLIP_MEAN, pad_to_square, same_len
 from int_model.models.adapters.openai_client import OpenAIClient, ServerRefusalError
 from int_model.models.adapters.reducers import REDUCERS
 from int_model.models.profile import OpenAIRole
-from int_model.models.protocols import CoordinateFrame, Reduce
+from int_model.models.protocols import Answer, CoordinateFrame, Reduce
 
 _TOP = 20
+_SPECIAL = re.compile(r"^<[^<>\s]+>$")
 Ids = tuple[int, ...]
 Message = dict[str, Any]
 
@@ -66,10 +68,12 @@ class RemoteVisionLanguage:
 
         def hold(index: int) -> tuple[str, ...]:
             chat: list[Message] = []
+            answers: list[Answer] = []
             for question, limit in zip(questions[index], max_new_tokens, strict=True):
                 chat.append(self._question(question, None if chat else images[index]))
-                chat.append(_answer(self._client.post("/v1/chat/completions", self._asking(chat, limit), _said)))
-            return tuple(str(turn["content"]) for turn in chat[1::2])
+                answers.append(self._client.post("/v1/chat/completions", self._asking(chat, limit), _said))
+                chat.append(_answer(str(answers[-1])))
+            return tuple(answers)
 
         return self._client.all(hold, range(len(images)))
 
@@ -103,8 +107,6 @@ class RemoteVisionLanguage:
         if reduce != "prod":
             rows = self._log_probabilities(images, questions, names, ended=False)
             return [np.array([reducer(logs) for logs in row], dtype=np.float64) for row in rows]
-        if not self._settings.end_token:
-            raise ValueError("score.reduce = 'prod' needs the token that ends an answer: set vlm.end_token, e.g. </s>")
         forms = [[self._forms(question, name) for name in row] for question, row in zip(questions, names, strict=True)]
         flat = [[form for own in row for form in own] for row in forms]
         each = [iter(row) for row in self._log_probabilities(images, questions, flat, ended=True)]
@@ -124,10 +126,8 @@ class RemoteVisionLanguage:
         self, images: Sequence[Image], questions: Sequence[str], names: Sequence[Sequence[str]], *, ended: bool
     ) -> list[list[Floats]]:
         """Log-probabilities ``float64 [T]`` of each answer's tokens."""
-        answers = [[self._ids(q, name) for name in row] for q, row in zip(questions, names, strict=True)]
-        if ended:
-            end = self._client.post("/tokenize", self._plain(self._settings.end_token), _tokens)
-            answers = [[ids + end for ids in row] for row in answers]
+        end = self._end() if ended else ()
+        answers = [[self._ids(q, name) + end for name in row] for q, row in zip(questions, names, strict=True)]
         chats = [[self._question(question, image)] for image, question in zip(images, questions, strict=True)]
         nodes = [
             _Node(job, said, tuple(sorted(children)))
@@ -145,9 +145,15 @@ class RemoteVisionLanguage:
             job, number = place
             ids = answers[job][number]
             steps = [known.get((job, ids[: step + 1])) for step in range(len(ids))]
-            if None not in steps:
-                return np.array(steps, dtype=np.float64)
-            return self._forced(chats[job], names[job][number], ids, ended=ended)
+            inner = len(ids) - len(end)
+            if None in steps[:inner]:
+                steps[:inner] = self._forced(chats[job], names[job][number], ids[:inner])
+            if None in steps:
+                raise ServerRefusalError(
+                    "the model server does not give the probability of the token that ends an answer: it needs "
+                    "logprob_token_ids (a newer vLLM), or set score.reduce to mean"
+                )
+            return np.array(steps, dtype=np.float64)
 
         places = [(job, number) for job, row in enumerate(answers) for number in range(len(row))]
         each = iter(self._client.all(logs, places))
@@ -157,8 +163,8 @@ class RemoteVisionLanguage:
         """Log-probabilities of a node's children; without those that the server did not give."""
         body = self._asking(chat, 1)
         if node.said:
-            told = self._client.post("/detokenize", {"tokens": list(node.said)}, lambda answer: str(answer["prompt"]))
-            if self._ids(question, told) != node.said:
+            told = self._text(node.said)
+            if not told.strip() or self._ids(question, told) != node.said:
                 return {}  # what was said so far cannot be said in a text
             body = {**body, **_continuing([*chat, _answer(told.strip())])}
         wanted = {"logprobs": True, "top_logprobs": _TOP, "logprob_token_ids": list(node.children)}
@@ -167,16 +173,10 @@ class RemoteVisionLanguage:
         )
         return {child: given[child] for child in node.children if child in given}
 
-    def _forced(self, chat: list[Message], name: str, ids: Ids, *, ended: bool) -> Floats:
+    def _forced(self, chat: list[Message], name: str, ids: Ids) -> list[float]:
         """The whole answer in the prompt; its tokens are the last ones there."""
-        if ended:
-            raise ServerRefusalError(
-                "the model server does not give the probability of the token that ends an answer: it needs "
-                "logprob_token_ids (a newer vLLM), or set score.reduce to mean"
-            )
         body = self._asking(chat, 1) | _continuing([*chat, _answer(name.strip())]) | {"prompt_logprobs": 1}
-        given = self._client.post("/v1/chat/completions", body, lambda answer: _last(answer, ids))
-        return np.array(given, dtype=np.float64)
+        return self._client.post("/v1/chat/completions", body, lambda answer: _last(answer, ids))
 
     # ---------------------------------------------------------------- tokens
 
@@ -197,8 +197,24 @@ class RemoteVisionLanguage:
             self._tokens[key] = known
         return known
 
-    def _plain(self, text: str) -> dict[str, Any]:
-        return {"prompt": text, "add_special_tokens": False}
+    def _end(self) -> Ids:
+        """The token that ends an answer. Raises ``ServerRefusalError`` if it has to be named."""
+        if self._settings.end_token:
+            asked = {"prompt": self._settings.end_token, "add_special_tokens": False}
+            return self._client.post("/tokenize", asked, _tokens)
+        chat = [{"role": "user", "content": [{"type": "text", "text": "?"}]}, _answer("x")]
+        before = self._client.post("/tokenize", _continuing(chat), _tokens)
+        whole = self._client.post("/tokenize", {"messages": chat, "add_generation_prompt": False}, _tokens)
+        end = whole[len(before) : len(before) + 1] if whole[: len(before)] == before else ()
+        if not end or not _SPECIAL.match(self._text(end)):
+            raise ServerRefusalError(
+                "the model server's chat template does not tell which token ends an answer: set vlm.end_token, e.g. "
+                "</s> (LLaVA-1.5) or <|im_end|> (Qwen)"
+            )
+        return end
+
+    def _text(self, tokens: Ids) -> str:
+        return self._client.post("/detokenize", {"tokens": list(tokens)}, lambda answer: str(answer["prompt"]))
 
     def _forms(self, question: str, name: str) -> list[str]:
         """The ways in which the model may write a name; of those that are the same tokens to it only the first."""
@@ -226,8 +242,9 @@ def _continuing(chat: Sequence[Message]) -> dict[str, Any]:
     return {"messages": list(chat), "add_generation_prompt": False, "continue_final_message": True}
 
 
-def _said(answer: Any) -> str:
-    return str(answer["choices"][0]["message"]["content"] or "").strip()
+def _said(answer: Any) -> Answer:
+    choice = answer["choices"][0]
+    return Answer(str(choice["message"]["content"] or "").strip(), ended=choice.get("finish_reason") != "length")
 
 
 def _tokens(answer: Any) -> Ids:

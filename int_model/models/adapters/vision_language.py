@@ -24,10 +24,7 @@ from int_model.models.adapters.quantisation import check_quantised, quantisation
 from int_model.models.adapters.reading import Kept, Read, Reader
 from int_model.models.adapters.reducers import REDUCERS
 from int_model.models.adapters.teacher_forcing import TeacherForcing
-<<<<<<< HEAD
 from int_model.models.adapters.templates import chat_template
-from int_model.models.adapters.vlm_inputs import ImageFitting, InputBuilder, ProcessorInputs, ProjectedInputs
-=======
 from int_model.models.adapters.vlm_inputs import (
     ImageFitting,
     InputBuilder,
@@ -35,7 +32,6 @@ from int_model.models.adapters.vlm_inputs import (
     ProjectedInputs,
     VlmInputs,
 )
->>>>>>> 29ee615 (Schedule: dialogues and scoring go on from what the model has read; batches by size; the best mask alone leaves the device)
 from int_model.models.device import in_batches
 from int_model.models.profile import VisionLanguageRole
 from int_model.models.protocols import Answer, CoordinateFrame, Reduce
@@ -141,12 +137,8 @@ class HFVisionLanguage:
         against: _Contrast | None = None,
     ) -> list[tuple[str, ...]]:
         chats: list[list[Message]] = [[] for _ in images]
-<<<<<<< HEAD
         answers: list[list[Answer]] = [[] for _ in images]
-=======
-        answers: list[list[str]] = [[] for _ in images]
         talk: Conversation | None = None
->>>>>>> 29ee615 (Schedule: dialogues and scoring go on from what the model has read; batches by size; the best mask alone leaves the device)
         for turn, limit in enumerate(limits):
             for chat, turns in zip(chats, questions, strict=True):
                 chat.append(self._chat.question(turns[turn], with_image=turn == 0))
@@ -158,7 +150,7 @@ class HFVisionLanguage:
             if talk is None:
                 replies = self._generate(images, texts, limit, against)
             else:
-                replies = self._decoded(talk.answer(limit))
+                replies = self._decoded(*talk.answer(limit))
             for chat, said, reply in zip(chats, answers, replies, strict=True):
                 chat.append(self._chat.answer(reply))
                 said.append(reply)
@@ -176,20 +168,14 @@ class HFVisionLanguage:
             other = self._inputs(against.images, texts)
             alpha, plausible = against.alpha, against.plausible
             processors.append(ContrastBranch(self._model, other, skip=skip, alpha=alpha, plausible=plausible))
-<<<<<<< HEAD
         ids = self._model.generate(**inputs.tensors, generation_config=config, logits_processor=processors)[:, skip:]
-        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         ends = torch.tensor(self._end_tokens(), device=ids.device)
         ended = torch.isin(ids, ends).any(dim=1).tolist() if len(ends) else [ids.shape[1] < max_new_tokens] * len(ids)
-        return [Answer(text.strip(), ended=done) for text, done in zip(texts, ended, strict=True)]
-=======
-        return self._decoded(
-            self._model.generate(**inputs.tensors, generation_config=config, logits_processor=processors)[:, skip:]
-        )
+        return self._decoded(ids, ended)
 
-    def _decoded(self, ids: Any) -> list[str]:
-        return [text.strip() for text in self._tokenizer.batch_decode(ids, skip_special_tokens=True)]
->>>>>>> 29ee615 (Schedule: dialogues and scoring go on from what the model has read; batches by size; the best mask alone leaves the device)
+    def _decoded(self, ids: Any, ended: Sequence[bool]) -> list[Answer]:
+        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [Answer(text.strip(), ended=done) for text, done in zip(texts, ended, strict=True)]
 
     # ---------------------------------------------------------------- what has been read
 
@@ -213,11 +199,8 @@ class HFVisionLanguage:
             tokens = int(inputs.mask[row].sum()) - len(tails[row])
             if key not in self._kept and self._kept.currsize + Reader.size(read, tokens) <= self._kept.maxsize:
                 self._kept[key] = Reader.keep(read, row, tokens)
-        ends = self._generation.eos_token_id
-        ends = self._tokenizer.eos_token_id if ends is None else ends
-        return Conversation(
-            self._reader, read, prompts, anchors, np.atleast_1d(ends).tolist(), int(self._tokenizer.pad_token_id or 0)
-        )
+        pad = int(self._tokenizer.pad_token_id or 0)
+        return Conversation(self._reader, read, prompts, anchors, self._end_tokens(), pad)
 
     def _greedy_config(self) -> Any:
         config = copy.deepcopy(self._model.generation_config)

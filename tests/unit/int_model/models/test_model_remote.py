@@ -19,7 +19,7 @@ from int_model.models.adapters.openai_client import OpenAIClient, ServerRefusalE
 from int_model.models.adapters.remote_vlm import RemoteVisionLanguage
 from int_model.models.errors import TransientModelError
 from int_model.models.profile import OpenAIRole, ProfileError, read_profile
-from int_model.models.protocols import VisionLanguage
+from int_model.models.protocols import VisionLanguage, was_cut
 from int_model.models.suite import load_suite, profile_fingerprint
 from tests.support.http_server import HttpServer, Reply, Request, http_server, json_reply
 from tests.support.vllm_server import VllmServer
@@ -45,7 +45,9 @@ def test_dialogues_and_scores_equal_the_local_adapters(server: HttpServer, load_
     ours, local = remote(server.url), load_vlm(profile.parent / "vlm")
     assert isinstance(ours, VisionLanguage)
     turns = [(question, "And where?") for question in QUESTIONS]
-    assert ours.dialogue(IMAGES, turns, (6, 4)) == local.dialogue(IMAGES, turns, (6, 4))
+    said, expected = ours.dialogue(IMAGES, turns, (6, 4)), local.dialogue(IMAGES, turns, (6, 4))
+    assert said == expected
+    assert [[was_cut(a) for a in row] for row in said] == [[was_cut(a) for a in row] for row in expected]
     for reduce in ("mean", "first", "max"):
         expected = local.score(IMAGES, QUESTIONS, [NAMES, NAMES[:1]], reduce)
         for mine, theirs in zip(ours.score(IMAGES, QUESTIONS, [NAMES, NAMES[:1]], reduce), expected, strict=True):
@@ -86,8 +88,11 @@ class Faulty:
         self._faults = itertools.cycle(["429", "500", "half", "nothing", "slow", "no json", "not whole"])
         self._lock = threading.Lock()
         self.made = 0
+        self.gone = False  # a connection that a client has kept is then closed, too
 
     def __call__(self, request: Request) -> Reply | None:
+        if self.gone:
+            return None
         with self._lock:
             fault = next(self._faults) if next(self._count) % 3 == 0 else None
             self.made += fault is not None
@@ -102,7 +107,7 @@ class Faulty:
             case "nothing":
                 return None
             case "slow":
-                threading.Event().wait(0.6)
+                threading.Event().wait(0.4)
             case "no json":
                 return Reply(b"<html>", 200)
             case "not whole":
@@ -126,12 +131,14 @@ def test_faults_and_a_restart_lose_nothing_of_200_images() -> None:
     image = picture(8, 8)
     with ExitStack() as stack:
         first = stack.enter_context(http_server(faulty))
-        vlm = remote(first.url, timeout_s=0.3, attempts=2)
+        vlm = remote(first.url, timeout_s=0.2, attempts=2)
         for number in range(100):
             answers[number] = ask_until_answered(vlm, image, number)
         port = first.port
+    faulty.gone = True
     with pytest.raises(TransientModelError, match="cannot be reached"):
         vlm.dialogue([image], [("anyone there?",)], (5,))
+    faulty.gone = False
     with http_server(faulty, port):
         for number in range(100, 200):
             answers[number] = ask_until_answered(vlm, image, number)
@@ -209,5 +216,8 @@ def test_what_a_server_cannot_do_is_said() -> None:
     vlm = remote("http://127.0.0.1:9", end_token="")
     with pytest.raises(ValueError, match=r"score\.domain"):
         vlm.answer_distributions(IMAGES[:1], QUESTIONS[:1], ["moth"])
-    with pytest.raises(ValueError, match=r"vlm\.end_token"):
-        vlm.score(IMAGES[:1], QUESTIONS[:1], [NAMES], "prod")
+    with (
+        http_server(lambda _: json_reply({"tokens": [1, 2], "prompt": "no token of its own"})) as server,
+        pytest.raises(ServerRefusalError, match=r"vlm\.end_token"),
+    ):
+        remote(server.url, end_token="").score(IMAGES[:1], QUESTIONS[:1], [()], "prod")

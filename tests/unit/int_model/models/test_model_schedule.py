@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from int_model.models.adapters.imaging import by_size
+from int_model.models.protocols import was_cut
 from tests.unit.int_model.models.tiny import picture, save_qwen
 
 IMAGES = [picture(40, 56, 1), picture(64, 24, 2), picture(48, 48, 3)]
@@ -55,6 +56,14 @@ def test_later_turns_read_only_what_is_new_and_are_answered_the_same(kept: Any, 
     before, now = counted(plain), counted(kept)
     assert kept.dialogue(IMAGES, TURNS, LIMITS) == plain.dialogue(IMAGES, TURNS, LIMITS)
     assert 0 < 2 * now["read"] < before["read"]
+
+
+def test_what_the_limit_cut_is_told_from_what_ended_by_itself(kept: Any, plain: Any) -> None:
+    for vlm in (kept, plain):
+        vlm._generation.eos_token_id = vlm._tokenizer.convert_tokens_to_ids([vlm._tokenizer.tokenize("e")[0], "</s>"])
+    said, expected = kept.dialogue(IMAGES, TURNS, (12,) * 4), plain.dialogue(IMAGES, TURNS, (12,) * 4)
+    assert said == expected
+    assert [[was_cut(a) for a in row] for row in said] == [[was_cut(a) for a in row] for row in expected]
 
 
 def test_answers_of_different_lengths_do_not_disturb_each_other(kept: Any) -> None:
