@@ -40,7 +40,15 @@ class Checkpoint:
 
 
 CHECKPOINTS: dict[str, Checkpoint] = {
-    "llava-hf/llava-1.5-13b-hf": Checkpoint(13_350_839_296, 12_851_010_560, 2 * 40 * 5120, 576),
+    "llava-hf/llava-1.5-13b-hf": Checkpoint(13_351_494_656, 12_688_179_200, 2 * 40 * 5120, 576),
+    "llava-hf/llava-1.5-7b-hf": Checkpoint(7_063_427_072, 6_476_267_520, 2 * 32 * 4096, 576),
+    "Qwen/Qwen3-VL-8B-Instruct": Checkpoint(8_767_123_696, 6_946_071_552, 2 * 36 * 1024, 1024),
+    "IDEA-Research/grounding-dino-base": Checkpoint(232_000_000),
+    "IDEA-Research/grounding-dino-tiny": Checkpoint(172_000_000),
+    "facebook/sam-vit-huge": Checkpoint(641_090_608),
+    "facebook/sam-vit-large": Checkpoint(312_342_832),
+    "openai/clip-vit-base-patch16": Checkpoint(149_620_737),
+    "sd2-community/stable-diffusion-2-inpainting": Checkpoint(1_289_966_827),
 }
 """Counted on the real configurations (``benchmarks/real``); a test counts again."""
 
