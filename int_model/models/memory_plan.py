@@ -1,6 +1,6 @@
 """What a profile takes of an accelerator's memory at the least, before anything is loaded. No torch here.
 
-Counted are the weights (parameters times bytes) and the key-value caches of the largest batch, which are arithmetic.
+Counted are the weights (parameters times bytes) and the vision-language model's caches, which are arithmetic.
 What the networks need while they compute is not: a profile's ``meta.memory_gb`` is the whole, with that.
 """
 
@@ -43,10 +43,10 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "llava-hf/llava-1.5-13b-hf": Checkpoint(13_351_494_656, 12_688_179_200, 2 * 40 * 5120, 576),
     "llava-hf/llava-1.5-7b-hf": Checkpoint(7_063_427_072, 6_476_267_520, 2 * 32 * 4096, 576),
     "Qwen/Qwen3-VL-8B-Instruct": Checkpoint(8_767_123_696, 6_946_071_552, 2 * 36 * 1024, 1024),
-    "IDEA-Research/grounding-dino-base": Checkpoint(232_000_000),
-    "IDEA-Research/grounding-dino-tiny": Checkpoint(172_000_000),
-    "facebook/sam-vit-huge": Checkpoint(641_090_608),
-    "facebook/sam-vit-large": Checkpoint(312_342_832),
+    "IDEA-Research/grounding-dino-base": Checkpoint(232_315_264),
+    "IDEA-Research/grounding-dino-tiny": Checkpoint(172_250_626),
+    "facebook/sam-vit-huge": Checkpoint(641_090_864),
+    "facebook/sam-vit-large": Checkpoint(312_343_088),
     "openai/clip-vit-base-patch16": Checkpoint(149_620_737),
     "sd2-community/stable-diffusion-2-inpainting": Checkpoint(1_289_966_827),
 }
@@ -55,11 +55,19 @@ CHECKPOINTS: dict[str, Checkpoint] = {
 
 @dataclass(frozen=True, slots=True)
 class RolePlan:
-    """Of one role: GB (1e9 bytes) of weights, None if they cannot be told, and of caches."""
+    """Of one role, in GB (1e9 bytes).
+
+    Attributes:
+        role: which.
+        weights_gb: None if they cannot be told.
+        caches_gb: of the largest batch, which is halved where it does not fit.
+        row_gb: of a batch of one, which must fit.
+    """
 
     role: str
     weights_gb: float | None
     caches_gb: float = 0.0
+    row_gb: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +85,13 @@ class MemoryPlan:
 
     @property
     def caches_gb(self) -> float:
-        """Of all roles."""
+        """Of all roles at their largest batches."""
         return sum(role.caches_gb for role in self.roles)
 
     @property
     def least_gb(self) -> float:
-        """What cannot be done without: weights and caches."""
-        return self.weights_gb + self.caches_gb
+        """What cannot be done without: weights, and the caches of batches of one."""
+        return self.weights_gb + sum(role.row_gb for role in self.roles)
 
     @property
     def needed_gb(self) -> float:
@@ -111,14 +119,14 @@ def _role(role: str, settings: object) -> RolePlan:
     if known is None:
         return RolePlan(role, _of_folder(settings, size))
     weights = known.parameters * size
-    caches = 0.0
+    caches = row = 0.0
     if isinstance(settings, VisionLanguageRole):
         if settings.quantize != "none":
             weights = known.language * _QUANTISED[settings.quantize] + (known.parameters - known.language) * size
-        rows = settings.max_batch * (known.image_tokens + _TEXT_TOKENS) * known.cached * size
         # Answers are scored on a copy of the rows of their prompts.
-        caches = 2 * rows + (settings.prefix_cache_mb + settings.feature_cache_mb) * _MIB
-    return RolePlan(role, weights / _GB, caches / _GB)
+        row = 2 * (known.image_tokens + _TEXT_TOKENS) * known.cached * size
+        caches = settings.max_batch * row + (settings.prefix_cache_mb + settings.feature_cache_mb) * _MIB
+    return RolePlan(role, weights / _GB, caches / _GB, row / _GB)
 
 
 def _of_folder(settings: Weights, size: float) -> float | None:

@@ -155,7 +155,7 @@ def _fit(memory: float | None) -> int:
         card = max(seen["cuda"], key=lambda one: one["free_gb"], default=None)
         memory, where = (card["free_gb"], f"free on {card['name']}") if card else (seen["ram_gb"], "of this machine")
     fits = [found.profile for found in fitting(memory)]
-    table = Table("profile", "weights", "caches", "in all", f"fits into {memory:.1f} GB ({where})")
+    table = Table("profile", "weights", "caches of full batches", "in all", f"fits into {memory:.1f} GB ({where})")
     for name in profile_names():
         own = plan(read_profile(name))
         unknown = [role.role for role in own.roles if role.weights_gb is None]

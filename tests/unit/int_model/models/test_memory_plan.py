@@ -15,7 +15,7 @@ from int_model.models.suite import load_suite
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_what_a_profile_states_is_at_least_what_its_weights_and_caches_take(name: str) -> None:
+def test_what_a_profile_states_is_more_than_its_weights_and_the_caches_of_one_row(name: str) -> None:
     own = plan(read_profile(name))
     assert own.stated_gb is not None
     assert 0 < own.least_gb < own.stated_gb
