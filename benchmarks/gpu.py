@@ -30,6 +30,7 @@ from benchmarks.real.meter import Meter, ceilings
 from benchmarks.real.provoke import provoke
 from benchmarks.real.script import TASK, rig, rig_dialogues
 from int_model.core.config import IntConfig
+from int_model.core.options import fitting
 from int_model.core.types import Image, Segmentation
 from int_model.models.device import choose_device
 from int_model.models.memory import release_memory
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     rig_dialogues(suite.vlm)
     meter = Meter(suite)
     method = {"iterations": {"count": options.iterations}, "patches": {"scales": options.scales}}
-    config = IntConfig().merged(suite.int_overrides).merged(method)
+    config = IntConfig().merged(fitting(IntConfig, suite.int_overrides)).merged(method)
 
     def keep(run: dict[str, Any]) -> None:
         report["runs"].append(run)

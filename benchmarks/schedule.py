@@ -23,6 +23,7 @@ import int_model
 from benchmarks.real.literal import literal_profile, segment_literally
 from benchmarks.real.meter import Meter
 from int_model.core.config import IntConfig
+from int_model.core.options import fitting
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
 from int_model.models.profile import Profile, read_profile
@@ -60,7 +61,7 @@ def count(
 ) -> tuple[dict[str, Any], list[Segmentation]]:
     """What a schedule costs per image, and its results."""
     suite = load_suite(profile, device="cpu", offline=True)
-    config = IntConfig().merged(suite.int_overrides).merged({"iterations": {"count": iterations}})
+    config = IntConfig().merged(fitting(IntConfig, suite.int_overrides)).merged({"iterations": {"count": iterations}})
     meter = Meter(suite)
     segment(suite, *samples[0], config)
     meter.reset()
