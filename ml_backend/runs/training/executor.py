@@ -16,7 +16,7 @@ from int_model.learning.adaptation import Adaptation
 from int_model.learning.examples import Example, data_digest
 from ml_backend.errors import EngineError
 from ml_backend.fetching.errors import FetchError
-from ml_backend.labelstudio.client import LabelStudioClient
+from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.learning.corrections import Corrections
 from ml_backend.learning.project_tasks import FetchedTasks, ReadProject, first_page, read_project
 from ml_backend.learning.training import Training, enough, packed
@@ -117,6 +117,12 @@ class TrainWork:
             await batch.ack([_result(task, version, round(time.monotonic() - began, 3))])
         except ValueError as error:
             raise RunStopError(" ".join(str(error).split())[:500]) from error
+        except (LabelStudioError, StoreError, RunStopError, WorkEndedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - memory ran out, say: the same again and again would help nobody
+            _log.exception("run %s: the training failed", self._run)
+            reason = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            await batch.ack([TaskResult(task, TaskState.FAILED, reason=reason)])
         finally:
             self._executor.busy = None
 

@@ -74,7 +74,10 @@ class Trainings:
         if corrected.tasks < self._settings.learn_from:
             return None
         last = self._last(project)
-        seen = 0 if last is None or last.spec.training is None else last.spec.training.images
+        known = self._versions.of_project(project)
+        seen = known[0].manifest.images if known else 0  # of a training that found more than was known before
+        if last is not None and last.spec.training is not None:
+            seen = max(seen, last.spec.training.images)
         if (last is not None and last.state in _UNDER_WAY) or corrected.tasks < math.ceil(GROWTH * seen):
             return None
         try:

@@ -15,9 +15,12 @@ from PIL import Image
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
+from int_model.learning.adaptation import Adaptation
+from int_model.learning.bundle import Manifest, pack
 from int_model.nano.conventions import annotated_scene
 from ml_backend.context import AppContext
 from ml_backend.learning.predictions import predictions_of, remove_predictions
+from ml_backend.learning.training import Training
 from ml_backend.runs.manager import RunsError
 from ml_backend.runs.queues.base import NullQueue
 from ml_backend.runs.types import Run, RunKind, RunRequest, RunState, TaskState
@@ -257,5 +260,44 @@ def test_a_worker_with_another_segmenter_leaves_the_training_alone(tmp_path: Pat
         assert "the run trains on the segmenter feed" in executor.unfit(
             type(spec)(**{name: getattr(spec, name) for name in spec.__slots__} | {"training": other})
         )
+
+    with_backend(tmp_path, corrected("halo", 2), check)
+
+
+def test_what_a_command_found_in_label_studio_counts_too(tmp_path: Path) -> None:
+    """It may find more annotated tasks than the backend knew: the next training waits for half as many more of them."""
+
+    async def check(context: AppContext) -> None:
+        introduce(context)
+        kept = context.executors()[RunKind.TRAIN].annotations  # type: ignore[attr-defined]
+        base = context.facilities.bundles.base
+        bundle = pack(Adaptation(), Manifest(base=base, data="d", arm="base", images=4))
+        context.facilities.versions.add(PROJECT, bundle, accepted=False)
+
+        def draw(count: int) -> Run | None:
+            for number in range(1, count + 1):
+                kept.record({"action": "ANNOTATION_CREATED", "project": {"id": PROJECT},
+                             "annotation": annotation(number, number, [])})  # fmt: skip
+            return context.trainings(NullQueue()).consider(PROJECT)
+
+        assert draw(5) is None
+        assert draw(6) is not None
+
+    with_backend(tmp_path, corrected("halo", 1), check)
+
+
+def test_a_training_that_fails_is_not_tried_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Training, __: object) -> None:
+        raise RuntimeError("CUDA out of\nmemory")
+
+    monkeypatch.setattr(Training, "run", fail)
+
+    async def check(context: AppContext) -> None:
+        done = await work(context, await begin(context))
+        (record,) = context.ledger.records(done.id)
+        assert (done.state, record.state) == (RunState.FINISHED, TaskState.FAILED)
+        assert record.reason == "unexpected RuntimeError: CUDA out of memory"
+        assert context.engine.lease(lambda _: 5).result(30) == 5, "the models were handed back"
+        assert context.facilities.versions.of_project(PROJECT) == []
 
     with_backend(tmp_path, corrected("halo", 2), check)
