@@ -297,7 +297,7 @@ def test_a_training_that_fails_is_not_tried_for_ever(tmp_path: Path, monkeypatch
         (record,) = context.ledger.records(done.id)
         assert (done.state, record.state) == (RunState.FINISHED, TaskState.FAILED)
         assert record.reason == "unexpected RuntimeError: CUDA out of memory"
-        assert context.engine.lease(lambda _: 5).result(30) == 5, "the models were handed back"
+        assert context.facilities.engine.lease(lambda _: 5).result(30) == 5, "the models were handed back"
         assert context.facilities.versions.of_project(PROJECT) == []
 
     with_backend(tmp_path, corrected("halo", 2), check)
