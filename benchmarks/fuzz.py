@@ -224,6 +224,7 @@ def parsers(given: argparse.Namespace) -> int:
     return total
 
 
+_JSON = {"Content-Type": "application/json"}
 _NO_LABEL_STUDIO = b"HTTP/1.1 503"  # what /runs says without one
 _ODD = (
     None,
@@ -283,7 +284,8 @@ def distorted(value: Any, rng: random.Random) -> Any:
 
 def _raw(port: int, rng: random.Random) -> None:
     path, length = rng.choice(("/predict", "/setup", "/webhook", "/health", "/runs")), rng.randrange(40)
-    honest = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode() + rng.randbytes(length)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    honest = head.encode() + rng.randbytes(length)
     data = changed(honest, [honest], (b"\r\n", b": ", b"Transfer-Encoding: chunked", b"HTTP/9.9", b"%00"), rng)
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as one:
         one.sendall(data)
@@ -313,7 +315,7 @@ def requests(given: argparse.Namespace) -> int:
                 path, honest = rng.choice(bodies)
                 body = json.dumps(distorted(honest, rng))
                 try:
-                    status = running.client.post(path, content=body).status_code
+                    status = running.client.post(path, content=body, headers=_JSON).status_code
                 except httpx.HTTPError as error:
                     status = 599
                     sys.stderr.write(f"{path} {type(error).__name__}: {body[:2000]}\n")

@@ -28,6 +28,7 @@ import numpy as np
 from ml_backend.demo.processes import Child, free_port
 from tests.support.harness import POLYGONS, data_url, encoded, picture
 
+_CACHE = 32 * 2**20
 ROOT = Path(__file__).resolve().parents[1]
 CLICKS = (
     '<View><Image name="image" value="$image"/><KeyPointLabels name="kp" toName="image" smart="true">'
@@ -151,6 +152,7 @@ def main() -> None:
     port, samples = free_port(), []
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "INT_DATA_DIR": folder, "INT_PROFILE": "nano", "INT_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+        env.setdefault("INT_EMBEDDING_CACHE_BYTES", str(_CACHE))  # the default would take hours to fill
         command = [sys.executable, "-m", "ml_backend.cli.main", "serve", "--host", "127.0.0.1", "--port", str(port)]
         url = f"http://127.0.0.1:{port}"
         child = Child.serve("serve", command, f"{url}/health", 180, log=Path(folder) / "log", env=env, cwd=ROOT)

@@ -131,7 +131,8 @@ class Bench:
                 batch: Any = HeldBatch(lease, self.acked, self.lost)
                 entries = [Finished(batch, TaskResult(task, TaskState.DONE, 0.5), prediction) for task in lease.tasks]
                 try:
-                    return await asyncio.gather(*map(pusher.push, entries))
+                    async with asyncio.timeout(20):
+                        return await asyncio.gather(*map(pusher.push, entries))
                 finally:
                     await pusher.close()
 
