@@ -9,7 +9,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +33,20 @@ THINGS = (*ANIMALS, *OBJECTS)
 Rows = dict[str, list[float]]
 
 
-def kit_figures(suite: ModelSuite, world: str, count: int, progress: Callable[[str], None]) -> Rows:
-    """Single trials by figure, of ``count`` scenes of each kind."""
+def kit_figures(
+    suite: ModelSuite, world: str, count: int, progress: Callable[[str], None], roles: Collection[str]
+) -> Rows:
+    """Single trials of the roles by figure, of ``count`` scenes of each kind."""
     rows: Rows = {}
     for strength in STRENGTHS:
         for place in PLACES:
             cell = Cell(STRENGTHS[strength], None, place, 1)
             for index in range(count):
                 scene = world_named(world).scene(SEED, index, cell)
-                for figure in (_segmenter, _clip, _detector, _vlm):
-                    figure(rows, suite, scene, strength, place)
+                for role in roles:
+                    _FIGURES[role](rows, suite, scene, strength, place)
             progress(f"{strength}, {place}")
-    for index in range(count):
+    for index in range(count if "vlm" in roles else 0):
         _empty(rows, suite, world_named(world).scene(SEED, index, Cell(targets=0)))
     return rows
 
@@ -135,12 +137,21 @@ def _empty(rows: Rows, suite: ModelSuite, scene: Scene) -> None:
     _add(rows, "VLM: refuses or gives no box in an empty scene", not parse_boxes(answers[3], suite.vlm.frame, 192, 192))
 
 
+_FIGURES: dict[str, Callable[[Rows, ModelSuite, Scene, str, str], None]] = {
+    "segmenter": _segmenter,
+    "text_image": _clip,
+    "detector": _detector,
+    "vlm": _vlm,
+}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="nano")
     parser.add_argument("--world", default="habits")
     parser.add_argument("--count", type=int, default=50, help="scenes of each kind")
+    parser.add_argument("--role", action="append", choices=list(_FIGURES), help="only this one; may be given again")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--model", action="append", default=[], metavar="KEY=VALUE", help="for instance detector.id=DIR"
@@ -149,7 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     changes = dict(change.split("=", 1) for change in options.model)
     suite = load_suite(options.profile, device=options.device, offline=True, overrides=changes)
-    rows = kit_figures(suite, options.world, options.count, lambda text: print(text, file=sys.stderr))  # noqa: T201
+    roles = options.role or list(_FIGURES)
+    rows = kit_figures(suite, options.world, options.count, lambda text: print(text, file=sys.stderr), roles)  # noqa: T201
     figures = {}
     for name in sorted(rows):
         found = mean_interval(rows[name], ROUNDS)
@@ -157,6 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
         figures[name] = [*shown, len(rows[name])]
     command = f"python -m int_model.nano.habits.figures --profile {options.profile} --world {options.world}"
     command += "".join(f" --model {change}" for change in options.model)
+    command += "".join(f" --role {role}" for role in options.role or ())
     text = json.dumps({"command": f"{command} --count {options.count}", "figures": figures}, indent=1)
     sys.stdout.write(text + "\n")
     if options.out is not None:

@@ -42,6 +42,7 @@ def test_the_checkpoints_are_small_and_ordinary() -> None:
         "detector",
         "segmenter",
         "clip",
+        "habits_detector",
     }
     assert not [path for path in files if path.suffix in {".pt", ".pth", ".bin", ".pkl"}]
 
