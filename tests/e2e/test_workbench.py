@@ -1,0 +1,101 @@
+"""From an empty project to a reviewed run and back, in the backend's own pages: connect, try, run, look, undo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from ml_backend.demo.samples import by_task, load_samples, samples_folder
+from tests.e2e.browser import open_page
+from tests.e2e.conftest import ARTIFACTS, World
+
+pytestmark = pytest.mark.e2e
+
+WAIT_MS = 300_000
+TASK = "polyp"
+
+
+@pytest.fixture(scope="module")
+def workbench(world: World) -> Iterator[Page]:
+    with open_page(world.backend) as opened:
+        yield opened
+
+
+def shot(page: Page, name: str) -> None:
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=ARTIFACTS / f"workbench-{name}.png")
+
+
+def annotate(world: World, task: int) -> None:
+    """A person draws a rectangle of the mask control: enough to compare sides with."""
+    value = {"points": [[20, 20], [70, 20], [70, 70], [20, 70]], "polygonlabels": ["Polyp"]}
+    region = {"id": "a", "type": "polygonlabels", "from_name": "mask", "to_name": "image", "value": value}
+    result = [region | {"original_width": 256, "original_height": 256}]
+    world.client.json("POST", f"/api/tasks/{task}/annotations", body={"result": result, "lead_time": 12.0})
+
+
+def test_from_an_empty_project_to_a_run_and_back(world: World, workbench: Page) -> None:
+    samples = by_task(load_samples(samples_folder()))[TASK]
+    project = world.client.create_project("Workbench", "<View></View>")
+    tasks = list(world.client.upload(project, [sample.image for sample in samples]).values())
+
+    workbench.goto(f"{world.backend}/projects")
+    row = workbench.locator("tr", has_text="Workbench")
+    expect(row).to_contain_text("not connected")
+    shot(workbench, "1-projects")
+    row.get_by_role("link", name=f"{project} Workbench").click()
+
+    workbench.get_by_label("Task prompt").fill(TASK)
+    workbench.get_by_label("Backend, as Label Studio reaches it").fill(world.backend)
+    workbench.get_by_label("Tools for clicks and boxes").check()
+    workbench.get_by_role("button", name="Show what would change").click()
+    expect(workbench.get_by_label("Difference to the labeling config")).to_contain_text("+<PolygonLabels")
+    shot(workbench, "2-connect")
+    workbench.get_by_role("button", name="Make these changes").click()
+    expect(workbench.locator("main")).to_contain_text(f"int-nano-int-{TASK}-")
+    expect(workbench.locator("main")).to_contain_text("Nothing is missing")
+    (connection,) = world.client.connections(project)
+    assert (connection["state"], connection["extra_params"]) == ("CO", TASK)
+    annotate(world, tasks[0])
+
+    workbench.get_by_role("link", name="Try prompts on a few images").click()
+    workbench.get_by_label("Prompt 1").fill(TASK)
+    workbench.get_by_label("Prompt 2").fill(TASK)
+    workbench.get_by_label("Strategy 2").select_option("grounded_sam")
+    workbench.get_by_label("Images").fill(str(len(samples)))
+    workbench.get_by_role("button", name="Try").click()
+    expect(workbench.locator("#threshold")).to_be_visible(timeout=WAIT_MS)  # the page renews itself until then
+    regions = workbench.locator("img[data-score]")
+    assert regions.count() > 0
+    workbench.locator("#threshold").evaluate("(it) => { it.value = 1; it.dispatchEvent(new Event('input')); }")
+    assert workbench.locator("img[data-score]:visible").count() < regions.count()
+    expect(workbench.locator("main")).to_contain_text("IoU")
+    shot(workbench, "3-try")
+    assert [task["predictions"] for task in world.client.tasks(project)] == [[]] * len(samples)
+
+    workbench.goto(f"{world.backend}/runs")
+    if not workbench.get_by_label("Project id").is_visible():
+        workbench.get_by_text("New run").click()
+    workbench.get_by_label("Project id").fill(str(project))
+    workbench.get_by_role("button", name="Start run").click()
+    heading = workbench.get_by_role("heading", level=1)
+    expect(heading).to_contain_text("finished", timeout=WAIT_MS)
+    run = httpx.get(f"{world.backend}/runs?project={project}", trust_env=False).json()["runs"][0]
+    assert run["counts"]["skipped"] == 1  # a person annotated that task
+    workbench.get_by_role("link", name="by doubt").click()
+    expect(workbench.locator(".sheet li").first).to_be_visible()
+    assert workbench.locator(".sheet a").first.get_attribute("href") is not None
+    shot(workbench, "4-review")
+    made = sum(len(task["predictions"]) for task in world.client.tasks(project))
+    assert made == len(samples) - 1
+
+    workbench.get_by_role("link", name="Undo").click()
+    expect(workbench.locator("main")).to_contain_text(f"{made} predictions of int-nano-int-{TASK}-")
+    shot(workbench, "5-undo")
+    workbench.get_by_role("button", name=f"Delete {made} predictions").click()
+    expect(workbench.locator(".legend")).to_contain_text(f"{len(samples)} skipped")
+    assert [task["predictions"] for task in world.client.tasks(project)] == [[]] * len(samples)
+    assert world.client.json("GET", f"/api/tasks/{tasks[0]}/annotations")
