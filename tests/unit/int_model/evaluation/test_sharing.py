@@ -36,7 +36,9 @@ def asked_for(suite: Any) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    "name", [name for name in STRATEGIES if name != "ppt"]
+)  # it needs models that it was trained on
 def test_results_are_the_same_and_the_second_time_nothing_is_asked(name: str) -> None:
     config = default_config(name, {"iterations": {"count": 3}, "promac": {"iterations": 2}})
     plain = make_strategy(name, fake_suite(), config).segment(IMAGES, TaskPrompt(TASK))
