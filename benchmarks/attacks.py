@@ -199,9 +199,11 @@ def main() -> None:
         target = Target(made.client.base_url.port or 0, hosts.port)
         stand_in.on_push = lambda _: time.sleep(0.5)  # so that the run lasts
         assert made.client.post("/runs", json={"project": 1}).is_success  # noqa: S101
-        looks = [watch([name], given.each, target, control, made) for name in given.only] if given.each else []
-        if given.minutes:
-            looks.append(watch(given.only, 60 * given.minutes, target, control, made))
+        plan = [([name], given.each) for name in given.only] if given.each else []
+        looks = []
+        for names, seconds in plan + ([(given.only, 60 * given.minutes)] if given.minutes else []):
+            looks.append(watch(names, seconds, target, control, made))
+            console.print(" | ".join(row(looks[-1])), markup=False)  # what was seen stays if the rest is stopped
         heads = ["attack", "answers", "p50", "p99", "max", "control p50", "p99", "max", "none", "MB", "answered"]
         table = Table(*heads, title=f"/health in ms; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         for seen in looks:
