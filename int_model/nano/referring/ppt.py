@@ -20,14 +20,19 @@ import numpy as np
 
 from int_model.core.config import IntConfig
 from int_model.core.options import fitting
+from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Mask
+from int_model.evaluation.examples import BrokenExample
 from int_model.evaluation.referring import Grounded, PairScore, difference, referring_table, score_pair
+from int_model.evaluation.regions import overlap
+from int_model.evaluation.statistics import mean_interval
 from int_model.learning.ppt.fit import SMALL, OutOfTimeError, train_generator
 from int_model.learning.ppt.pairs import Pair, PairSet
 from int_model.learning.ppt.plan import NANO
 from int_model.models.calls import ModelCalls
 from int_model.models.protocols import MaskPrompt
 from int_model.models.suite import ModelSuite, load_suite
+from int_model.nano.examples import NanoScenes
 from int_model.nano.referring.scenes import ReferringScene, ReferringScenes
 from int_model.point_prompting.generator.bundle import TrainedGenerator, read
 from int_model.point_prompting.generator.expressions import head_noun
@@ -35,10 +40,12 @@ from int_model.point_prompting.generator.filters import PointFilter
 from int_model.point_prompting.generator.grounding import PointGrounder
 from int_model.point_prompting.role import PointQuery
 from int_model.point_prompting.spatial_clip import SpatialClip
+from int_model.strategies.registry import default_config, make_strategy
 
 OBJECTS, REFERRING = 300, 70
 TRAIN_SEED, TEST_SEED = 11, 2511
 TEST_PAIRS = 300
+ROUNDS = 2_000
 Method = Callable[[Image, str], Grounded]
 Truth = tuple[str, str, Image, str, Mask | None]
 """(image, kind, picture, expression, mask or None)."""
@@ -217,7 +224,7 @@ def answered(
 
 
 def figures_of(scores: dict[str, list[PairScore]], how: PointFilter) -> dict[str, Any]:
-    """All figures, as they are written to JSON: ``table``, ``by kind``, ``against B0``, and what was asked."""
+    """All figures, as they are written to JSON: ``table``, ``by_kind``, ``against_b0``, and what was asked."""
     one = next(iter(scores.values()))
     kinds = sorted({score.kind for score in one})
     by_kind = {
@@ -241,8 +248,8 @@ def figures_of(scores: dict[str, list[PairScore]], how: PointFilter) -> dict[str
             }
             for name, own in scores.items()
         },
-        "by kind": by_kind,
-        "against B0": {
+        "by_kind": by_kind,
+        "against_b0": {
             name: {
                 "mIoU less B0's": _written(difference(own, scores["B0 detector"])),
                 "mIoU less B0's, head noun": _written(difference(own, scores["B0 detector, head noun"])),
@@ -250,6 +257,43 @@ def figures_of(scores: dict[str, list[PairScore]], how: PointFilter) -> dict[str
             for name, own in scores.items()
             if not name.startswith("B0")
         },
+    }
+
+
+def inside_int(
+    suite: ModelSuite, generator: Path, count: int, kept: Path | None, tell: Callable[[int], None]
+) -> dict[str, Any]:
+    """``int`` with Spatial CLIP's points and with the generator's, on held-out scenes: mean IoU of the whole mask.
+
+    Args:
+        suite: the models.
+        generator: the generator's file.
+        count: scenes of the set of ``docs/nano.md``.
+        kept: file that keeps what is done.
+        tell: progress.
+    """
+    base = default_config("int", suite.int_overrides)
+    with_ppt = base.merged({"sam": {"point_source": "ppt"}, "ppt": {"generator": str(generator)}})
+    both = {"Spatial CLIP": make_strategy("int", suite, base), "PPT": make_strategy("int", suite, with_ppt)}
+    known: dict[str, dict[str, float]] = {}
+    if kept is not None and kept.is_file():
+        known = {row["scene"]: row["iou"] for row in map(json.loads, kept.read_text().splitlines())}
+    for done, example in enumerate(NanoScenes(count), start=1):
+        if isinstance(example, BrokenExample) or example.mask is None:
+            continue
+        if example.id not in known:
+            found = {name: way.segment([example.image], TaskPrompt(example.task))[0] for name, way in both.items()}
+            known[example.id] = {name: overlap(result.mask, example.mask)["iou"] for name, result in found.items()}
+            if kept is not None:
+                with kept.open("a") as file:
+                    file.write(json.dumps({"scene": example.id, "iou": known[example.id]}) + "\n")
+        tell(done)
+    rows = {name: [row[name] for row in known.values()] for name in both}
+    change = [row["PPT"] - row["Spatial CLIP"] for row in known.values()]
+    return {
+        "scenes": len(known),
+        "int": {name: {"IoU": _written(mean_interval(values, ROUNDS))} for name, values in rows.items()},
+        "difference": _written(mean_interval(change, ROUNDS)),
     }
 
 
@@ -282,11 +326,21 @@ def main(arguments: list[str] | None = None) -> None:
     score.add_argument("--pairs", type=int, default=TEST_PAIRS)
     score.add_argument("--out", type=Path, required=True, help="JSON file of the figures")
     score.add_argument("--kept", type=Path, help="file that keeps the answers; goes on from there if it exists")
+    within = commands.add_parser("int", help="INT with the generator's points against Spatial CLIP's")
+    within.add_argument("generator", type=Path)
+    within.add_argument("--count", type=int, default=40, help="held-out scenes")
+    within.add_argument("--out", type=Path, required=True, help="JSON file of the figures")
+    within.add_argument("--kept", type=Path, help="file that keeps what is done; goes on from there if it exists")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     suite = load_suite("nano", device=options.device)
     if options.command == "train":
         _train(suite, options)
+    elif options.command == "int":
+        command = f"python -m int_model.nano.referring.ppt int FILE --count {options.count} --out FILE"
+        told = inside_int(suite, options.generator, options.count, options.kept, lambda done: _every(5, done, "scenes"))
+        figures = {"command": command, "measured_on": version("int-backend"), **told}
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
     else:
         generators = {name: Path(path) for name, _, path in (given.partition("=") for given in options.generators)}
         how = PointFilter()
