@@ -46,6 +46,7 @@ OBJECTS, REFERRING = 300, 70
 TRAIN_SEED, TEST_SEED = 11, 2511
 TEST_PAIRS = 300
 ROUNDS = 2_000
+FEWEST = 10  # pairs of a kind that get a figure of their own
 Method = Callable[[Image, str], Grounded]
 Truth = tuple[str, str, Image, str, Mask | None]
 """(image, kind, picture, expression, mask or None)."""
@@ -233,7 +234,7 @@ def figures_of(scores: dict[str, list[PairScore]], how: PointFilter) -> dict[str
                 referring_table([score for score in own if score.kind == kind])["mIoU"]
             )
             for kind in kinds
-            if kind != "absent"
+            if kind != "absent" and sum(score.kind == kind for score in own) >= FEWEST
         }
         for name, own in scores.items()
     }

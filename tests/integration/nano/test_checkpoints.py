@@ -43,6 +43,7 @@ def test_the_checkpoints_are_small_and_ordinary() -> None:
         "segmenter",
         "clip",
         "habits_detector",
+        "ppt",
     }
     assert not [path for path in files if path.suffix in {".pt", ".pth", ".bin", ".pkl"}]
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from int_model.nano.referring.ppt import held_out, object_pairs, referring_pairs
+import int_model
+from int_model.evaluation.referring import referring_table
+from int_model.models.suite import ModelSuite, load_suite
+from int_model.nano.referring.ppt import answered, figures_of, held_out, object_pairs, referring_pairs
 from int_model.nano.referring.scenes import HUES, ReferringScene, ReferringScenes, tinted
+from int_model.point_prompting.generator.filters import PointFilter
+from int_model.point_prompting.generator.network import parameter_count
+from int_model.point_prompting.ppt import path_of, trained
+from int_model.strategies.ppt import PptConfig
+from int_model.strategies.registry import default_config
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +88,37 @@ def test_held_out_pairs_are_as_many_as_asked_for_and_come_with_absent_ones() -> 
     assert len(present) == 9
     assert 4 <= len(rows) - len(present) <= 6
     assert all(mask.shape == image.shape[:2] for _, _, image, _, mask in present if mask is not None)
+
+
+# ------------------------------------------------------- the shipped generator
+
+GENERATOR = Path(int_model.__file__).parent / "nano" / "checkpoints" / "ppt" / "generator.safetensors"
+
+
+@pytest.fixture(scope="module")
+def suite() -> ModelSuite:
+    torch.set_num_threads(1)
+    return load_suite("nano", device="cpu", offline=True)
+
+
+def test_the_profile_names_the_shipped_generator(suite: ModelSuite) -> None:
+    config = default_config("ppt", suite.int_overrides)
+    assert isinstance(config, PptConfig)
+    assert path_of(config.ppt.generator) == GENERATOR
+    assert GENERATOR.stat().st_size < 2_000_000
+    assert parameter_count(trained(GENERATOR).network) < 1_000_000
+
+
+@pytest.mark.slow
+def test_the_shipped_generator_points_at_what_is_meant(suite: ModelSuite, tmp_path: Path) -> None:
+    """Above chance on two dozen pairs (a thing covers some 6 % of a scene); figures: docs/point_prompting.md."""
+    kept = tmp_path / "kept.jsonl"
+    scores = answered(suite, {"PPT": GENERATOR}, 24, PointFilter(), kept, lambda _: None)
+    figures = referring_table(scores["PPT"], rounds=50)
+    assert figures["positives on the object"].value > 0.1
+    assert figures["negatives beside it"].value > 0.6
+    assert figures["mIoU"].value > 0.2
+    assert len(kept.read_text().splitlines()) == sum(len(own) for own in scores.values())
+    again = answered(suite, {"PPT": GENERATOR}, 24, PointFilter(), kept, lambda _: None)
+    assert again == scores
+    assert set(figures_of(scores, PointFilter())["against_b0"]) >= {"PPT", "B1 heat map"}
