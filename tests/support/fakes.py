@@ -374,3 +374,10 @@ def fake_suite(**roles: Any) -> ModelSuite:
         "concepts": FakeConcepts(),
     }
     return ModelSuite(**{**models, **roles}, profile="fake", device="cpu", fingerprint="0" * 16, int_overrides={})
+
+
+def suite_for(strategy: str) -> Any:
+    """Models for a strategy's contract: fakes, or the bundled kit for ``ppt``, whose generator was trained on that."""
+    from int_model import load_suite
+
+    return load_suite("nano") if strategy == "ppt" else fake_suite()

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from int_model import TaskPrompt, load_suite, make_strategy
-from int_model.core.config import IntConfig
 from int_model.core.types import Box, Image, Mask
 from int_model.evaluation.regions import overlap
 from int_model.io.images import read_image
@@ -17,6 +16,7 @@ from int_model.models.protocols import MaskPrompt
 from int_model.models.suite import ModelSuite
 from int_model.nano.train import CHECKPOINTS, SAMPLES
 from int_model.nano.world import NAMES
+from int_model.strategies.registry import default_config
 
 LISTED = json.loads((SAMPLES / "samples.json").read_text())
 
@@ -96,7 +96,7 @@ def test_taking_the_object_away_changes_the_vlms_mind(suite: ModelSuite) -> None
 @pytest.mark.parametrize("task", ["camouflaged animal", "polyp", "skin lesion"])
 def test_int_finds_the_objects_of_the_sample_scenes(suite: ModelSuite, task: str) -> None:
     entries = [entry for entry in LISTED if entry["task"] == task]
-    strategy = make_strategy("int", suite, IntConfig().merged(suite.int_overrides))
+    strategy = make_strategy("int", suite, default_config("int", suite.int_overrides))
     results = strategy.segment([picture(entry) for entry in entries], TaskPrompt(task))
     overlaps = [overlap(result.mask, truth(entry))["iou"] for result, entry in zip(results, entries, strict=True)]
     assert all(result.instances or result.reason for result in results)

@@ -10,7 +10,7 @@ from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Image, Segmentation
 from int_model.strategies.promac import PromacConfig
 from int_model.strategies.registry import STRATEGIES, default_config, make_strategy
-from tests.support.fakes import TASK, FakeInpainter, FakeSegmenter, FakeVlm, fake_suite, scene
+from tests.support.fakes import TASK, FakeInpainter, FakeSegmenter, FakeVlm, fake_suite, scene, suite_for
 
 PROMPT = TaskPrompt(TASK)
 
@@ -184,7 +184,9 @@ def test_progress_comes_to_its_end() -> None:
 def test_the_smallest_images_are_segmented(strategy: str, size: tuple[int, int]) -> None:
     """ProMaC used to crash on them: no patch saw enough of the box."""
     image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
-    (result,) = make_strategy(strategy, fake_suite(), default_config(strategy)).segment([image], PROMPT)
+    suite = suite_for(strategy)
+    options = suite.int_overrides if strategy == "ppt" else {}
+    (result,) = make_strategy(strategy, suite, default_config(strategy, options)).segment([image], PROMPT)
     assert result.size == size
 
 
