@@ -64,7 +64,7 @@ def test_from_an_empty_project_to_a_run_and_back(world: World, workbench: Page) 
     workbench.get_by_role("link", name="Try prompts on a few images").click()
     workbench.get_by_label("Prompt 1").fill(TASK)
     workbench.get_by_label("Prompt 2").fill(TASK)
-    workbench.get_by_label("Strategy 2").select_option("grounded_sam")
+    workbench.get_by_label("Strategy 2", exact=False).and_(workbench.locator("select")).select_option("grounded_sam")
     workbench.get_by_label("Images").fill(str(len(samples)))
     workbench.get_by_role("button", name="Try").click()
     expect(workbench.locator("#threshold")).to_be_visible(timeout=WAIT_MS)  # the page renews itself until then

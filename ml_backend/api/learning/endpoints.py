@@ -118,9 +118,9 @@ class Learning:
 
 def _learning(request: Request) -> Learning:
     state = request.app.state
-    found: Learning | None = getattr(state, "learning", None)
+    found: Learning | None = getattr(state, "learning_pages", None)
     if found is None or found.context is not state.context:
-        found = state.learning = Learning(state.context, state.runs.pictures)
+        found = state.learning_pages = Learning(state.context, state.runs.pictures)
     return found
 
 
