@@ -101,7 +101,7 @@ def test_serve_tells_where_it_listens_and_hands_the_socket_over(monkeypatch: pyt
         def run(self, sockets: list[socket.socket]) -> None:
             served.append((self.config.app, sockets[0].getsockname()))
 
-    monkeypatch.setattr(serve_command.uvicorn, "Server", Server)
+    monkeypatch.setattr(serve_command, "_Server", Server)
     arguments = ["serve", "--host", "127.0.0.1", "--port", "0", "--profile", "llava", "--device", "cpu"]
     result = CliRunner().invoke(cli.app, arguments, env={"LABEL_STUDIO_API_KEY": "hunter2"})
     assert result.exit_code == 0, result.output
@@ -117,8 +117,8 @@ def test_serve_tells_where_it_listens_and_hands_the_socket_over(monkeypatch: pyt
     ("arguments", "environment", "preset", "iterations"),
     [
         ([], {}, "", 5),
-        ([], {"INT_PRESET": "fast"}, "fast", 3),
-        (["--preset", "fast"], {}, "fast", 3),
+        ([], {"INT_PRESET": "fast"}, "fast", 1),
+        (["--preset", "fast"], {}, "fast", 1),
         (["--preset", "paper"], {"INT_PRESET": "fast"}, "paper", 5),
         (["--preset", "fast"], {"INT_CONFIG": '{"iterations": {"count": 4}}'}, "fast", 4),
         (["--set", "iterations.count=2"], {"INT_CONFIG": '{"iterations.count": 4}', "INT_PRESET": "fast"}, "fast", 2),
