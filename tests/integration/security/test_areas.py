@@ -143,7 +143,7 @@ def test_clicks_with_them_cost_little(running: Served, value: dict[str, Any]) ->
         answer = click(running, body)
     assert answer.status_code == 200
     assert running.peak - before < 250 + 8 * len(body) / 1e6
-    assert beat.longest < 0.5
+    assert beat.longest < 1.0
 
 
 @pytest.mark.parametrize("value", [{"points": zigzag(1_000_000)}, {"rle": [128] * 10_000_000}])
@@ -155,7 +155,7 @@ def test_clicks_of_a_million_points_or_10_mb_of_runs_are_refused(running: Served
         answer = click(running, body)
     assert answer.status_code == 413
     assert running.peak - before < 6 * len(body) / 1e6
-    assert beat.longest < 0.5
+    assert beat.longest < 1.0
 
 
 def test_honest_runs_of_a_textured_mask_are_read() -> None:

@@ -101,7 +101,7 @@ def test_slow_files_are_ended_and_do_not_hold_up_others(running: Served, count: 
     assert slow == [[[]] * count]
     assert "takes more than 1 s to decode" in str(running.client.get("/status").json()["problems"])
     assert took < 30
-    assert beat.longest < 0.5
+    assert beat.longest < 1.0
     large = {"image": data_url(encoded(picture(2000, 2000), "JPEG"))}
     assert predict(running, large)[0]["result"]  # a new process has taken the place of those that were ended
 
@@ -151,7 +151,7 @@ def test_sixteen_pngs_of_100_megapixels_at_once(tmp_path: Path) -> None:
             answers = predict(made, *files)
         assert all(answer["result"] == [] for answer in answers)
         assert made.peak - before < 4000  # sixteen images alone would be 4,800
-        assert beat.longest < 0.5
+        assert beat.longest < 1.0
 
 
 def test_decoders_end_with_their_service(tmp_path: Path) -> None:

