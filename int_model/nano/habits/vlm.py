@@ -191,8 +191,12 @@ def begun(first_kit: Path) -> LlavaForConditionalGeneration:
 
     A new token starts as the mean of the first kit's tokens that spell it. The tower stays as it is.
     """
-    first = LlavaForConditionalGeneration.from_pretrained(first_kit / "vlm", dtype=torch.float32, local_files_only=True)
-    old, new = AutoTokenizer.from_pretrained(first_kit / "vlm", local_files_only=True), vlm_tokenizer()
+    folder = first_kit / "vlm"
+    first = LlavaForConditionalGeneration.from_pretrained(  # nosec B615 - a folder, nothing is fetched
+        folder, dtype=torch.float32, local_files_only=True
+    )
+    old = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # nosec B615 - as above
+    new = vlm_tokenizer()
     model = LlavaForConditionalGeneration(config())
     rows = torch.zeros(len(new), len(old))
     for place in range(len(new)):
