@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from ml_backend.demo.samples import by_task, load_samples, samples_folder
@@ -29,11 +31,12 @@ def shot(page: Page, name: str) -> None:
     page.screenshot(path=ARTIFACTS / f"workbench-{name}.png")
 
 
-def annotate(world: World, task: int) -> None:
-    """A person draws a rectangle of the mask control: enough to compare sides with."""
+def annotate(world: World, task: int, image: Path) -> None:
+    """A person draws a polygon with the mask control: enough to compare sides with."""
     value = {"points": [[20, 20], [70, 20], [70, 70], [20, 70]], "polygonlabels": ["Polyp"]}
     region = {"id": "a", "type": "polygonlabels", "from_name": "mask", "to_name": "image", "value": value}
-    result = [region | {"original_width": 256, "original_height": 256}]
+    width, height = Image.open(image).size
+    result = [region | {"original_width": width, "original_height": height}]
     world.client.json("POST", f"/api/tasks/{task}/annotations", body={"result": result, "lead_time": 12.0})
 
 
@@ -59,7 +62,7 @@ def test_from_an_empty_project_to_a_run_and_back(world: World, workbench: Page) 
     expect(workbench.locator("main")).to_contain_text("Nothing is missing")
     (connection,) = world.client.connections(project)
     assert (connection["state"], connection["extra_params"]) == ("CO", TASK)
-    annotate(world, tasks[0])
+    annotate(world, tasks[0], samples[0].image)
 
     workbench.get_by_role("link", name="Try prompts on a few images").click()
     workbench.get_by_label("Prompt 1").fill(TASK)
