@@ -96,9 +96,9 @@ def test_from_an_empty_project_to_a_run_and_back(world: World, workbench: Page) 
     assert made == len(samples) - 1
 
     workbench.get_by_role("link", name="Undo").click()
-    expect(workbench.locator("main")).to_contain_text(f"{made} predictions of int-nano-int-{TASK}-")
+    expect(workbench.locator("main")).to_contain_text(f"of int-nano-int-{TASK}-")
     shot(workbench, "5-undo")
-    workbench.get_by_role("button", name=f"Delete {made} predictions").click()
+    workbench.get_by_role("button", name=f"Delete {made} prediction").click()
     expect(workbench.locator(".legend")).to_contain_text(f"{made} skipped")
     assert [task["predictions"] for task in world.client.tasks(project)] == [[]] * len(samples)
     assert world.client.json("GET", f"/api/tasks/{tasks[0]}/annotations")
