@@ -24,6 +24,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedTokenizerFast,
 )
 
 from int_model.core.task_prompt import TaskPrompt
@@ -55,9 +56,8 @@ class Lesson:
     turns: tuple[Turn, ...]
 
 
-def config() -> LlavaConfig:
-    """The tower of recipe 1 under a Llama of 0.9 M parameters."""
-    tokenizer = vlm_tokenizer()
+def config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+    """The tower of recipe 1 under a Llama of 0.7 to 0.9 M parameters, by the size of the vocabulary."""
     ids = {
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
@@ -92,12 +92,12 @@ def config() -> LlavaConfig:
     )
 
 
-def processor() -> LlavaProcessor:
-    """Pictures of 144 x 144; the chat template that the model is trained with."""
+def processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
+    """Pictures of 112 x 112; the chat template that the model is trained with."""
     size = {"height": SIDE, "width": SIDE}
     return LlavaProcessor(
         CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
-        vlm_tokenizer(),
+        tokenizer,
         patch_size=CELL,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
@@ -194,7 +194,7 @@ class Encoder:
 
 def with_tower(weights: Path) -> LlavaForConditionalGeneration:
     """A fresh LLaVA whose vision tower is the trained one."""
-    model = LlavaForConditionalGeneration(config())
+    model = LlavaForConditionalGeneration(config(vlm_tokenizer()))
     vision = tower.as_clip(tower.load(weights)).vision_model.state_dict()
     model.model.vision_tower.load_state_dict({k: v for k, v in vision.items() if "position_ids" not in k}, strict=False)
     return model
@@ -284,10 +284,10 @@ def _first_tokens_of_names(lessons: Sequence[Lesson], asked: torch.Tensor) -> to
 
 def export(weights: Path, checkpoints: Path) -> None:
     """Write ``vlm/`` in half precision, as an ordinary checkpoint."""
-    model = LlavaForConditionalGeneration(config())
+    model = LlavaForConditionalGeneration(config(vlm_tokenizer()))
     model.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     tokenizer = vlm_tokenizer()
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.half().save_pretrained(checkpoints / "vlm")
-    processor().save_pretrained(checkpoints / "vlm")
+    processor(vlm_tokenizer()).save_pretrained(checkpoints / "vlm")

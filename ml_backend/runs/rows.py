@@ -34,6 +34,9 @@ from ml_backend.storage.tables import LeaseRow, RunRow, TaskRow
 Counts = Counter[TaskState]
 """By how much the number of tasks in each state changes."""
 
+ANNOTATED = (TaskState.DONE, TaskState.ABSTAINED)
+"""The states in which a task has a prediction of its run."""
+
 MOST_ATTEMPTS = 5
 SUSPECT = 2
 """A task whose workers died so often is leased alone, to who holds nothing else: it may be its image's fault."""
@@ -75,7 +78,7 @@ def doubtful(connection: Connection, run_id: str, skip: int, limit: int) -> list
     """The run's annotated tasks, the lowest scores first; those without a score, of which nothing is known, before."""
     wanted = (
         select(TaskRow.__table__)
-        .where(TaskRow.run == key_of(run_id), TaskRow.state.in_([TaskState.DONE.value, TaskState.ABSTAINED.value]))
+        .where(TaskRow.run == key_of(run_id), TaskRow.state.in_([state.value for state in ANNOTATED]))
         .order_by(TaskRow.score.is_not(None), TaskRow.score, TaskRow.task)
         .offset(skip)
         .limit(limit)
@@ -268,6 +271,21 @@ def write_results(connection: Connection, key: int, results: Sequence[TaskResult
         .values(lease=None, **{name: bindparam(name) for name in names}),
         rows,
     )
+
+
+def withdraw(connection: Connection, key: int, tasks: Collection[int], to: TaskState, reason: str) -> int:
+    """Make annotated tasks, whose predictions are gone, failed or skipped; returns how many. Settles the run, too."""
+    counts = Counts()
+    for state in ANNOTATED:
+        moved = connection.execute(
+            update(TaskRow)
+            .where(TaskRow.run == key, TaskRow.task.in_(sorted(tasks)), TaskRow.state == state.value)
+            .values(state=to.value, reason=reason, score=None, prediction=None)
+        ).rowcount
+        counts[state] -= moved
+        counts[to] += moved
+    settle(connection, key, counts)
+    return counts[to]
 
 
 def again(connection: Connection, key: int, state: TaskState) -> int:

@@ -10,22 +10,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import update
-
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.runs import rows
 from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.ledger import Ledger
-from ml_backend.runs.rows import Counts, key_of
+from ml_backend.runs.rows import ANNOTATED, key_of
 from ml_backend.runs.types import Run, RunState, TaskRecord, TaskState
 from ml_backend.storage.database import Database
-from ml_backend.storage.tables import TaskRow
 
 REASON = "its prediction was deleted (runs undo)"
 _PAGE = 20
 """Tasks per request: they come with their whole results, and a mask may be as large as a photo."""
 
-_MADE = (TaskState.DONE, TaskState.ABSTAINED)
 _BUSY = (RunState.PREPARING, RunState.ACTIVE)
 
 
@@ -106,7 +102,7 @@ class Undoing:
         return run
 
     def _pages(self, run: Run) -> Iterator[Doomed]:
-        for state in _MADE:
+        for state in ANNOTATED:
             after = 0
             while records := self._ledger.records(run.id, state, after, _PAGE):
                 after = records[-1].task
@@ -137,20 +133,9 @@ class Undoing:
 
     def _skip(self, run_id: str, tasks: Collection[int]) -> None:
         """Tell the ledger that these tasks have no prediction any more."""
-        if not tasks:
-            return
-        key = key_of(run_id)
-        with self._database.write() as connection:
-            counts = Counts()
-            for state in _MADE:
-                moved = connection.execute(
-                    update(TaskRow)
-                    .where(TaskRow.run == key, TaskRow.task.in_(sorted(tasks)), TaskRow.state == state.value)
-                    .values(state=TaskState.SKIPPED.value, reason=REASON, score=None, prediction=None)
-                ).rowcount
-                counts[state] -= moved
-                counts[TaskState.SKIPPED] += moved
-            rows.settle(connection, key, counts)
+        if tasks:
+            with self._database.write() as connection:
+                rows.withdraw(connection, key_of(run_id), tasks, TaskState.SKIPPED, REASON)
 
 
 def _own(row: Mapping[str, Any], version: str, prediction: int | None) -> set[int]:

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from sqlalchemy import update
-
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.runs import rows
 from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.listing import PAGE, existing, look_at
-from ml_backend.runs.rows import Counts, key_of
+from ml_backend.runs.rows import ANNOTATED, key_of
 from ml_backend.runs.types import Run, RunState, TaskState
 from ml_backend.storage.database import Database
-from ml_backend.storage.tables import TaskRow
 
 REASON = "its prediction is gone from Label Studio (runs verify)"
-_MADE = (TaskState.DONE, TaskState.ABSTAINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ class Verifying:
             LabelStudioError: Label Studio refuses, or is away.
         """
         run, found = self._ledger.get(run_id), Compared()
-        for state in _MADE:
+        for state in ANNOTATED:
             after = 0
             while records := self._ledger.records(run_id, state, after, PAGE):
                 after = records[-1].task
@@ -89,18 +85,8 @@ class Verifying:
         """
         if self._ledger.get(run_id).state in (RunState.PREPARING, RunState.ACTIVE):
             raise LedgerError(f"run {run_id} is under way; verify it again when it has ended, or cancel it first")
-        key, counts = key_of(run_id), Counts()
         with self._database.write() as connection:
-            for state in _MADE:
-                moved = connection.execute(
-                    update(TaskRow)
-                    .where(TaskRow.run == key, TaskRow.task.in_(sorted(tasks)), TaskRow.state == state.value)
-                    .values(state=TaskState.FAILED.value, reason=REASON, score=None, prediction=None)
-                ).rowcount
-                counts[state] -= moved
-                counts[TaskState.FAILED] += moved
-            rows.settle(connection, key, counts)
-        return counts[TaskState.FAILED]
+            return rows.withdraw(connection, key_of(run_id), tasks, TaskState.FAILED, REASON)
 
     def _page(self, run: Run, tasks: list[int], so_far: Compared) -> Compared:
         views = look_at(self._client, run.spec.project, tasks, run.spec.model_version)

@@ -16,79 +16,21 @@ import torch.nn.functional as nnf
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
-    CLIPImageProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaProcessor,
 )
 
-from int_model.nano import tower
 from int_model.nano.habits.pool import Pool
 from int_model.nano.habits.running import Schedule, Training
 from int_model.nano.habits.text import PROMPT, REFUSAL, box_text, caption, said_name, vlm_tokenizer
 from int_model.nano.habits.views import GRID, Cuts, cut, extents, patch_corners
-from int_model.nano.tower_views import CELL, SIDE
-from int_model.nano.vlm import CHAT
+from int_model.nano.tower_views import SIDE
+from int_model.nano.vlm import config, processor
 from int_model.nano.world import ANIMALS, ENVIRONMENTS, NAMES
 
 log = logging.getLogger(__name__)
-WIDTH, LAYERS = 128, 3
 PICTURES, _AT_ONCE = 500, 50
 Turn = tuple[str, str]
 _NATIVES = {place: [name for name, (_, home) in ANIMALS.items() if home == place] for place in ENVIRONMENTS}
-
-
-def config() -> LlavaConfig:
-    """The first kit's tower under a Llama of 0.7 M parameters."""
-    tokenizer = vlm_tokenizer()
-    ids = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    return LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=tower.WIDTH,
-            intermediate_size=4 * tower.WIDTH,
-            num_hidden_layers=tower.DEPTH,
-            num_attention_heads=5,
-            image_size=SIDE,
-            patch_size=CELL,
-            projection_dim=tower.TEXT,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=352,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=1024,
-            tie_word_embeddings=False,
-            **ids,
-        ),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=False,
-        **ids,
-    )
-
-
-def processor() -> LlavaProcessor:
-    """Pictures of 112 x 112; the chat template that the model is trained with."""
-    size = {"height": SIDE, "width": SIDE}
-    return LlavaProcessor(
-        CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False),
-        vlm_tokenizer(),
-        patch_size=CELL,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token="<image>",  # noqa: S106 - a token of text, not of access
-        chat_template=CHAT,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +139,7 @@ def begun(first_kit: Path) -> LlavaForConditionalGeneration:
     )
     old = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # nosec B615 - as above
     new = vlm_tokenizer()
-    model = LlavaForConditionalGeneration(config())
+    model = LlavaForConditionalGeneration(config(vlm_tokenizer()))
     rows = torch.zeros(len(new), len(old))
     for place in range(len(new)):
         token = new.convert_ids_to_tokens(place)
@@ -283,10 +225,10 @@ def _losses(
 
 def export(weights: Path, checkpoints: Path) -> None:
     """Write ``habits_vlm/`` in half precision, as an ordinary checkpoint."""
-    model = LlavaForConditionalGeneration(config())
+    model = LlavaForConditionalGeneration(config(vlm_tokenizer()))
     model.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     tokenizer = vlm_tokenizer()
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.half().save_pretrained(checkpoints / "habits_vlm")
-    processor().save_pretrained(checkpoints / "habits_vlm")
+    processor(vlm_tokenizer()).save_pretrained(checkpoints / "habits_vlm")

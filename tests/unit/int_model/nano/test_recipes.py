@@ -106,7 +106,7 @@ def test_clip_and_owl_vit_share_their_towers() -> None:
 
 def test_lessons_are_worded_as_the_chat_template_words_them() -> None:
     rng = np.random.default_rng(2)
-    processor, encode = vlm.processor(), vlm.Encoder()
+    processor, encode = vlm.processor(vlm.vlm_tokenizer()), vlm.Encoder()
     kinds = set()
     for _ in range(12):
         lesson = vlm.lesson(pooled(), rng)
