@@ -220,14 +220,14 @@ class _Process:
             setting = ", or raise INT_MAX_IMAGE_PIXELS" if answer["large"] else ""
             raise ImageError(answer["error"] + setting)
         height, width = answer["size"]
-        content = bytearray(height * width * 3)
-        view, at = memoryview(content), 0
-        while at < len(content):
+        pixels = np.empty((height, width, 3), np.uint8)  # not filled first: that would hold the interpreter
+        view, at = pixels.data.cast("B"), 0
+        while at < len(view):
             count = back.readinto(view[at:])  # type: ignore[attr-defined] # of a buffered reader
             if not count:
                 raise EOFError
             at += count
-        return np.frombuffer(content, dtype=np.uint8).reshape(height, width, 3)
+        return pixels
 
     def end(self) -> None:
         """End the process and close its pipes."""

@@ -19,6 +19,8 @@ from ml_backend.serving.queue import Priority, Request, Waiter
 from ml_backend.serving.results import Results, image_key
 
 _NOTHING = "what was found is below the score threshold, too small, or has no fitting label"
+_PAGES_AT_ONCE = 100
+"""Pages of a task that are asked for together: beginning thousands would hold the event loop for a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,14 @@ class TaskAnnotator:
 
     async def _annotate(self, task: TaskIn, plan: Plan, waiter: Waiter) -> Answer:
         asked = await self._asked(task, plan)
-        works = [asyncio.ensure_future(self._found(one, waiter)) for one in asked]
-        try:
-            found = await asyncio.gather(*works)
-        finally:
-            for work in works:  # what is not asked yet must not be once the task has failed
-                work.cancel()
+        found: list[list[StoredResult] | ValueError] = []
+        for start in range(0, len(asked), _PAGES_AT_ONCE):
+            works = [asyncio.ensure_future(self._found(one, waiter)) for one in asked[start : start + _PAGES_AT_ONCE]]
+            try:
+                found += await asyncio.gather(*works)
+            finally:
+                for work in works:  # what is not asked yet must not be once the task has failed
+                    work.cancel()
         drawn, reasons, missing = [], [], []
         for one, results in zip(asked, found, strict=True):
             if isinstance(results, ValueError):
