@@ -13,6 +13,9 @@ DEV := $(VENV)/.dev-installed
 ARGS ?=
 # Tests use tiny models: more threads than cores only wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TORCHDYNAMO_DISABLE=1
+# How many processes share the tests, a file at a time. More than cores makes tests that wait for each other fail.
+JOBS ?= 2
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Where torch comes from, if not from where pip looks by itself: https://download.pytorch.org/whl/cpu has it without CUDA.
 TORCH_INDEX ?=
@@ -38,11 +41,11 @@ test: lint types ## all that CI runs: linters, types, unit, integration and end-
 	@scripts/ensure_test_tools.sh
 	@$(BIN)/int-backend demo --prepare
 	@echo "== tests"
-	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 unit: $(DEV) ## unit and integration tests only: no Label Studio, no browser
 	@scripts/ensure_test_tools.sh no-browser
-	@$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not e2e" $(ARGS)
+	@$(PYTEST) -m "not slow and not e2e" $(ARGS)
 
 lint: $(DEV) ## ruff (rules and format), bandit, and a look for secrets
 	@echo "== ruff"

@@ -1,7 +1,7 @@
 """Settings for every test."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -13,6 +13,14 @@ settings.load_profile("quiet")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """End-to-end tests last: what is quick to fail fails first."""
     items.sort(key=lambda item: "tests/e2e/" in item.path.as_posix())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Half characters that a test has sent, and its log repeats, cannot travel between the processes of a test run."""
+    report = yield
+    report.sections = [(title, text.encode("utf-8", "backslashreplace").decode()) for title, text in report.sections]
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,9 @@ from ml_backend.runs.queues.base import QueueError
 NAMESPACE = "int-backend"
 QUEUE = "runs"
 ACTOR = "ticket"
-TICKETS_PER_WORKER = 3  # one of them may be a training's for minutes
-"""A worker prepares one micro-batch while the models are at another."""
+TICKETS_PER_WORKER = 3
+"""A worker prepares one micro-batch while the models are at another, and one ticket may be a training's for minutes.
+Where nothing trains, the third is one more micro-batch: so a killed worker leaves up to three to the others."""
 
 _WORKER_SECONDS = 15
 _DEAD_AFTER_MS = 15_000
