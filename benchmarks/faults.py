@@ -1,11 +1,12 @@
 """Random faults, counted: ``python -m benchmarks.faults --rounds 100 --seed 0``.
 
 A real PostgreSQL, a real Redis, two worker processes and a backend process, whose models only sleep, and a stand-in for
-Label Studio that keeps what it is sent even if nobody waits for the answer any more. Each round is a run over a new
-project, of polygons and of brush masks by turns; while it goes on, three to seven faults hit random parts at random
-times: processes are killed, told to stop, and frozen; Redis and PostgreSQL are killed and come back; Label Studio is
-frozen, away, or loses, halves and doubts its answers. Leases and time limits are a twentieth of the real ones, so that
-freezes of seconds outlast them.
+Label Studio that keeps what it is sent even if nobody waits for the answer any more, or with ``--label-studio`` the
+real one, behind a relay that loses, halves and invents answers. Each round is a run over a new project, of polygons and
+of brush masks by turns; while it goes on, three to seven faults hit random parts at random times: processes are killed,
+told to stop, and frozen; Redis and PostgreSQL are killed and come back; Label Studio is frozen, away (the real one is
+killed and started again), or loses, halves and doubts its answers. Leases and time limits are a twentieth of the real
+ones, so that freezes of seconds outlast them.
 
 When the run has ended and everything lives again, each task must have one prediction of the run's version, none is
 marked failed, and what people annotated is as it was. A round's faults depend on ``seed`` and its number only (when
@@ -21,10 +22,8 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -36,31 +35,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.fault_studios import OTHER, RealStudio, StandIn, Studio, freeze
 from ml_backend.cli.patience import outlast
 from ml_backend.context import AppContext
 from ml_backend.demo.processes import Child, free_port
 from ml_backend.runs.queues.base import NullQueue
 from ml_backend.runs.types import RunRequest, RunState, TaskState
 from ml_backend.settings import Settings
-from tests.support.http_server import Reply, Request
-from tests.support.label_studio import TOKEN, LabelStudio, label_studio
+from tests.support.label_studio import Fault as Answered
 from tests.support.postgres import Server, find_binaries, postgres_server
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.stub_worker import CONFIG, IDENTITY, tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 0.05
-LONGEST = 150.0
-OTHER = "another-model"
-
-
-class Freezing(LabelStudio):
-    """Stands still while ``thaw`` is not set; what it was sent meanwhile it does afterwards."""
-
-    thaw: threading.Event
-
-    def answer(self, request: Request) -> Reply | None:
-        return super().answer(request) if self.thaw.wait(120) else None
+LONGEST = 300.0
 
 
 @dataclass
@@ -68,7 +57,7 @@ class World:
     """All parts, and how each is started again."""
 
     folder: Path
-    server: Freezing
+    studio: Studio
     postgres: Server
     redis: RedisServer
     environment: dict[str, str]
@@ -102,7 +91,14 @@ class Fault:
 
 
 PROCESSES = ("worker-0", "worker-1", "backend")
-ANSWERS = ("after", "lost", "half", 500, 429, "garbage")
+ANSWERS: dict[str, Answered] = {
+    "after": "after",
+    "lost": "lost",
+    "half": "half",
+    "500": 500,
+    "429": 429,
+    "garbage": "garbage",
+}
 
 
 def plan(rng: random.Random) -> list[Fault]:
@@ -113,7 +109,7 @@ def plan(rng: random.Random) -> list[Fault]:
         "freeze": PROCESSES,
         "freeze label studio": ("",),
         "label studio is away": ("",),
-        "answers": tuple(map(str, ANSWERS)),
+        "answers": tuple(ANSWERS),
         "kill redis": ("",),
         "freeze redis": ("",),
         "kill postgresql": ("",),
@@ -127,7 +123,6 @@ def plan(rng: random.Random) -> list[Fault]:
 
 def strike(world: World, fault: Fault) -> None:
     """Let a fault happen and pass; blocks for as long as it lasts."""
-    server = world.server
     match fault.kind:
         case "kill" | "stop":
             child = world.children[fault.part]
@@ -135,21 +130,15 @@ def strike(world: World, fault: Fault) -> None:
             child.process.wait(60)
             world.start(fault.part)
         case "freeze":
-            _freeze(world.children[fault.part].process, fault.seconds)
+            freeze(world.children[fault.part].process, fault.seconds)
         case "freeze label studio":
-            server.thaw.clear()
-            time.sleep(fault.seconds)
-            server.thaw.set()
+            world.studio.freeze(fault.seconds)
         case "label studio is away":
-            server.down = lambda: True
-            time.sleep(fault.seconds)
-            server.down = lambda: False
+            world.studio.away(fault.seconds)
         case "answers":
-            one = int(fault.part) if fault.part.isdecimal() else fault.part
-            with server.lock:
-                server.faults["POST push"] = [one, one]  # type: ignore[list-item]
+            world.studio.answer(ANSWERS[fault.part])
         case "freeze redis" if world.redis.process is not None:
-            _freeze(world.redis.process, fault.seconds)
+            freeze(world.redis.process, fault.seconds)
         case "kill redis":
             world.redis.kill()
             time.sleep(fault.seconds / 2)
@@ -158,12 +147,6 @@ def strike(world: World, fault: Fault) -> None:
             world.postgres.kill()
             time.sleep(fault.seconds / 2)
             world.postgres.start()
-
-
-def _freeze(process: subprocess.Popen[bytes], seconds: float) -> None:
-    process.send_signal(signal.SIGSTOP)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGCONT)
 
 
 def _noise(count: int, rng: random.Random) -> list[dict[str, str]]:
@@ -197,23 +180,13 @@ def play(world: World, context: AppContext, seed: int, number: int, count: int) 
     """One round."""
     rng = random.Random(f"{seed}/{number}")  # noqa: S311 - reproducible, no secret
     brush, faults = number % 2 == 1, plan(rng)
-    server, first = world.server, 1000 * number
     config = CONFIG.replace("PolygonLabels", "BrushLabels") if brush else CONFIG
     data = _noise(count, rng) if brush else tasks(count)
-    with server.lock:
-        server.project |= {"id": number + 1, "label_config": config}
-        server.tasks = {first + index: {"data": one} for index, one in enumerate(data, 1)}
-        people = set(rng.sample(sorted(server.tasks), count // 8))
-        for task in people:
-            server.tasks[task]["total_annotations"] = 1
-        server.predictions = {
-            task: [{"id": next(server.numbers), "task": task, "result": [], "score": 0.5, "model_version": OTHER}]
-            for task in rng.sample(sorted(server.tasks), count // 4)
-        }
-        others = {task: found[0]["id"] for task, found in server.predictions.items()}
+    people, others = set(rng.sample(range(count), count // 8)), set(rng.sample(range(count), count // 4))
+    project = world.studio.begin(config, data, people, others)
     outcome = Outcome(number, "brush" if brush else "polygons", [f"{f.kind} {f.part}".strip() for f in faults])
     began = time.monotonic()
-    run = context.runs(NullQueue()).start(RunRequest(project=number + 1)).run
+    run = context.runs(NullQueue()).start(RunRequest(project=project.id)).run
     if run is None:
         raise RuntimeError("there is a run but after a dry run")
     ledger = context.ledger
@@ -227,20 +200,17 @@ def play(world: World, context: AppContext, seed: int, number: int, count: int) 
     while state() is RunState.ACTIVE and time.monotonic() - began < LONGEST:
         time.sleep(0.2)
     outcome.ended = state() is RunState.FINISHED
-    time.sleep(1.5)  # what was on its way arrives, and the end of the run is looked at
+    world.studio.settle()  # what was on its way arrives, and the end of the run is looked at
     outcome.seconds = round(time.monotonic() - began, 1)
-    records = ledger.records(run.id, limit=10_000)
-    with server.lock:
-        server.faults.clear()
-        predictions = {task: list(found) for task, found in server.predictions.items()}
-    versions = {task: [one["model_version"] for one in found] for task, found in predictions.items()}
-    wanted = set(server.tasks) - people
+    records, found = ledger.records(run.id, limit=10_000), world.studio.predictions(project)
+    versions = {task: [version for _, version in found.get(task, [])] for task in project.tasks}
+    own, wanted = run.spec.model_version, set(project.tasks) - project.people
     outcome.tasks = len(wanted)
     outcome.failed = sum(record.state is TaskState.FAILED for record in records)
-    outcome.lost = sum(run.spec.model_version not in versions.get(task, []) for task in wanted) - outcome.failed
-    outcome.doubled = sum(versions[task].count(run.spec.model_version) > 1 for task in versions)
-    outcome.touched = sum(run.spec.model_version in versions.get(task, []) for task in people)
-    outcome.touched += sum(all(one["id"] != number for one in predictions[task]) for task, number in others.items())
+    outcome.lost = sum(own not in versions[task] for task in wanted) - outcome.failed
+    outcome.doubled = sum(versions[task].count(own) > 1 for task in versions)
+    outcome.touched = sum(own in versions[task] for task in project.people)
+    outcome.touched += sum((kept, OTHER) not in found.get(task, []) for task, kept in project.others.items())
     return outcome
 
 
@@ -250,6 +220,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="number of the first round")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--label-studio", action="store_true", help="the real one; it takes seconds to come back")
     parser.add_argument("--tasks", type=int, default=32, help="per round")
     parser.add_argument("--out", type=Path, default=Path("faults.jsonl"))
     given = parser.parse_args()
@@ -261,16 +232,13 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         postgres = stack.enter_context(postgres_server(binaries, durable=True))
         redis = stack.enter_context(redis_server(folder / "redis"))
-        made = Freezing(valid={f"Token {TOKEN}"})
-        made.thaw = threading.Event()
-        made.thaw.set()
-        server = stack.enter_context(label_studio(made))
+        studio: Studio = stack.enter_context(RealStudio.started(folder) if given.label_studio else StandIn.started())
         database = postgres.new_database()
         environment = {
             "REDIS_URL": redis.url,
             "DATABASE_URL": database,
-            "LABEL_STUDIO_URL": server.url,
-            "LABEL_STUDIO_API_KEY": TOKEN,
+            "LABEL_STUDIO_URL": studio.url,
+            "LABEL_STUDIO_API_KEY": studio.token,
             "INT_DATA_DIR": str(folder / "data"),
             "INT_RUN_BATCH": "4",
             "INT_LOG_LEVEL": "WARNING",
@@ -278,12 +246,15 @@ def main() -> None:
             "STUB_SCALE": str(SCALE),
             "OMP_NUM_THREADS": "1",
         }
-        world = World(folder, server, postgres, redis, environment)
+        world = World(folder, studio, postgres, redis, environment)
         stack.callback(world.stop)
         for name in PROCESSES:
             world.start(name)
         settings = Settings(
-            label_studio_url=server.url, label_studio_api_key=TOKEN, data_dir=folder / "data", database_url=database
+            label_studio_url=studio.url,
+            label_studio_api_key=studio.token,
+            data_dir=folder / "data",
+            database_url=database,
         )
         context = AppContext.open(settings, identity=IDENTITY)
         stack.callback(context.store.close)
