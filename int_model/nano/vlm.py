@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,7 @@ CHAT = (
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 Turn = tuple[str, str]
+_KEPT_TEXTS = 200_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,36 +161,44 @@ def _candidates(scene: PooledScene, rng: np.random.Generator) -> list[str]:
 
 
 class Encoder:
-    """Turns lessons into ids and answer labels, word for word as the chat template does."""
+    """Turns conversations into ids and answer labels, word for word as the chat template does.
 
-    def __init__(self) -> None:
-        self._tokenizer = vlm_tokenizer()
+    Args:
+        tokenizer: a kit's.
+        places: tokens that the picture of a conversation takes.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, places: int = tower.GRID**2) -> None:
+        self._tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
-        self.pad = self._tokenizer.pad_token_id
-        self.image = self._tokenizer.convert_tokens_to_ids("<image>")
-        self.tokens = tower.GRID**2
+        self.pad = tokenizer.pad_token_id
+        self.image = tokenizer.convert_tokens_to_ids("<image>")
+        self.places = places
 
     def _ids(self, text: str) -> list[int]:
-        if text not in self._cache:
-            self._cache[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self._cache[text]
+        found = self._cache.get(text)
+        if found is None:
+            found = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            if len(self._cache) < _KEPT_TEXTS:
+                self._cache[text] = found
+        return found
 
-    def __call__(self, lessons: Sequence[Lesson]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Right-padded ids and labels (-100 where no answer), ``int64 [N, T]``; images take ``GRID**2`` places."""
+    def __call__(self, conversations: Iterable[Sequence[Turn]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Right-padded ids and labels (-100 where no answer), ``int64 [N, T]``."""
         rows, labels = [], []
-        for item in lessons:
-            ids, answer = [*self._ids("<s>USER: "), *[self.image] * self.tokens], []
+        for turns in conversations:
+            ids = [*self._ids("<s>USER: "), *[self.image] * self.places]
             answer = [-100] * len(ids)
-            for number, (question, reply) in enumerate(item.turns):
-                asked = self._ids(f"{'' if number else chr(10)}{'USER: ' if number else ''}{question} ASSISTANT:")
-                said = self._ids(f" {reply}</s>")
+            for number, (question, reply) in enumerate(turns):
+                lead = "USER: " if number else "\n"
+                asked, said = self._ids(f"{lead}{question} ASSISTANT:"), self._ids(f" {reply}</s>")
                 ids += [*asked, *said]
                 answer += [-100] * len(asked) + said
             rows.append(ids)
             labels.append(answer)
         width = max(map(len, rows))
-        padded = torch.tensor([r + [self.pad] * (width - len(r)) for r in rows])
-        return padded, torch.tensor([r + [-100] * (width - len(r)) for r in labels])
+        padded = torch.tensor([row + [self.pad] * (width - len(row)) for row in rows])
+        return padded, torch.tensor([row + [-100] * (width - len(row)) for row in labels])
 
 
 def with_tower(weights: Path) -> LlavaForConditionalGeneration:
@@ -218,13 +227,13 @@ def train(
     model.model.vision_tower.requires_grad_(requires_grad=False).eval()
     learned = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learned, weight_decay=0.02, betas=(0.9, 0.98))
-    encode = Encoder()
+    encode = Encoder(vlm_tokenizer())
     started, shown, named = time.monotonic(), 0.0, [0, 0]
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, peak, warmup=60)
         lessons = [lesson(pool[int(i)], rng) for i in rng.integers(0, len(pool), batch)]
-        ids, labels = (t.to(device) for t in encode(lessons))
+        ids, labels = (t.to(device) for t in encode([item.turns for item in lessons]))
         asked = labels[:, 1:] != -100
         logits, truth = _answer_logits(model, encode, lessons, ids, asked), labels[:, 1:][asked]
         loss = nnf.cross_entropy(logits.float(), truth)

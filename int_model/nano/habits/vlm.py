@@ -24,12 +24,11 @@ from int_model.nano.habits.running import Schedule, Training
 from int_model.nano.habits.text import PROMPT, REFUSAL, box_text, caption, said_name, vlm_tokenizer
 from int_model.nano.habits.views import GRID, Cuts, cut, extents, patch_corners
 from int_model.nano.tower_views import SIDE
-from int_model.nano.vlm import config, processor
+from int_model.nano.vlm import Encoder, Turn, config, processor
 from int_model.nano.world import ANIMALS, ENVIRONMENTS, NAMES
 
 log = logging.getLogger(__name__)
 PICTURES, _AT_ONCE = 500, 50
-Turn = tuple[str, str]
 _NATIVES = {place: [name for name, (_, home) in ANIMALS.items() if home == place] for place in ENVIRONMENTS}
 
 
@@ -90,42 +89,6 @@ def _candidates(name: str, environment: str, rng: np.random.Generator) -> list[s
     far = [str(other) for other in rng.permutation(list(ANIMALS))[: int(rng.integers(0, 5))] if other != name]
     listed = list(dict.fromkeys([name, *near, *far]))
     return [str(other) for other in rng.permutation(listed)]
-
-
-class Encoder:
-    """Turns conversations into ids and answer labels, word for word as the chat template does."""
-
-    def __init__(self) -> None:
-        self._tokenizer = vlm_tokenizer()
-        self._cache: dict[str, list[int]] = {}
-        self.pad = self._tokenizer.pad_token_id
-        self.image = self._tokenizer.convert_tokens_to_ids("<image>")
-        self.digits = self._tokenizer.convert_tokens_to_ids(list("0123456789"))
-
-    def _ids(self, text: str) -> list[int]:
-        found = self._cache.get(text)
-        if found is None:
-            found = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-            if len(self._cache) < 200_000:
-                self._cache[text] = found
-        return found
-
-    def __call__(self, conversations: list[tuple[Turn, ...]]) -> tuple[Tensor, Tensor]:
-        """Right-padded ids and labels (-100 where no answer), ``int64 [N, T]``; images take ``GRID**2`` places."""
-        rows, labels = [], []
-        for talk in conversations:
-            ids = [*self._ids("<s>USER: "), *[self.image] * GRID**2]
-            answer = [-100] * len(ids)
-            for number, (question, reply) in enumerate(talk):
-                lead = "USER: " if number else "\n"
-                asked, said = self._ids(f"{lead}{question} ASSISTANT:"), self._ids(f" {reply}</s>")
-                ids += [*asked, *said]
-                answer += [-100] * len(asked) + said
-            rows.append(ids)
-            labels.append(answer)
-        width = max(map(len, rows))
-        padded = torch.tensor([row + [self.pad] * (width - len(row)) for row in rows])
-        return padded, torch.tensor([row + [-100] * (width - len(row)) for row in labels])
 
 
 def begun(first_kit: Path) -> LlavaForConditionalGeneration:
@@ -198,16 +161,18 @@ def train(encoded: Path, first_kit: Path, out: Path, schedule: Schedule, *, seed
     torch.manual_seed(seed)
     model = begun(first_kit).to(device).train()
     training = Training("vlm", model, schedule, out, seed=seed)
-    encode = Encoder()
+    tokenizer = vlm_tokenizer()
+    encode = Encoder(tokenizer, GRID**2)
+    digits = torch.tensor(tokenizer.convert_tokens_to_ids(list("0123456789")), device=device)
     rng = np.random.default_rng([seed, training.step])
     for _ in training.steps():
         rows = rng.integers(0, len(seen), schedule.batch)
         ids, labels = (t.to(device) for t in encode([turns(seen[row], rng) for row in rows]))
-        training.descend(_losses(model, encode, tokens[torch.from_numpy(rows)].to(device), ids, labels), {})
+        training.descend(_losses(model, encode, digits, tokens[torch.from_numpy(rows)].to(device), ids, labels), {})
 
 
 def _losses(
-    model: LlavaForConditionalGeneration, encode: Encoder, tokens: Tensor, ids: Tensor, labels: Tensor
+    model: LlavaForConditionalGeneration, encode: Encoder, digits: Tensor, tokens: Tensor, ids: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
     """Cross entropy of the answers: of digits, and of all other tokens."""
     asked = labels[:, 1:] != -100
@@ -219,8 +184,8 @@ def _losses(
         logits = model.lm_head(hidden.last_hidden_state[:, :-1][asked])
     truth = labels[:, 1:][asked]
     each = nnf.cross_entropy(logits.float(), truth, reduction="none")
-    digits = torch.isin(truth, torch.tensor(encode.digits, device=truth.device))
-    return {"digits": each[digits].mean(), "words": each[~digits].mean()}
+    numeric = torch.isin(truth, digits)
+    return {"digits": each[numeric].mean(), "words": each[~numeric].mean()}
 
 
 def export(weights: Path, checkpoints: Path) -> None:

@@ -91,7 +91,9 @@ def test_wrong_clocks_a_killed_worker_and_a_restart_of_redis(database: str, tmp_
         TaskState.ABSTAINED: TASKS // 10,
     }
     assert [len(found) for found in rows] == [1] * TASKS
-    assert sum(record.attempts > 1 for record in records) <= TICKETS_PER_WORKER * BATCH, "more than the killed one can have held"
+    assert sum(record.attempts > 1 for record in records) <= TICKETS_PER_WORKER * BATCH, (
+        "more than the killed one can have held"
+    )
 
 
 def test_a_backend_without_redis_and_a_worker_with_it_share_a_run_and_sigterm_gives_back(tmp_path: Path) -> None:

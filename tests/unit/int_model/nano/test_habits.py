@@ -95,7 +95,7 @@ def test_digits_are_single_tokens_and_names_have_pieces() -> None:
 def test_conversations_are_worded_as_the_chat_template_words_them() -> None:
     cuts, rows = whole(flip=False)
     (seen,) = vlm.shown(cuts, scenes(), rows)
-    processor, encode, kinds = vlm.processor(vlm.vlm_tokenizer()), vlm.Encoder(), set()
+    processor, encode, kinds = vlm.processor(vlm.vlm_tokenizer()), vlm.Encoder(vlm_tokenizer(), views.GRID**2), set()
     picture = np.zeros((112, 112, 3), dtype=np.uint8)
     for seed in range(12):
         talk = vlm.turns(seen, np.random.default_rng(seed))

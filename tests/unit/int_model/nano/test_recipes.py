@@ -106,7 +106,7 @@ def test_clip_and_owl_vit_share_their_towers() -> None:
 
 def test_lessons_are_worded_as_the_chat_template_words_them() -> None:
     rng = np.random.default_rng(2)
-    processor, encode = vlm.processor(vlm.vlm_tokenizer()), vlm.Encoder()
+    processor, encode = vlm.processor(vlm.vlm_tokenizer()), vlm.Encoder(vlm.vlm_tokenizer())
     kinds = set()
     for _ in range(12):
         lesson = vlm.lesson(pooled(), rng)
@@ -117,7 +117,7 @@ def test_lessons_are_worded_as_the_chat_template_words_them() -> None:
             messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
         text = processor.apply_chat_template(messages)
         batch = processor(images=lesson.image, text=text, return_tensors="pt")
-        ids, labels = encode([lesson])
+        ids, labels = encode([lesson.turns])
         assert torch.equal(batch["input_ids"][0], ids[0])
         answers = "".join(f" {answer}</s>" for _, answer in lesson.turns)
         assert processor.tokenizer.decode(labels[labels != -100]) == answers
