@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from int_model.html.environment import render
+from int_model.strategies.registry import STRATEGIES
 from ml_backend.connect.labeling import CONTROLS
 from ml_backend.connect.plan import Plan, Wanted
 from ml_backend.doctor.diagnosis import Diagnosis, Level
@@ -110,6 +111,7 @@ def project_page(
         difference=difference,
         wanted=wanted,
         controls=list(CONTROLS),
+        strategies=list(STRATEGIES),
         refused=refused,
     )
 

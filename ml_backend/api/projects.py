@@ -27,6 +27,7 @@ from ml_backend.labelstudio.wire import RequestError
 
 _LISTED = 100
 _MAX_BODY = 64 * 1024
+_FIELDS = ("prompt", "control", "label", "smart", "backend", "strategy", "threshold")
 _NOT_CONNECTED = (
     "the backend does not know Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY and start it again"
 )
@@ -124,14 +125,29 @@ def _number(request: Request) -> int:
 
 def _wanted(given: Mapping[str, Any]) -> Wanted:
     """What is asked for. Raises ``RequestError`` for what is no such field."""
-    if unknown := set(given) - {"prompt", "control", "label", "smart", "backend"}:
-        raise RequestError(f"{min(unknown)[:40]}: there is no such field; prompt, control, label, smart, backend are")
+    if unknown := set(given) - set(_FIELDS):
+        raise RequestError(f"{min(unknown)[:40]}: there is no such field; {', '.join(_FIELDS)} are")
     control = given.get("control") or None
     if control is not None and control not in CONTROLS:
         raise RequestError(f"control needs to be one of {', '.join(CONTROLS)}")
-    texts = {name: given.get(name) or "" for name in ("prompt", "label", "backend")}
+    texts = {name: given.get(name) or "" for name in ("prompt", "label", "backend", "strategy")}
     if any(not isinstance(value, str) or len(value) > 500 for value in texts.values()):
-        raise RequestError("prompt, label and backend need to be texts of at most 500 characters")
+        raise RequestError("prompt, label, backend and strategy need to be texts of at most 500 characters")
     smart = given.get("smart") in (True, "true", "on", "1")
     kind = cast("ControlKind | None", control)
-    return Wanted(texts["prompt"].strip(), kind, texts["label"].strip(), smart, texts["backend"].strip().rstrip("/"))
+    backend, strategy = texts["backend"].strip().rstrip("/"), texts["strategy"].strip()
+    try:
+        threshold = _threshold(given.get("threshold"))
+        return Wanted(texts["prompt"].strip(), kind, texts["label"].strip(), smart, backend, strategy, threshold)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+
+
+def _threshold(value: Any) -> float | None:
+    """A score threshold as a form or JSON says it. Raises ``ValueError``."""
+    if value is None or value == "":
+        return None
+    try:
+        return float(value if isinstance(value, str | int | float) and not isinstance(value, bool) else "")
+    except (ValueError, OverflowError):
+        raise ValueError("threshold needs to be a number from 0 to 1") from None

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from int_model.strategies.registry import STRATEGIES
 from ml_backend.connect.labeling import ControlKind, amended
-from ml_backend.connect.prompt import overruled, with_prompt
+from ml_backend.connect.prompt import overruled, overruled_options, with_params
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.connections import our_connection, prelabel_obstacles
 from ml_backend.labelstudio.label_config import parse_label_config
@@ -30,6 +31,11 @@ class Wanted:
         label: the label of an added control, or "" for the prompt's last word.
         smart: clicks and boxes.
         backend: the backend's address as Label Studio reaches it; "" keeps the connection's, else localhost.
+        strategy: for the connection's extra params, or "" to leave it.
+        threshold: the score below which nothing is shown, in the same way; None to leave it.
+
+    Raises:
+        ValueError: there is no such strategy, or the threshold is not from 0 to 1.
     """
 
     prompt: str = ""
@@ -37,6 +43,20 @@ class Wanted:
     label: str = ""
     smart: bool = False
     backend: str = ""
+    strategy: str = ""
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy:
+            STRATEGIES.named(self.strategy)
+        if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
+            raise ValueError(f"the score threshold needs to be from 0 to 1, not {self.threshold:g}")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is wanted of the options of the masks, by their names in the extra params."""
+        wanted = {"strategy": self.strategy or None, "score_threshold": self.threshold}
+        return {name: value for name, value in wanted.items() if value is not None}
 
     @property
     def label_name(self) -> str:
@@ -119,10 +139,12 @@ def plan_connection(found: Found, wanted: Wanted, settings: Settings) -> Plan:
         changes.append(Change(text, "PATCH", f"/api/projects/{number}", {"label_config": after}))
     row = our_connection(found.connections, settings.port)
     changes += _connection(number, row, wanted, settings)
-    remarks = []
-    kept = overruled(parse_label_config(after), row.get("extra_params") if row else None) if wanted.prompt else []
+    remarks, config = [], parse_label_config(after)
+    kept = overruled(config, row.get("extra_params") if row else None) if wanted.prompt else []
     if kept:
         remarks.append(f"these labels keep a prompt of their own, which goes first: {', '.join(kept)}")
+    if kept := overruled_options(config, wanted.options):
+        remarks.append(f"the labeling config sets these itself, and goes first: {', '.join(kept)}")
     if row is not None and found.connections[0] is not row:
         remarks.append(
             f"Label Studio takes predictions from the first connection only, '{found.connections[0].get('title')}'; "
@@ -156,9 +178,9 @@ def _connection(number: int, row: Mapping[str, Any] | None, wanted: Wanted, sett
     if row is None:
         address = wanted.backend or f"http://localhost:{settings.port}"
         body = {"project": number, "url": address, "title": TITLE, "is_interactive": wanted.smart, **login}
-        if wanted.prompt:
-            body["extra_params"] = with_prompt(None, wanted.prompt)
-        about = f", prompt {wanted.prompt!r}" if wanted.prompt else ""
+        if wanted.prompt or wanted.options:
+            body["extra_params"] = with_params(None, wanted.prompt, wanted.options)
+        about = "".join(f", {said}" for said in _params_said(wanted))
         return [Change(f"connect the backend at {address}{about}", "POST", "/api/ml", body)]
     change: dict[str, Any] = {}
     said = []
@@ -171,16 +193,23 @@ def _connection(number: int, row: Mapping[str, Any] | None, wanted: Wanted, sett
     if login and (row.get("auth_method"), row.get("basic_auth_user")) != ("BASIC_AUTH", settings.basic_auth_user):
         change |= login
         said.append("it logs in with BASIC_AUTH_USER")
-    if wanted.prompt:
-        params = with_prompt(row.get("extra_params"), wanted.prompt)
+    if wanted.prompt or wanted.options:
+        params = with_params(row.get("extra_params"), wanted.prompt, wanted.options)
         if params != row.get("extra_params"):
             change["extra_params"] = params
-            said.append(f"its prompt: {wanted.prompt!r}")
+            said.append(f"its {', its '.join(_params_said(wanted))}")
     if not change:
         return []
     text = f"change the connection '{row.get('title')}': {'; '.join(said)}"
     required = {"project": number, "url": row.get("url")}
     return [Change(text, "PATCH", f"/api/ml/{row['id']}", required | change)]
+
+
+def _params_said(wanted: Wanted) -> list[str]:
+    """What goes into the extra params, in words."""
+    said = [f"prompt {wanted.prompt!r}"] if wanted.prompt else []
+    said += [f"strategy {wanted.strategy}"] if wanted.strategy else []
+    return said + ([] if wanted.threshold is None else [f"score threshold {wanted.threshold:.2f}"])
 
 
 def _webhook(number: int, backend: str, hooks: Sequence[Mapping[str, Any]] | None, settings: Settings) -> list[Change]:

@@ -1,9 +1,9 @@
-"""The task prompt in a connection's extra params, without losing what else they say."""
+"""The task prompt and options in a connection's extra params, without losing what else they say."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from int_model.core.task_prompt import TaskPrompt
@@ -11,25 +11,32 @@ from ml_backend.labelstudio.label_config import LabelingConfig
 from ml_backend.labelstudio.task_prompt import parse_extra_params
 
 
-def with_prompt(current: Any, prompt: str) -> Any:
-    """The extra params with that prompt for every label that has none of its own.
+def with_params(current: Any, prompt: str = "", options: Mapping[str, Any] | None = None) -> Any:
+    """The extra params with that prompt for every label that has none of its own, and with those options.
 
-    Plain text is replaced; of an object (or of JSON text) only the key ``prompt`` changes.
+    Plain text is a prompt; of an object (or of JSON text) only the keys ``prompt`` and those of the options change.
+
+    Args:
+        current: the extra params as they are.
+        prompt: "" for the one that is there.
+        options: by the names of `OutputOptions`; others stay as they are.
 
     Raises:
         ValueError: the prompt is no usable one, or the extra params cannot be read.
     """
-    text = TaskPrompt(prompt).text
+    text = TaskPrompt(prompt).text if prompt else ""
     params = parse_extra_params(current)
     if params.warning:
         raise ValueError(f"{params.warning}; correct the extra params under Settings > Model, then connect again")
     stored = _object(current)
     if stored is None:
-        return text if not _read_as_other(text) else json.dumps({"prompt": text})
-    changed = dict(stored)
-    if isinstance(changed.get("prompt"), Mapping) and "prompts" not in changed:
+        kept = {"prompt": text or params.prompt} if text or params.prompt else {}
+        return text if not options and text and not _read_as_other(text) else json.dumps(kept | dict(options or {}))
+    changed = {**stored, **(options or {})}
+    if text and isinstance(changed.get("prompt"), Mapping) and "prompts" not in changed:
         changed["prompts"] = changed.pop("prompt")
-    changed["prompt"] = text
+    if text:
+        changed["prompt"] = text
     return json.dumps(changed, ensure_ascii=False) if isinstance(current, str) else changed
 
 
@@ -39,6 +46,16 @@ def overruled(config: LabelingConfig, params: Any) -> list[str]:
     targets = [target for image in config.images for target in config.targets(image)]
     own = [
         t.label.value for t in targets if t.label and (t.label.prompt or t.control.prompt or t.label.value in by_label)
+    ]
+    return list(dict.fromkeys(own))
+
+
+def overruled_options(config: LabelingConfig, names: Iterable[str]) -> list[str]:
+    """The controls that set one of those options themselves, as ``model_<name> of 'control'``."""
+    wanted = list(names)
+    targets = [target for image in config.images for target in config.targets(image)]
+    own = [
+        f"model_{n} of '{t.control.name}'" for t in targets for n in wanted if t.control.attributes.get(f"model_{n}")
     ]
     return list(dict.fromkeys(own))
 

@@ -10,6 +10,7 @@ import numpy as np
 from int_model.core.types import Mask, union
 from int_model.evaluation.saliency import correction_efforts
 from int_model.evaluation.statistics import mean_interval
+from int_model.html.text import counted
 from ml_backend.trial.types import Comparison, Outcome, Region, Side, Tried
 
 ROUNDS = 2000
@@ -43,17 +44,15 @@ def verdict(comparisons: dict[str, tuple[Comparison, ...]], sides: Sequence[Side
         return "No image of the trial is annotated, so nothing says which side is better; look at the pictures."
     if len(sides) == 1:
         mean, low, high = comparisons["iou"][0].mean
-        return f"Mean IoU {mean:.2f} ({low:.2f} to {high:.2f}) on {annotated} annotated images."
+        return f"Mean IoU {mean:.2f} ({low:.2f} to {high:.2f}) on {counted(annotated, 'annotated image')}."
     best = max(range(len(sides)), key=lambda i: comparisons["iou"][i].mean[0])
     others = [entry.difference for entry in comparisons["iou"][1:] if entry.difference is not None]
     told = [f"'{side.name}' {entry.mean[0]:.2f}" for side, entry in zip(sides, comparisons["iou"], strict=True)]
     clear = any(low > 0 or high < 0 for _, low, high in others)
+    basis = f"on {counted(annotated, 'annotated image')} (mean IoU: {', '.join(told)})"
     if not clear:
-        return (
-            f"No difference can be told on {annotated} annotated images (mean IoU: {', '.join(told)}); try more "
-            "images, or decide by the pictures."
-        )
-    return f"'{sides[best].name}' is the best on {annotated} annotated images (mean IoU: {', '.join(told)})."
+        return f"No difference can be told {basis}; try more images, or decide by the pictures."
+    return f"'{sides[best].name}' is the best {basis}."
 
 
 def _comparison(complete: Sequence[tuple[Outcome, ...]], name: str, side: int) -> Comparison:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from int_model.html.environment import render
 from int_model.html.pictures import mask, photo
 from int_model.io.drawing import colour_of, hex_colour
-from ml_backend.trial.types import Comparison, Outcome, Trial, Tried
+from ml_backend.trial.types import Comparison, Outcome, Side, Trial, Tried
 
 _SIDE = 360
 _BINS = 20
@@ -76,6 +77,7 @@ def render_page(trial: Trial, back: str = "") -> str:
         trial=trial,
         back=back,
         rows=[_row(one, colours) for one in trial.images],
+        uses=[_use(side) for side in trial.request.sides],
         legend=[(label or "without label", hex_colour(i)) for label, i in colours.items()],
         figures=[
             (heading, [_told(entry, digits) for entry in trial.comparisons[name]])
@@ -89,6 +91,11 @@ def render_page(trial: Trial, back: str = "") -> str:
         ],
         bins=_BINS,
     )
+
+
+def _use(side: Side) -> str:
+    """The query of the project's page that asks for a side."""
+    return urlencode({name: value for name, value in (("prompt", side.prompt), ("strategy", side.strategy)) if value})
 
 
 def _row(one: Tried, colours: dict[str, int]) -> _Row:
@@ -118,5 +125,5 @@ def _told(entry: Comparison, digits: int) -> tuple[str, str]:
 
 def _span(values: tuple[float, float, float], digits: int, sign: str = "") -> str:
     value, low, high = values
-    head = f"{value:{sign}.{digits}f}"
+    head = f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # no "-0.00"
     return head if math.isinf(low) else f"{head} ({low:.{digits}f} to {high:.{digits}f})"

@@ -38,6 +38,10 @@ class ConnectOptions(CommandOptions):
     backend: Annotated[
         str, typer.Option(help="The backend as Label Studio reaches it. (default: localhost and INT_PORT)")
     ] = ""
+    strategy: Annotated[str, typer.Option(help="How masks are made; it goes into the connection.")] = ""
+    threshold: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Regions with a score below it are not shown.")
+    ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the changes.")] = False
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and ask nothing.")] = False
@@ -53,7 +57,9 @@ def connect(options: ConnectOptions) -> int:
     from ml_backend.settings import load_settings
 
     control: ControlKind | None = options.control.value if options.control else None
-    wanted = Wanted(options.prompt.strip(), control, options.label, options.smart, options.backend.strip().rstrip("/"))
+    backend = options.backend.strip().rstrip("/")
+    params = (options.strategy.strip(), options.threshold)
+    wanted = Wanted(options.prompt.strip(), control, options.label, options.smart, backend, *params)
     asked = options.yes or options.as_json
     return run(
         load_settings({}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,33 @@ def test_a_project_is_connected_from_its_page(running: Backend, fake: LabelStudi
     assert "Nothing is missing" in running.client.get("/projects/1", headers=PAGE).text
 
 
+def test_strategy_and_threshold_of_a_trial_are_shown_and_then_kept(running: Backend, fake: LabelStudio) -> None:
+    wanted = {"prompt": "poison frog", "strategy": "grounded_sam", "threshold": "0.4"}
+    page = running.client.get("/projects/1", params=wanted, headers=PAGE).text
+    assert "strategy grounded_sam, score threshold 0.40" in page
+    assert '<option value="grounded_sam" selected>' in page
+    assert (
+        running.client.post("/projects/1/connect", data=wanted, headers=PAGE, follow_redirects=False).status_code == 303
+    )
+    (row,) = fake.connections
+    kept = {"prompt": "poison frog", "strategy": "grounded_sam", "score_threshold": 0.4}
+    assert json.loads(row["extra_params"]) == kept
+    again = running.client.post("/projects/1/connect", json={"threshold": 0.5})
+    assert again.json()["plans"][0]["changes"][0]["what"].endswith("its score threshold 0.50")
+    assert json.loads(row["extra_params"]) == kept | {"score_threshold": 0.5}
+    fake.project["label_config"] = CONFIG.replace('toName="image">', 'toName="image" model_strategy="int">', 1)
+    remarks = running.client.get("/projects/1", params=wanted).json()["plans"][0]["remarks"]
+    assert remarks == ["the labeling config sets these itself, and goes first: model_strategy of 'm'"]
+
+
+def test_a_run_can_be_started_from_the_projects_page(running: Backend, fake: LabelStudio) -> None:
+    assert "Run on the whole project" not in running.client.get("/projects/1", headers=PAGE).text
+    running.client.post("/setup", json={"project": "1.1", "schema": CONFIG, "extra_params": "poison frog"})
+    assert "Run on the whole project" in running.client.get("/projects/1", headers=PAGE).text
+    begun = running.client.post("/runs", data={"project": "1"}, headers=PAGE, follow_redirects=False)
+    assert (begun.status_code, begun.headers["location"]) == (303, "runs/1")
+
+
 def test_what_cannot_be_done_is_said_on_the_page(running: Backend, fake: LabelStudio) -> None:
     shown = running.client.get("/projects/1", params={"control": "brush"}, headers=PAGE)
     assert shown.status_code == 200
@@ -83,6 +111,11 @@ def test_what_cannot_be_done_is_said_on_the_page(running: Backend, fake: LabelSt
         ("POST", "/projects/1/connect", {"prompt": ["a"]}, 400),
         ("POST", "/projects/1/connect", {"prompt": "a" * 300}, 400),
         ("POST", "/projects/1/connect", ["prompt"], 400),
+        ("POST", "/projects/1/connect", {"strategy": "magic"}, 400),
+        ("POST", "/projects/1/connect", {"threshold": 1.5}, 400),
+        ("POST", "/projects/1/connect", {"threshold": "half"}, 400),
+        ("POST", "/projects/1/connect", {"threshold": True}, 400),
+        ("GET", "/projects/1?threshold=nan", None, 400),
         ("GET", "/projects/1/connect", None, 405),
     ],
 )

@@ -25,6 +25,7 @@ from tests.support.label_studio import TOKEN, LabelStudio, label_studio
 from tests.support.waiting import until
 
 SIDES = (Side(), Side("animal"))
+OTHER = Side("old & new", "grounded_sam")
 
 
 @pytest.fixture
@@ -81,11 +82,18 @@ def test_sides_are_compared_with_what_people_drew_and_nothing_is_pushed(fake: La
     assert "Red &lt;things&gt;" in page
     assert page.count("What people drew") == 4
     assert f"{fake.url}/projects/1/data?task=1" in page
-    assert 'href="../1?prompt=animal"' in page
+    assert 'href="../1?prompt=animal#connect"' in page
     assert "http-equiv" in page
     told = json.loads(json.dumps(trial.as_json()))
     assert [len(side["figures"]) for side in told["sides"]] == [3, 3]
     assert any("mean IoU" in line for line in lines(trial))
+
+
+def test_using_a_side_asks_for_its_prompt_and_strategy() -> None:
+    page = render_page(Trial(TrialRequest(1, (Side(), OTHER)), "Things", (), {}, 0, ""), "../1")
+    assert 'href="../1?#connect">Use the project’s prompts…' in page
+    assert 'href="../1?prompt=old+%26+new&amp;strategy=grounded_sam#connect"' in page
+    assert "#connect" not in render_page(Trial(TrialRequest(1, (OTHER,)), "Things", (), {}, 0, ""))
 
 
 def test_the_choice_is_repeatable_and_can_ask_for_annotated_tasks(fake: LabelStudio) -> None:

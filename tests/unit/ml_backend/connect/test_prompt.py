@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_backend.connect.prompt import overruled, with_prompt
+from ml_backend.connect.prompt import overruled, with_params
 from ml_backend.labelstudio.label_config import parse_label_config
 from ml_backend.labelstudio.task_prompt import parse_extra_params
 
@@ -27,13 +27,27 @@ from ml_backend.labelstudio.task_prompt import parse_extra_params
     ],
 )
 def test_only_the_prompt_changes(current: Any, expected: Any) -> None:
-    assert with_prompt(current, "polyp") == expected
+    assert with_params(current, "polyp") == expected
+
+
+@pytest.mark.parametrize(
+    ("current", "prompt", "expected"),
+    [
+        (None, "", '{"strategy": "int"}'),
+        ("lesion", "", '{"prompt": "lesion", "strategy": "int"}'),
+        ("lesion", "polyp", '{"prompt": "polyp", "strategy": "int"}'),
+        ({"prompt": {"A": "a"}, "strategy": "b"}, "", {"prompt": {"A": "a"}, "strategy": "int"}),
+        ('{"min_area": 4}', "polyp", '{"min_area": 4, "strategy": "int", "prompt": "polyp"}'),
+    ],
+)
+def test_options_go_beside_the_prompt(current: Any, prompt: str, expected: Any) -> None:
+    assert with_params(current, prompt, {"strategy": "int"}) == expected
 
 
 @pytest.mark.parametrize("current", ['{"prompt": ', [1, 2], {"prompt": 3}])
 def test_what_cannot_be_read_is_left_to_a_person(current: Any) -> None:
     with pytest.raises(ValueError, match="Settings > Model"):
-        with_prompt(current, "polyp")
+        with_params(current, "polyp")
 
 
 @given(
@@ -41,7 +55,7 @@ def test_what_cannot_be_read_is_left_to_a_person(current: Any) -> None:
     st.sampled_from([None, "old", {"prompt": "old"}, '{"a": 1}']),
 )
 def test_the_prompt_is_read_back(prompt: str, current: Any) -> None:
-    params = with_prompt(current, prompt)
+    params = with_params(current, prompt)
     assert parse_extra_params(json.loads(json.dumps(params))).prompt == " ".join(prompt.split()).rstrip(".").strip()
 
 
