@@ -19,11 +19,17 @@ CONTROLS: dict[ControlKind, str] = {
     "bitmask": "BitmaskLabels",
     "rectangle": "RectangleLabels",
 }
-COLOURS = ("#ff2d55", "#00c8ff", "#ffd60a", "#bf5af2", "#30d158", "#ff9500", "#5e5ce6", "#ff6ad5")
-"""Saturated and bright: they are seen on photographs, on grey slices and on the page, and differ from one another."""
+COLOURS = ("#ff00ff", "#00ff40", "#ffff00", "#00ffff", "#ff9500", "#5e5ce6", "#ff0080", "#0040ff")
+"""Label colours, those that images hold least first: no animal, tissue, skin or grey slice is magenta.
 
-SMART = (("KeyPointLabels", "click"), ("RectangleLabels", "box"))
-"""The prompt tools of Label Studio that send a click or a box: tag, and the name it gets."""
+They differ from one another, and each from what surrounds the objects of the bundled scenes (the tests measure it).
+"""
+
+SMART = (("KeyPointLabels", "click", "Click"), ("RectangleLabels", "box", "Box"))
+"""The prompt tools of Label Studio that send a click or a box: tag, the name it gets, and its heading."""
+
+_ROW = "display: flex; flex-wrap: wrap; align-items: center; gap: 4px 24px"
+_GROUP = "display: flex; align-items: center; gap: 8px"
 
 
 class AmendError(ValueError):
@@ -95,7 +101,8 @@ def _ensure_control(
         images = [image]
     kind: ControlKind = control or "polygon"
     target = images[0].get("name") or ""
-    added = SubElement(root, CONTROLS[kind], {"name": _free(root, "mask"), "toName": target})
+    added = Element(CONTROLS[kind], {"name": _free(root, "mask"), "toName": target})
+    _put_above(root, target, added)
     SubElement(added, "Label", {"value": label, "background": COLOURS[0]})
     said.append(f"<{CONTROLS[kind]}> with the label '{label}'")
 
@@ -128,7 +135,7 @@ def _ensure_colours(root: Element, said: list[str]) -> None:
 
 
 def _ensure_smart_tools(root: Element, said: list[str]) -> None:
-    """Add a click and a box tool for every image whose labels have none."""
+    """Add a click and a box tool for every image whose labels have none: a row above the image, with headings."""
     text = tostring(root, encoding="unicode")
     config = parse_label_config(text)
     for image in config.images:
@@ -138,13 +145,23 @@ def _ensure_smart_tools(root: Element, said: list[str]) -> None:
         if not labels:
             continue
         colours = _colours(root)
-        for tag, name in SMART:
+        row = Element("View", {"style": _ROW})
+        for tag, name, heading in SMART:
             shared = {"toName": image, "smart": "true", "smartOnly": "true"}
-            tool = SubElement(root, tag, {"name": _free(root, name), **shared})
+            group = SubElement(row, "View", {"style": _GROUP})
+            SubElement(group, "Header", {"value": heading, "size": "6", "style": "margin: 0"})
+            tool = SubElement(group, tag, {"name": _free(root, name), **shared})
             for label in labels:
                 given = {"value": label.value, "alias": label.alias, "background": colours.get(label.value, "")}
                 SubElement(tool, "Label", {key: value for key, value in given.items() if value})
+        _put_above(root, image, row)
         said.append(f"smart tools (a click, a box) on '{image}'")
+
+
+def _put_above(root: Element, image: str, added: Element) -> None:
+    """Put a tag above the image, where its labels are in sight however tall the image is."""
+    holds = (n for n, top in enumerate(root) if any(_tag(e) == "image" and e.get("name") == image for e in top.iter()))
+    root.insert(next(holds, len(root)), added)
 
 
 def _colours(root: Element) -> dict[str, str]:

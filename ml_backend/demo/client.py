@@ -75,7 +75,32 @@ class DemoClient(LabelStudioClient):
         body = {"selectedItems": {"all": True, "excluded": []}}
         self.request("POST", "/api/dm/actions", params=query, body=body)
 
+    def show_by_doubt(self, project: int, version: str) -> int:
+        """Add a view of the Data Manager that lists the lowest prediction scores first; returns the view's id.
+
+        ``version`` is chosen in place of the connection's title: Label Studio fills the column of scores only for
+        predictions of the version that the project has chosen.
+        """
+        if version:
+            self.json("PATCH", f"/api/projects/{project}", body={"model_version": version})
+        columns = self.json("GET", "/api/dm/columns", params={"project": project})["columns"]
+        shown = ("id", "image", "predictions_score", "total_annotations", "total_predictions")
+        hidden = [_column(one) for one in columns if one["id"] not in shown and not one.get("children")]
+        data = {
+            "title": "By doubt",
+            "type": "list",
+            "target": "tasks",
+            "ordering": ["tasks:predictions_score"],
+            "hiddenColumns": {"explore": hidden, "labeling": hidden},
+        }
+        return int(self.json("POST", "/api/dm/views", body={"project": project, "data": data})["id"])
+
     def predictions(self, task: int) -> list[dict[str, Any]]:
         """The predictions of a task, as stored."""
         found: list[dict[str, Any]] = self.json("GET", "/api/predictions", params={"task": task})
         return found
+
+
+def _column(one: dict[str, Any]) -> str:
+    """A column of the Data Manager as its views name it."""
+    return f"{one['target']}:{one['parent'] + '.' if one.get('parent') else ''}{one['id']}"

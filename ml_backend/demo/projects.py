@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
+from ml_backend.connect.labeling import amended
 from ml_backend.demo.samples import Sample
 
 
@@ -21,21 +22,14 @@ class ProjectPlan:
     samples: tuple[Sample, ...]
 
 
-_SMART_TOOLS = (("KeyPointLabels", "point"), ("RectangleLabels", "box"))
-
-
 def _config(kind: str, label: str, prompt: str | None) -> str:
-    """The mask control first, then the tools that prompt for a mask while Auto-Annotation is on."""
+    """A mask control, with the colours and the tools for clicks and boxes that ``int-backend connect`` adds."""
     attribute = "" if prompt is None else f" model_prompt={quoteattr(prompt)}"
-    tools = "".join(
-        f'<{tag} name="{name}" toName="image" smart="true" smartOnly="true"><Label value={quoteattr(label)}/></{tag}>'
-        for tag, name in _SMART_TOOLS
+    plain = (
+        f'<View><{kind} name="mask" toName="image"><Label value={quoteattr(label)}{attribute}/></{kind}>'
+        '<Image name="image" value="$image" zoom="true" zoomControl="true"/></View>'
     )
-    return (
-        '<View><Image name="image" value="$image" zoom="true" zoomControl="true"/>'
-        f'<{kind} name="mask" toName="image"><Label value={quoteattr(label)}{attribute}/></{kind}>'
-        f"{tools}</View>"
-    )
+    return amended(plain, control=None, label=label, field="image", smart=True)[0]
 
 
 def plan_projects(groups: dict[str, list[Sample]]) -> list[ProjectPlan]:

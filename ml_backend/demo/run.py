@@ -7,7 +7,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from int_model.html.text import counted
 from ml_backend.demo.backend import start_backend
 from ml_backend.demo.client import TIMEOUT, DemoClient, sign_in
+from ml_backend.demo.outcomes import Outcome, judged, outcome_of
 from ml_backend.demo.processes import (
     Child,
     DemoError,
@@ -35,7 +37,7 @@ from ml_backend.labelstudio.connections import prelabel_obstacles
 
 EMAIL = "demo@example.com"
 _RETRIEVE_PAUSE_SECONDS = 2.0
-_LOG_WIDTH = 130  # of the table where there is no terminal to fit it to
+_LOG_WIDTH = 160  # of the table where there is no terminal to fit it to
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,44 +65,6 @@ class DemoOptions:
     label_studio_port: int = 0
     backend_port: int = 0
     timeout: float = 900.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What Label Studio holds for one sample task."""
-
-    project: int
-    task: int
-    sample: Sample
-    regions: int
-    score: float | None
-    model_version: str
-
-    @property
-    def answered(self) -> bool:
-        return bool(self.model_version)
-
-    @property
-    def fine(self) -> bool:
-        """Whether there is a prediction, with regions unless there is nothing to find."""
-        return self.answered and (self.regions > 0 or self.sample.empty)
-
-
-def outcome_of(project: int, task: int, sample: Sample, predictions: list[dict[str, Any]]) -> Outcome:
-    """Read a task's newest prediction as Label Studio stores it; a region is an item that carries geometry."""
-    if not predictions:
-        return Outcome(project=project, task=task, sample=sample, regions=0, score=None, model_version="")
-    newest = max(predictions, key=lambda prediction: int(prediction["id"]))
-    geometry = ("points", "rle", "imageDataURL", "width")
-    regions = sum(any(key in item.get("value", {}) for key in geometry) for item in newest["result"])
-    return Outcome(
-        project=project,
-        task=task,
-        sample=sample,
-        regions=regions,
-        score=newest.get("score"),
-        model_version=str(newest.get("model_version") or ""),
-    )
 
 
 class Demo:
@@ -132,13 +96,16 @@ class Demo:
             plans = plan_projects(by_task(samples))
             tasks = [self._create(client, plan, backend) for plan in plans]
             outcomes = self._annotate(client, plans, tasks)
-            self.console.print(_table(plans, outcomes), width=None if self.console.is_terminal else _LOG_WIDTH)
+            self.console.print(_table(plans, outcomes))
+            self._tell_misses(outcomes)
             bad = [outcome for outcome in outcomes if not outcome.fine]
             if bad:
                 self._tell(f"{len(bad)} of {len(outcomes)} tasks lack a prediction with regions; see {logs}")
+            versions = {outcome.project: outcome.model_version for outcome in outcomes if outcome.answered}
+            views = {project: client.show_by_doubt(project, versions.get(project, "")) for project, _ in tasks}
             if options.check:
                 return 1 if bad else 0
-            self._stay(server, backend)
+            self._stay(server, backend, _first(server.url, views, outcomes), len(plans))
             return 0
 
     def _tell(self, text: str) -> None:
@@ -200,17 +167,21 @@ class Demo:
                 self._tell(f"{done} of {len(outcomes)} images annotated ({time.monotonic() - started:.0f} s)")
                 reported = done
             if done == len(outcomes) or time.monotonic() > deadline:
-                return outcomes
+                return self._look(client, plans, tasks, judged)
             for project in {outcome.project: None for outcome in outcomes if not outcome.answered}:
                 self._check_alive()
                 client.retrieve_predictions(project)
             time.sleep(_RETRIEVE_PAUSE_SECONDS)
 
     def _look(
-        self, client: DemoClient, plans: list[ProjectPlan], tasks: list[tuple[int, dict[str, int]]]
+        self,
+        client: DemoClient,
+        plans: list[ProjectPlan],
+        tasks: list[tuple[int, dict[str, int]]],
+        read: Callable[[int, int, Sample, list[dict[str, Any]]], Outcome] = outcome_of,
     ) -> list[Outcome]:
         return [
-            outcome_of(project, ids[sample.image.name], sample, client.predictions(ids[sample.image.name]))
+            read(project, ids[sample.image.name], sample, client.predictions(ids[sample.image.name]))
             for plan, (project, ids) in zip(plans, tasks, strict=True)
             for sample in plan.samples
         ]
@@ -220,14 +191,27 @@ class Demo:
             if child.process.poll() is not None:
                 raise DemoError(f"{child.name} ended with code {child.process.returncode}; see {child.log}")
 
-    def _stay(self, server: LabelStudioServer, backend: str) -> None:
-        self.console.print(
-            f"\n  Label Studio  [bold]{server.url}[/bold]\n  login         {server.email}\n"
-            f"  password      {server.password}\n  backend       {backend}\n"
-            f"  logs          {self.options.folder / 'logs'}\n"
-            "\n  Ctrl-C stops everything; the next start begins anew.\n",
-            highlight=False,
+    def _tell_misses(self, outcomes: list[Outcome]) -> None:
+        missed = [outcome for outcome in outcomes if outcome.miss]
+        for one in missed:
+            self._tell(f"task {one.task}, {one.sample.image.name}: {one.miss}")
+        if missed:
+            self._tell("these are for annotators: the lowest scores come first in the view By doubt")
+
+    def _stay(self, server: LabelStudioServer, backend: str, first: str, projects: int) -> None:
+        each = "each with the view By doubt: the lowest scores first"
+        lines = (
+            ("begin here", f"[bold]{first}[/bold]", "the most doubtful image, pre-filled: correct it, then Submit"),
+            ("login", server.email, ""),
+            ("password", server.password, ""),
+            ("Label Studio", server.url, f"{counted(projects, 'project')}, {each}"),
+            ("workbench", f"{backend}/projects", "try prompts, run, review, undo"),
+            ("backend", backend, ""),
+            ("logs", str(self.options.folder / "logs"), ""),
         )
+        for name, value, about in lines:
+            self.console.print(f"  {name:13} {value}{f'  ({about})' if about else ''}", highlight=False, soft_wrap=True)
+        self.console.print("\n  Ctrl-C stops everything; the next start begins anew.\n", highlight=False)
         try:
             while True:
                 self._check_alive()
@@ -261,16 +245,25 @@ def _only_one(folder: Path) -> Iterator[None]:
 def _table(plans: list[ProjectPlan], outcomes: list[Outcome]) -> Table:
     kinds = {sample.image: plan.kind for plan in plans for sample in plan.samples}
     table = Table(title="Predictions in Label Studio")
-    for column in ("project", "task", "image", "prompt", "tag", "regions", "score", "model version", ""):
-        table.add_column(column, justify="right" if column in ("project", "task", "regions", "score") else "left")
+    for column in ("project", "task", "image", "prompt", "tag", "regions", "score", "IoU", "model version", ""):
+        numbers = ("project", "task", "regions", "score", "IoU")
+        table.add_column(column, justify="right" if column in numbers else "left")
     for outcome in outcomes:
         sample = outcome.sample
         verdict = "[green]ok[/green]" if outcome.fine else "[red]missing[/red]"
         score = "" if outcome.score is None else f"{outcome.score:.2f}"
         place = (str(outcome.project), str(outcome.task), sample.image.name, sample.task, kinds[sample.image])
         found = f"{outcome.regions} (none expected)" if sample.empty else str(outcome.regions)
-        table.add_row(*place, found, score, outcome.model_version, verdict)
+        overlap = "" if outcome.iou is None else f"{outcome.iou:.2f}"
+        table.add_row(*place, found, score, overlap, outcome.model_version, verdict)
     return table
+
+
+def _first(url: str, views: dict[int, int], outcomes: list[Outcome]) -> str:
+    """The address of the most doubtful task that has something to correct, in its project's view by doubt."""
+    drawn = [one for one in outcomes if one.regions] or outcomes
+    one = min(drawn, key=lambda outcome: (1.0 if outcome.score is None else outcome.score, outcome.task))
+    return f"{url}/projects/{one.project}/data?tab={views[one.project]}&task={one.task}"
 
 
 def main(options: DemoOptions) -> int:
@@ -279,6 +272,8 @@ def main(options: DemoOptions) -> int:
     Nothing that it started runs on after it, whichever way it ends.
     """
     out = Console()
+    if not out.is_terminal:
+        out.width = max(out.width, _LOG_WIDTH)
     try:
         return Demo(options, out).run()
     except (DemoError, LabelStudioError) as error:

@@ -41,13 +41,13 @@ def _chromium() -> str:
 
 
 @contextmanager
-def open_page(server: str) -> Iterator[Page]:
-    """A page that reaches ``server`` only."""
+def open_page(*servers: str) -> Iterator[Page]:
+    """A page that reaches these servers only."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_chromium(), args=list(_FLAGS))
         context = browser.new_context(viewport={"width": 1500, "height": 950})
         context.set_default_timeout(_WAIT_MS)
-        allowed = (server, "data:", "blob:")
+        allowed = (*servers, "data:", "blob:")
         context.route(
             "**/*", lambda route: route.continue_() if route.request.url.startswith(allowed) else route.abort()
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page
 
-from ml_backend.demo.run import outcome_of
+from ml_backend.demo.outcomes import outcome_of
 from ml_backend.demo.samples import Sample, load_samples, samples_folder
 from tests.e2e import pictures
 from tests.e2e.browser import look_at_task

@@ -88,7 +88,7 @@ def test_a_point_gives_a_mask_with_the_point_in_it(clicking: Clicking) -> None:
     y, x = int(rows[middle]), int(columns[middle])
     height, width = clicking.truth.shape
     value = {"x": 100 * (x + 0.5) / width, "y": 100 * (y + 0.5) / height, "width": 0.3}
-    answer = clicking.ask("plain.png", {"result": [clicking.region("keypointlabels", "point", value)]})
+    answer = clicking.ask("plain.png", {"result": [clicking.region("keypointlabels", "click", value)]})
     assert any(decode_region(item)[y, x] for item in answer["result"])
 
 

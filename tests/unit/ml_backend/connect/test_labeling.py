@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 from defusedxml.ElementTree import fromstring
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 
 from ml_backend.connect.labeling import COLOURS, CONTROLS, AmendError, ControlKind, amended
+from ml_backend.demo.samples import load_samples, samples_folder
 from ml_backend.labelstudio.label_config import parse_label_config
 
 IMAGE = '<Image name="picture" value="$photo"/>'
@@ -51,11 +56,10 @@ def test_nothing_that_was_there_is_lost() -> None:
     before, after = fromstring(FULL), fromstring(new)
     assert "<!-- ours -->" in new
     assert after[: len(before)][0].text == before[0].text
-    for old, kept in zip(before.iter(), after.iter(), strict=False):
-        if old.tag == "Label":
-            break
-        assert old.tag == kept.tag
-        assert old.attrib == kept.attrib
+    kept = iter(after.iter())  # all that was there is still there, in its order
+    for old in before.iter():
+        same = (new for new in kept if new.tag == old.tag and old.attrib.items() <= new.attrib.items())
+        assert next(same, None) is not None, old.attrib
     labels = [label.attrib for label in after.iter("Label")][:2]
     assert labels[0]["value"] == "Frog"
     assert labels[0]["background"] in COLOURS
@@ -72,6 +76,18 @@ def test_smart_tools_offer_the_same_labels_in_the_same_colours_and_change_no_tar
         assert tool.get("smartOnly") == "true"
         assert [(e.get("value"), e.get("background")) for e in tool] == list(colours.items())
     assert {t.control.name for t in parse_label_config(new).targets("picture")} == {"shape"}
+
+
+@pytest.mark.parametrize("text", ["", FULL, f"<View><View>{IMAGE}</View></View>"])
+def test_tools_stand_above_the_image_with_a_heading_each(text: str) -> None:
+    new, _ = add(text, smart=True)
+    tags = [element.tag for element in fromstring(new).iter()]
+    assert tags.index("KeyPointLabels") < tags.index("RectangleLabels") < tags.index("Image")
+    for tool, heading in (("KeyPointLabels", "Click"), ("RectangleLabels", "Box")):
+        above = list(fromstring(new).iter())[tags.index(tool) - 1]
+        assert (above.tag, above.get("value")) == ("Header", heading)
+    if text != FULL:  # the added control goes first, so that its labels keep the first keys
+        assert tags.index("PolygonLabels") < tags.index("KeyPointLabels")
 
 
 @pytest.mark.parametrize("smart", [False, True])
@@ -108,3 +124,24 @@ def test_labels_get_different_colours_as_long_as_there_are_any(count: int, given
     colours = [label.get("background") for label in fromstring(new).iter("Label")]
     assert None not in colours
     assert len(set(colours)) == min(len(COLOURS), len(colours))
+
+
+def lab(colours: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """CIELAB of ``uint8 [N, 3]``: distances are as people see them; about 2 can just be told apart."""
+    found = cv2.cvtColor(colours.reshape(-1, 1, 3).astype(np.float32) / 255, cv2.COLOR_RGB2Lab).reshape(-1, 3)
+    return np.asarray(found, dtype=np.float32)
+
+
+def test_colours_stand_out_from_the_outlines_of_all_samples_and_from_one_another() -> None:
+    ours = lab(np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS], dtype=np.uint8))
+    least = np.full(len(COLOURS), np.inf)
+    for sample in load_samples(samples_folder()):
+        image = np.asarray(Image.open(sample.image).convert("RGB"))
+        mask = (np.asarray(Image.open(sample.mask).convert("L")) > 127).astype(np.uint8)
+        band = cv2.dilate(mask, np.ones((9, 9))) > cv2.erode(mask, np.ones((9, 9)))
+        distances = np.linalg.norm(lab(image[band])[:, None] - ours, axis=2)
+        least = np.minimum(least, np.percentile(distances, 5, axis=0))
+    assert least[0] > 75
+    assert least.min() > 30
+    between = np.linalg.norm(ours[:, None] - ours, axis=2)
+    assert between[~np.eye(len(COLOURS), dtype=bool)].min() > 30

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from defusedxml import ElementTree
 
+from ml_backend.demo.outcomes import outcome_of
 from ml_backend.demo.processes import DemoError
 from ml_backend.demo.projects import plan_projects
-from ml_backend.demo.run import outcome_of
 from ml_backend.demo.samples import Sample, by_task, load_samples, samples_folder
 from ml_backend.labelstudio.clicks import parse_click, target_of
 from ml_backend.labelstudio.label_config import parse_label_config
@@ -54,7 +54,7 @@ def test_smart_tools_prompt_for_the_mask_and_are_not_filled_themselves() -> None
         config = parse_label_config(plan.label_config)
         (target,) = config.targets("image")
         assert target.control.name == "mask"
-        for name in ("point", "box"):
+        for name in ("click", "box"):
             region = {"type": "keypointlabels", "from_name": name, "to_name": "image"}
             click = parse_click({"result": [region | {"value": {"x": 1, "y": 1, "keypointlabels": [plan.label]}}]})
             assert click is not None
