@@ -25,6 +25,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "DIB")
 """Pillow's names of the raster formats that are accepted. Formats that run programs (SVG, PostScript) never are."""
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+_BAND_PIXELS = 4_000_000
 _USUAL = frozenset({"raw", "tiff_lzw", "jpeg", "tiff_adobe_deflate", "tiff_deflate", "packbits"})
 _TIFF_HEADS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _HEADS = (
@@ -253,11 +254,20 @@ def _to_rgb(picture: PilImage.Image) -> Image:
         if tiff.white_is_zero(picture):
             grey = 255 - grey
         return np.repeat(grey[..., None], 3, axis=2)
+    pixels = np.empty((picture.height, picture.width, 3), np.uint8)
+    for top in range(0, picture.height, band := max(1, _BAND_PIXELS // picture.width)):  # else there are four copies
+        bottom = min(top + band, picture.height)
+        pixels[top:bottom] = np.asarray(_opaque(picture.crop((0, top, picture.width, bottom))))
+    return pixels
+
+
+def _opaque(picture: PilImage.Image) -> PilImage.Image:
+    """As RGB, on white."""
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         ground = PilImage.new("RGBA", layer.size, (255, 255, 255, 255))
-        return np.asarray(PilImage.alpha_composite(ground, layer).convert("RGB"))
-    return np.asarray(picture.convert("RGB"))
+        return PilImage.alpha_composite(ground, layer).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _grey_to_8_bits(values: NDArray[Any]) -> NDArray[np.uint8]:

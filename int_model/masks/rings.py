@@ -65,8 +65,9 @@ def outlines(shape: Mask) -> list[Floats]:
     corner only, the ring passes through it twice.
     """
     # A contour runs through centres of pixels; of every pixel made two by two, the corner nearest to the outside is the
-    # pixel's own.
-    doubled = shape.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    # pixel's own. (`repeat` would hold the interpreter meanwhile, a second for a large image.)
+    height, width = shape.shape
+    doubled = cv2.resize(shape.astype(np.uint8), (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
     contours, tree = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     rings = [_corners((np.roll(contour[::-1, 0, :], 1, axis=0) + 1) // 2) for contour in contours]
     return [rings[i] for i in np.argsort(tree[0, :, 3] >= 0, kind="stable")]

@@ -29,19 +29,23 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
     while len(head := source.read(HEAD.size)) == HEAD.size:
         length, max_pixels = HEAD.unpack(head)
         _limit_memory(max_pixels * _BYTES_PER_PIXEL + _REST)
-        data = source.read(length)
-        answer: dict[str, object]
-        content = memoryview(b"")
-        try:
-            pixels = decode_image(data, max_pixels=max_pixels)
-            answer, content = {"size": pixels.shape[:2]}, pixels.data.cast("B")
-        except ImageError as error:
-            answer = {"error": str(error), "large": isinstance(error, TooLargeError)}
-        except MemoryError:
-            answer = {"error": "the image needs too much memory; make it smaller", "large": False}
-        sink.write(json.dumps(answer).encode() + b"\n")
-        sink.write(content)
-        sink.flush()
+        _answer(source.read(length), max_pixels, sink)
+
+
+def _answer(data: bytes, max_pixels: int, sink: BinaryIO) -> None:
+    """Of one file; what it took is free again afterwards, as the next one may come in hours."""
+    answer: dict[str, object]
+    content = memoryview(b"")
+    try:
+        pixels = decode_image(data, max_pixels=max_pixels)
+        answer, content = {"size": pixels.shape[:2]}, pixels.data.cast("B")
+    except ImageError as error:
+        answer = {"error": str(error), "large": isinstance(error, TooLargeError)}
+    except MemoryError:
+        answer = {"error": "the image needs too much memory; make it smaller", "large": False}
+    sink.write(json.dumps(answer).encode() + b"\n")
+    sink.write(content)
+    sink.flush()
 
 
 def _limit_memory(most: int) -> None:
