@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from tests.e2e.browser import log_in, open_page
 
 ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = ROOT / "artifacts"
-LOGS = ARTIFACTS / "logs"
+LOGS = ARTIFACTS / "logs" / os.environ.get("PYTEST_XDIST_WORKER", "")  # each process has servers of its own
 
 
 @dataclass(frozen=True)
