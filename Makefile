@@ -22,6 +22,10 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps
 
+# Another advisory service than osv.dev: make lint ADVISORIES=https://mirror.example/v1/query
+ADVISORIES ?=
+AUDITED = $(if $(ADVISORIES),--service $(ADVISORIES)) $(wildcard requirements*.txt)
+
 .PHONY: help demo serve evaluate test unit lint audit format types figures release lock clean
 
 help: ## what can be made
@@ -47,7 +51,7 @@ unit: $(DEV) ## unit and integration tests only: no Label Studio, no browser
 	@scripts/ensure_test_tools.sh no-browser
 	@$(PYTEST) -m "not slow and not e2e" $(ARGS)
 
-lint: $(DEV) ## ruff (rules and format), bandit, and a look for secrets
+lint: $(DEV) ## ruff (rules and format), bandit, a look for secrets, and pip-audit where the network allows it
 	@echo "== ruff"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -55,10 +59,11 @@ lint: $(DEV) ## ruff (rules and format), bandit, and a look for secrets
 	@$(BIN)/bandit --quiet --severity-level medium --recursive int_model ml_backend scripts benchmarks examples
 	@echo "== secrets"
 	@scripts/find_secrets.sh $(BIN)
+	@echo "== known weaknesses"
+	@$(BIN)/python scripts/audit.py $(AUDITED)
 
-audit: $(DEV) ## known weaknesses of the pinned packages; asks the advisory service of PyPI, so it needs the network
-	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.txt -r requirements-dev.txt
-	@$(BIN)/pip-audit --no-deps --disable-pip -r requirements-torch.txt
+audit: $(DEV) ## known weaknesses of the pinned packages, as in lint, but fails if the advisory service cannot be asked
+	@$(BIN)/python scripts/audit.py --needed $(AUDITED)
 
 types: $(DEV) ## mypy, strict
 	@echo "== mypy"
