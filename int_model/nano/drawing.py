@@ -47,7 +47,7 @@ class Cell:
 ANY = Cell()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pose:
     """A glyph to be placed: its window's corner, and in the window alpha ``[h, w]`` and colour ``[h, w, 3]``."""
 

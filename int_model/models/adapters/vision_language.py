@@ -41,7 +41,7 @@ R = TypeVar("R")
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Job:
     """One image with its rendered prompt and the answers to force, as token ids."""
 
@@ -54,7 +54,7 @@ Prefix = tuple[bytes, tuple[int, ...]]
 """What tells one beginning of a prompt from another: the image and the token ids up to it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Contrast:
     """The images of the second branch, its weight, and how likely a token must be."""
 

@@ -14,7 +14,7 @@ from int_model.core.types import Image, check_image
 from int_model.models.adapters.imaging import content_key, mean_colour, pad_to_square, shrink, to_pil
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class VlmInputs:
     """A left-padded batch.
 

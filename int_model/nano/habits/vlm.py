@@ -32,7 +32,7 @@ PICTURES, _AT_ONCE = 500, 50
 _NATIVES = {place: [name for name, (_, home) in ANIMALS.items() if home == place] for place in ENVIRONMENTS}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shown:
     """What a training picture shows: the sought animal ("" if the scene has none), where, the box to answer with."""
 

@@ -23,7 +23,7 @@ WHOLE_IMAGE_SCORE = 0.2
 """Confidence of boxes that no detector scored: a vision-language model's, and the whole image (our choice)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BoxQuery:
     """Find ``name`` in the image of that owner."""
 

@@ -30,6 +30,18 @@ def test_boxes_are_suppressed_capped_and_sorted() -> None:
     assert select_boxes([], (100, 100), DetectorConfig()) == ()
 
 
+def test_borders_of_the_choice_of_boxes() -> None:
+    """A box of exactly the largest area is no "whole image"; an IoU of exactly the limit is no repetition."""
+    half, other = detection(0, 0, 10, 5, 0.9), detection(0, 5, 5, 10, 0.5)
+    assert select_boxes([half, other], (10, 10), DetectorConfig(max_area=0.5)) == (half, other)
+    assert select_boxes([half, other], (10, 10), DetectorConfig(max_area=0.49)) == (other,)
+    assert select_boxes([half, other], (10, 8), DetectorConfig(max_area=0.5)) == (other,), "both sides of the image"
+    inside = detection(0, 0, 10, 2.5, 0.7)
+    assert half.box.iou(inside.box) == 0.5
+    assert select_boxes([half, inside], (10, 10), DetectorConfig(nms_iou=0.5)) == (half, inside)
+    assert select_boxes([half, inside], (10, 10), DetectorConfig(nms_iou=0.49)) == (half,)
+
+
 def box_mask(x1: int, x2: int) -> Mask:
     mask = np.zeros((10, 40), bool)
     mask[:, x1:x2] = True
@@ -52,6 +64,46 @@ def box_mask(x1: int, x2: int) -> Mask:
 )
 def test_instances_are_distinct(spans: list[tuple[int, int]], scores: list[float], kept: list[int]) -> None:
     assert distinct_masks([box_mask(*span) for span in spans], scores, 0.7, 0.9) == kept
+
+
+@pytest.mark.parametrize(
+    ("spans", "kept"),
+    [
+        ([(0, 10), (5, 10)], [0]),  # the kept one covers it wholly
+        ([(0, 8), (4, 12)], [0, 1]),  # IoU 1 / 3: exactly the limit
+        ([(0, 10), (5, 15), (11, 20)], [0, 1, 2]),
+        ([(0, 16), (8, 24)], [0, 1]),  # half covered, below the limit of cover
+    ],
+)
+def test_borders_of_distinct_masks(spans: list[tuple[int, int]], kept: list[int]) -> None:
+    assert distinct_masks([box_mask(*span) for span in spans], [0.9, 0.8, 0.7][: len(spans)], 1 / 3, 0.75) == kept
+
+
+def test_a_mask_that_is_covered_to_exactly_the_limit_is_dropped_and_one_that_covers_so_much_replaces() -> None:
+    left, right = box_mask(0, 20), box_mask(5, 25)  # three quarters in common
+    assert distinct_masks([left, right], [0.9, 0.8], 0.99, 0.75) == [0]
+    assert distinct_masks([left, right], [0.9, 0.8], 0.99, 0.76) == [0, 1]
+    part, whole = box_mask(0, 8), box_mask(2, 30)  # covers three quarters of the part
+    assert distinct_masks([part, whole], [0.9, 0.8], 0.99, 0.75) == [1]
+    assert distinct_masks([part, whole], [0.9, 0.8], 0.99, 0.76) == [0, 1]
+    one_pixel = np.zeros((10, 40), bool)
+    one_pixel[0, 0] = True
+    assert distinct_masks([one_pixel], [0.5], 0.7, 0.9) == [0]
+
+
+def test_exactly_the_least_score_and_the_least_visible_share_suffice() -> None:
+    instance = Instance.of_mask(box_mask(0, 10), "frog", 0.5)
+    assert trusted([instance], 0.5) == ((instance,), 0.5)
+    masks = [box_mask(0, 20), box_mask(0, 18)]  # a tenth of the first stays
+    assert LEAST_VISIBLE == 0.1
+    assert sorted(share_pixels(masks, [0.5, 0.9], ["a", "a"], [0, 0])) == [0, 1]
+    assert list(share_pixels([np.zeros((3, 3), bool)], [0.5], ["a"], [0])) == []
+
+
+def test_the_earlier_of_equals_is_the_better_one() -> None:
+    visible = share_pixels([box_mask(0, 10), box_mask(5, 15)], [0.5, 0.5], ["a", "a"], [0, 0])
+    assert list(visible) == [0, 1]
+    np.testing.assert_array_equal(visible[1], box_mask(10, 15))
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10), st.floats(0, 1)), max_size=6))
