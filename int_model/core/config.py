@@ -194,7 +194,7 @@ class EarlyStopConfig(Section):
         "X' would be kept (`inpaint.reuse_iou`).",
     )
     tolerance: float = Field(0.003, gt=0, description="Ancestor code (GenSAM): what a small change is.")
-    patience: int = Field(2, ge=1, description="Ancestor code (GenSAM): two, which must also differ by less than that.")
+    patience: int = Field(2, ge=1, description="Ancestor code (GenSAM): two; how many changes must be small.")
 
 
 class FinalConfig(Section):

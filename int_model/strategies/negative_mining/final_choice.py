@@ -31,12 +31,11 @@ def closest_to_mean(maps: Sequence[NDArray[Any]]) -> tuple[int, Floats]:
 
 
 def has_settled(maps: Sequence[SoftMask], config: EarlyStopConfig) -> bool:
-    """GenSAM's rule: the last ``patience`` mean absolute changes are small, and differ by little."""
+    """GenSAM's rule: the last ``patience`` mean absolute changes are small, and so differ by little."""
     if config.rule != "gensam" or len(maps) <= config.patience:
         return False
     recent = maps[-config.patience - 1 :]
-    changes = [float(np.abs(b - a).mean()) for a, b in pairwise(recent)]
-    return max(changes) < config.tolerance and max(changes) - min(changes) < config.tolerance
+    return all(float(np.abs(b - a).mean()) < config.tolerance for a, b in pairwise(recent))
 
 
 def is_unchanged(iterations: Sequence[IterationTrace], same_iou: float) -> bool:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
+import PIL.Image
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from int_model.models.adapters.inpainting import MeanColourInpainter, OpenCVInpainter
-from int_model.models.profile import OpenCVRole
+from int_model.models.adapters.inpainting import DiffusersInpainter, MeanColourInpainter, OpenCVInpainter
+from int_model.models.profile import DiffusersRole, OpenCVRole
 from int_model.models.protocols import Inpainter
 from tests.unit.int_model.models.tiny import picture
 from tests.unit.int_model.models.tiny_diffusion import save_stable_diffusion
@@ -91,6 +95,98 @@ def test_wrong_masks_are_refused() -> None:
     with pytest.raises(ValueError, match="one length"):
         CLASSICAL[0].inpaint([image], [], [""], [""])
     assert CLASSICAL[0].inpaint([], [], [], []) == []
+
+
+def ramp(height: int, width: int) -> np.ndarray:
+    """A picture without symmetry, smooth enough to be shrunk."""
+    yy, xx = np.mgrid[:height, :width]
+    return np.stack([xx * 255 // max(1, width - 1), yy * 255 // max(1, height - 1), (xx + 2 * yy) % 256], -1).astype(
+        np.uint8
+    )
+
+
+@pytest.mark.parametrize("method", ["telea", "ns"])
+@pytest.mark.parametrize(
+    ("size", "region", "max_side", "radius", "small"),
+    [
+        ((60, 80), (10, 50, 30, 75), 0, 0.01, (60, 80)),
+        ((60, 80), (10, 50, 30, 75), 0, 0.05, (60, 80)),
+        ((60, 80), (10, 50, 30, 75), 40, 0.05, (30, 40)),
+        ((80, 60), (50, 10, 75, 30), 40, 0.05, (40, 30)),
+        ((60, 80), (10, 50, 30, 75), 81, 0.05, (60, 80)),  # never enlarged
+        ((4, 400), (1, 200, 3, 260), 40, 0.05, (1, 40)),  # a side never vanishes
+    ],
+)
+def test_opencv_fills_as_asked(
+    method: str, size: tuple[int, int], region: tuple[int, ...], max_side: int, radius: float, small: tuple[int, int]
+) -> None:
+    """Against OpenCV itself, asked step by step: shrink, fill, enlarge, paste."""
+    image, mask = ramp(*size), hole(*size, *region)
+    got = fill(OpenCVInpainter(OpenCVRole(method=method, max_side=max_side, radius=radius)), image, mask)  # type: ignore[arg-type]
+    share = cv2.resize(mask.astype(np.float32), small[::-1], interpolation=cv2.INTER_AREA)
+    source = np.asarray(PIL.Image.fromarray(image).resize(small[::-1], PIL.Image.Resampling.BOX))
+    flag = {"telea": cv2.INPAINT_TELEA, "ns": cv2.INPAINT_NS}[method]
+    reach = max(1.0, radius * float(np.hypot(*small)))
+    filled = cv2.inpaint(source, (share > 0).astype(np.uint8), reach, flag)
+    whole = np.asarray(PIL.Image.fromarray(filled).resize(size[::-1], PIL.Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(got, np.where(mask[..., None], whole, image))
+
+
+def test_where_the_shrunk_hole_is_all_the_mean_colour_of_the_rest_is_left() -> None:
+    image, mask = ramp(40, 40), np.ones((40, 40), bool)
+    mask[0, 0] = mask[39, 39] = False
+    result = fill(OpenCVInpainter(OpenCVRole(max_side=4)), image, mask)
+    mean = np.stack([image[0, 0], image[39, 39]]).mean(axis=0)
+    assert np.abs(result[mask].astype(float) - mean).max() <= 0.51
+
+
+class Pipeline:
+    """Stands in for diffusers': keeps what it is asked, answers each image with its number and first random byte."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.shown = 0
+
+    def set_progress_bar_config(self, *, disable: bool) -> None:
+        assert disable
+
+    def __call__(self, **asked: Any) -> Any:
+        self.asked.append(asked)
+        pictures = []
+        for generator in asked["generator"]:
+            noise = int(torch.randint(0, 256, (1,), generator=generator))
+            self.shown += 1
+            size = (asked["width"], asked["height"])
+            pictures.append(PIL.Image.new("RGB", size, (noise, 10 * self.shown, 0)))
+        return SimpleNamespace(images=pictures)
+
+
+def test_stable_diffusion_is_asked_for_squares_in_batches_with_one_seed_each() -> None:
+    pipeline = Pipeline()
+    settings = DiffusersRole(id="x", max_batch=2, size=16, steps=3, guidance=4.5, seed=5)
+    images = [ramp(20, 30), ramp(16, 16), ramp(31, 9), ramp(12, 12), ramp(8, 24)]
+    masks = [hole(20, 30, 5, 10, 11, 20), np.ones((16, 16), bool), hole(31, 9, 0, 0, 31, 4), hole(12, 12, 0, 0, 1, 1),
+             np.zeros((8, 24), bool)]  # fmt: skip
+    inpainter = DiffusersInpainter(pipeline, settings).with_seed(6)
+    results = inpainter.inpaint(images, masks, list("abcde"), list("vwxyz"))
+    assert [(one["prompt"], one["negative_prompt"]) for one in pipeline.asked] == [
+        (["a", "c"], ["v", "x"]),
+        (["d"], ["y"]),
+    ]
+    for one in pipeline.asked:
+        assert (one["num_inference_steps"], one["guidance_scale"], one["width"], one["height"]) == (3, 4.5, 16, 16)
+    shown = [pair for one in pipeline.asked for pair in zip(one["image"], one["mask_image"], strict=True)]
+    noise = int(torch.randint(0, 256, (1,), generator=torch.Generator("cpu").manual_seed(6)))
+    for number, (index, (picture_, mask)) in enumerate(zip((0, 2, 3), shown, strict=True), 1):
+        expected = PIL.Image.fromarray(images[index]).resize((16, 16), PIL.Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(np.asarray(picture_), np.asarray(expected))
+        share = cv2.resize(masks[index].astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(np.asarray(mask), np.where(share > 0, 255, 0))
+        assert results[index].shape == images[index].shape
+        assert np.unique(results[index].reshape(-1, 3), axis=0).tolist() == [[noise, 10 * number, 0]]
+    assert not results[1].any(), "everything is removed: black, without the model"
+    np.testing.assert_array_equal(results[4], images[4])
+    assert results[4] is not images[4]
 
 
 IMAGES = [picture(40, 60, 1), picture(32, 32, 2), picture(50, 30, 3), picture(30, 30, 4)]

@@ -76,6 +76,11 @@ def maps(*levels: float) -> list[np.ndarray]:
         ((0.5, 0.501), EarlyStopConfig(rule="gensam", patience=1), True),
         ((0.5, 0.6), EarlyStopConfig(rule="gensam", patience=1), False),
         ((0.5,), EarlyStopConfig(rule="gensam", patience=1), False),
+        ((0.5, 0.75), EarlyStopConfig(rule="gensam", patience=1, tolerance=0.25), False),  # below it, not at it
+        ((0.5, 0.75), EarlyStopConfig(rule="gensam", patience=1, tolerance=0.26), True),
+        ((0.5, 0.25), EarlyStopConfig(rule="gensam", patience=1, tolerance=0.26), True),
+        ((0.5, 0.6, 0.601), EarlyStopConfig(rule="gensam"), False),  # both of them
+        ((0.5, 0.501, 0.601), EarlyStopConfig(rule="gensam"), False),
     ],
 )
 def test_early_stop(levels: tuple[float, ...], config: EarlyStopConfig, expected: bool) -> None:
