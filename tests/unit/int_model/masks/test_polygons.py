@@ -92,6 +92,37 @@ def test_holes_follow_the_policy(holes: str, kept: bool) -> None:
         assert iou(got, mask) > 0.97
 
 
+def test_a_hole_gives_way_to_the_limit_of_points_before_the_outline_does() -> None:
+    mask = np.zeros((60, 60), bool)
+    mask[4:56, 4:24] = mask[36:56, 4:56] = True
+    corners = [(4, 4), (4, 56), (24, 4), (24, 36), (56, 36), (56, 56)]
+    mask[8:20, 8:20] = False
+    (part,) = mask_to_parts(mask, PolygonOptions(max_points=6))
+    assert sorted(map(tuple, part.ring.tolist())) == corners, "exactly so many points are allowed"
+    (five,) = mask_to_parts(mask, PolygonOptions(max_points=5))
+    assert len(five.ring) <= 5
+    (whole,) = mask_to_parts(mask, PolygonOptions(max_points=12))
+    assert iou(rasterise([whole.ring], 60, 60), mask) == 1.0
+
+
+def test_the_tolerance_is_halved_until_the_overlap_suffices() -> None:
+    """A bound that 4 pixels do not reach: neither the exact ring nor the coarse one."""
+    yy, xx = np.mgrid[:120, :120]
+    mask = (yy - 60) ** 2 + (xx - 60) ** 2 < 50**2
+
+    def drawn(epsilon: float, bound: float) -> tuple[int, float]:
+        (part,) = mask_to_parts(mask, PolygonOptions(epsilon=epsilon, min_iou=bound))
+        return len(part.ring), iou(rasterise([part.ring], 120, 120), mask)
+
+    coarse, exact = drawn(4.0, 0.0), drawn(0.0, 1.0)
+    assert exact[1] == 1.0
+    for bound in (0.97, 0.98, 0.99):
+        points, overlap = drawn(4.0, bound)
+        assert coarse[1] < bound <= overlap
+        assert coarse[0] < points < exact[0] / 2
+    assert drawn(4.0, 1.0)[1] == 1.0
+
+
 def test_bridged_holes_are_holes_for_the_non_zero_rule_too() -> None:
     """Browsers fill by winding: holes run against the outer ring. OpenCV's fill stands in for the browser."""
     (part,) = mask_to_parts(ring_mask(), PolygonOptions())

@@ -35,7 +35,9 @@ def test_borders_of_the_choice_of_boxes() -> None:
     half, other = detection(0, 0, 10, 5, 0.9), detection(0, 5, 5, 10, 0.5)
     assert select_boxes([half, other], (10, 10), DetectorConfig(max_area=0.5)) == (half, other)
     assert select_boxes([half, other], (10, 10), DetectorConfig(max_area=0.49)) == (other,)
-    assert select_boxes([half, other], (10, 8), DetectorConfig(max_area=0.5)) == (other,), "both sides of the image"
+    for size in ((25, 4), (4, 25)):  # both sides of the image
+        assert select_boxes([half, other], size, DetectorConfig(max_area=0.5)) == (half, other)
+        assert select_boxes([half, other], (size[0] - 1, size[1]), DetectorConfig(max_area=0.5)) == (other,)
     inside = detection(0, 0, 10, 2.5, 0.7)
     assert half.box.iou(inside.box) == 0.5
     assert select_boxes([half, inside], (10, 10), DetectorConfig(nms_iou=0.5)) == (half, inside)

@@ -86,6 +86,48 @@ def test_expressions_single_one_thing_out() -> None:
     }
 
 
+def fish(x: float, y: float, area: float = 0.1, attribute: str = "") -> Described:
+    return Described("fish", attribute, (x, y), area)
+
+
+@pytest.mark.parametrize(
+    ("things", "said"),
+    [
+        ([fish(0.5, 0.5)], {"name": "the fish"}),
+        ([fish(0.5, 0.5, attribute="red")], {"name": "the fish", "attribute": "the red fish"}),
+        ([fish(0.5, 0.5, attribute="red"), fish(0.5, 0.5, attribute="red")], {}),
+        ([fish(0.5, 0.5, attribute="red"), fish(0.5, 0.5)], {}),  # the other may be red too
+        ([fish(0.5, 0.5), fish(0.5, 0.5, attribute="red")], {}),
+        ([fish(0.25, 0.5), fish(0.5, 0.5)], {"place": "the left fish"}),
+        ([fish(0.5, 0.5), fish(0.25, 0.5)], {"place": "the right fish"}),
+        ([fish(0.5, 0.25), fish(0.5, 0.5)], {"place": "the top fish"}),
+        ([fish(0.5, 0.5), fish(0.5, 0.25)], {"place": "the bottom fish"}),
+        ([fish(0.4, 0.5), fish(0.5, 0.5)], {}),  # too near to be left of it
+        ([fish(0.5, 0.5), fish(0.25, 0.5), fish(0.75, 0.5)], {}),  # in between
+        ([fish(0.0, 0.5), fish(0.25, 0.5), fish(0.1, 0.5)], {}),
+        ([fish(0.5, 0.5, 0.2), fish(0.5, 0.5, 0.1)], {"size": "the big fish"}),
+        ([fish(0.5, 0.5, 0.2), fish(0.5, 0.5, 0.1), fish(0.5, 0.5, 0.15)], {}),
+        ([fish(0.5, 0.5, 0.1), fish(0.5, 0.5, 0.2)], {"size": "the small fish"}),
+        ([fish(0.5, 0.5, 0.1), fish(0.5, 0.5, 0.2), fish(0.5, 0.5, 0.12)], {}),
+        ([fish(0.5, 0.5, 0.16), fish(0.5, 0.5, 0.1)], {}),
+    ],
+)
+def test_an_expression_is_said_where_it_is_true_of_one_thing_only(
+    things: list[Described], said: dict[str, str]
+) -> None:
+    assert dict(singling_out(0, things)) == said
+
+
+def test_a_neighbour_is_clearly_nearer_to_one_than_to_all_others_of_its_kind() -> None:
+    near, far, boot = fish(0.5, 0.3), fish(0.5, 0.9), Described("boot", "", (0.5, 0.4), 0.1)
+    said = dict(singling_out(0, [near, far, boot]))
+    assert said["neighbour"] == "the fish next to the boot"
+    assert "neighbour" not in dict(singling_out(1, [near, far, boot]))
+    assert "neighbour" not in dict(singling_out(0, [near, far, boot, boot])), "which boot?"
+    middle = Described("boot", "", (0.5, 0.55), 0.1)  # 0.25 to one, 0.35 to the other
+    assert "neighbour" not in dict(singling_out(0, [near, far, middle]))
+
+
 # --------------------------------------------------------------- what it sees
 
 
@@ -94,6 +136,9 @@ def test_every_token_is_seen_and_the_sentence_last(nano: ModelSuite) -> None:
     assert np.allclose(left.tokens[-1], left.sentence)
     assert np.allclose(np.linalg.norm(left.tokens, axis=1), 1, atol=1e-5)
     assert len(left.tokens) > 4
+    empty, sentence, noun = nano.text_image.embed_texts(["", "the left fish", "fish"])
+    for map_, text in zip(left.maps, (sentence, noun), strict=True):
+        assert np.allclose(map_, (text - empty) / np.linalg.norm(text - empty), atol=1e-5)
     assert np.allclose(left.maps[1], right.maps[1], atol=1e-5)  # the head noun is the same
     assert not np.allclose(left.maps[0], right.maps[0], atol=1e-3)
 

@@ -437,10 +437,23 @@ def test_progress_only_grows_and_ends_at_the_total() -> None:
     told: list[tuple[int, int, str]] = []
     image, _ = scene(objects=ONE)
     IntPipeline(fake_suite(), IntConfig(), lambda *step: told.append(step)).segment([image], PROMPT)
-    done = [step[0] for step in told]
-    assert done == sorted(set(done))
-    assert {step[1] for step in told} == {22}
-    assert told[-1] == (22, 22, "done")
+    stages = ["inpainting", "scoring", "boxes and points", "masks"]
+    expected = ["candidates", *(f"iteration {i}: {stage}" for i in range(1, 6) for stage in stages)]
+    assert told == [*((i, 22, stage) for i, stage in enumerate(expected, 1)), (22, 22, "done")]
+
+
+def test_a_model_that_cannot_score_answers_is_refused_where_answers_are_scored() -> None:
+    class Mute:
+        """Talks, and keeps its probabilities to itself."""
+
+        frame, dialogue = FakeVlm().frame, FakeVlm().dialogue
+
+    suite = fake_suite(vlm=Mute())
+    with pytest.raises(ValueError, match="the strategy 'int' needs the probabilities of answers"):
+        IntPipeline(suite, IntConfig())
+    image, (truth,) = scene(objects=ONE)
+    (result,) = IntPipeline(suite, IntConfig().merged({"switches": {"psnm": False}})).segment([image], PROMPT)
+    assert result.mask[truth].mean() > 0.9
 
 
 def test_environment_follows_the_winner() -> None:
