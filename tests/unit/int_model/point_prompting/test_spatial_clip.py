@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -91,6 +92,33 @@ def test_points_stay_in_the_image_and_in_bounds(heat: np.ndarray, down: float, t
     assert (labels == 1).sum() == (labels == 0).sum()
     assert ((points > 0) & (points < [47, 33])).all()
     assert len({tuple(p) for p in points}) == len(points)
+
+
+@given(
+    arrays(np.float32, st.tuples(st.integers(1, 7), st.integers(1, 7)), elements=st.floats(0, 1, width=32)),
+    st.sampled_from([1.0, 0.5, 0.25, 0.3]),
+    st.sampled_from([0.3, 0.5, 0.9, 1.0]),
+    st.integers(1, 40),
+)
+def test_points_are_the_hottest_and_the_coldest_cells(heat: np.ndarray, down: float, least: float, most: int) -> None:
+    """Cell by cell, on the map as OpenCV enlarges it: as many cold ones as hot ones, hottest and coldest first."""
+    rows, columns = (max(1, round(side / down)) for side in heat.shape)
+    fine = cv2.resize(heat, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float64)
+    low, high = fine.min(), fine.max()
+    points, labels = map_to_points(heat, (90, 140), down_sample=down, threshold=least, max_points=most)
+    if high - low < 1e-12:
+        assert not labels.any()
+        return
+    scaled = ((fine - low) / (high - low)).ravel()
+    hot = int((scaled >= least).sum())
+    count = min(hot, scaled.size // 2, most)
+    assert labels.tolist() == [1] * count + [0] * count
+    cells = [int(y / 90 * rows) * columns + int(x / 140 * columns) for x, y in points]
+    centres = [((cell % columns + 0.5) * 140 / columns, (cell // columns + 0.5) * 90 / rows) for cell in cells]
+    np.testing.assert_allclose(points, np.reshape(centres, (-1, 2)))
+    ordered = np.sort(scaled)
+    np.testing.assert_allclose(scaled[cells[:count]], ordered[::-1][:count], atol=1e-6)
+    np.testing.assert_allclose(scaled[cells[count:]], ordered[:count], atol=1e-6)
 
 
 def test_templates() -> None:

@@ -77,6 +77,9 @@ def test_names_are_short_plain_words_whatever_was_said(answer: str) -> None:
         ("[0, 0, 1, 1]", PLAIN, [(0, 0, 200, 100)]),
         # integers
         ("[20, 20, 100, 60]", PLAIN, [(20, 20, 100, 60)]),
+        ("The box (of the frog) is 20 20 100 60", PLAIN, [(20, 20, 100, 60)]),
+        ("The box (of [the] {frog}) is 20 20 100 60", PLAIN, [(20, 20, 100, 60)]),
+        ("The box (of [the frog) is 20 20 100 60", PLAIN, []),  # cut in its brackets
         ("(20,20),(100,60)", PLAIN, [(20, 20, 100, 60)]),
         ("[100, 200, 500, 600]", PLAIN, [(20, 20, 100, 60)]),
         ("[100, 200, 500, 600]", CoordinateFrame(False, "thousand"), [(20, 20, 100, 60)]),

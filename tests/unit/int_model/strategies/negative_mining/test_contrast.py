@@ -75,6 +75,9 @@ def test_vocabulary_change_is_in_the_unit_range(a: Floats, b: Floats) -> None:
 def test_vocabulary_change_is_zero_for_the_same_image_and_needs_one_shape() -> None:
     rows = np.full((2, 4), 0.25, dtype=np.float32)
     assert vocabulary_change(rows, rows, "mean") == (0.25, 0.25)
+    assert vocabulary_change(rows[:1], rows[:1], "mean") == (0.25, 0.25), "an answer of one token"
+    with pytest.raises(ValueError, match="T > 0"):
+        vocabulary_change(rows[:0], rows[:0], "mean")
     with pytest.raises(ValueError, match="one shape"):
         vocabulary_change(rows, rows[:1], "mean")
 

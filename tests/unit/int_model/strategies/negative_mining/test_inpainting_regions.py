@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from int_model.core.types import Box, Mask
 from int_model.strategies.negative_mining.inpainting import (
+    bounded,
     grow,
     image_mask,
     mask_iou,
@@ -56,6 +58,41 @@ def test_no_patch_loses_more_than_its_bound(part: float) -> None:
         height, width = patch.size
         assert mask[height // 2, width // 2]  # the inner part goes, the rim stays
         assert not mask[0, 0]
+
+
+def test_the_inner_part_of_a_region_is_the_deepest() -> None:
+    """Against exact distances to what is outside, the patch's own surroundings among it."""
+    mask = np.zeros((30, 50), bool)
+    mask[2:28, 0:41] = True
+    mask[10:14, 20:26] = False
+    kept = bounded(mask, 0.4)
+    assert int(kept.sum()) == 600
+    assert not (kept & ~mask).any()
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    assert depth[kept].min() >= 0.95 * depth[mask & ~kept].max()  # OpenCV's distances are approximate
+
+
+@pytest.mark.parametrize(("share", "pixels"), [(0.5, 5), (0.49, 4), (0.0, 0), (1.0, 10)])
+def test_a_bound_is_rounded_down_and_reached(share: float, pixels: int) -> None:
+    mask = np.ones((2, 5), bool)
+    assert int(bounded(mask, share).sum()) == pixels
+    part = np.zeros((2, 5), bool)
+    part[0] = True
+    assert (bounded(part, share) is part) == (pixels >= 5)
+
+
+def test_a_patchs_region_grows_with_the_patch() -> None:
+    """By a twentieth of its own diagonal: 3.6 pixels in the whole image, 2.5 in a half."""
+    boxes = [Box(20, 15, 28, 23)] * 5
+    for patch, mask in zip(PATCHES, patch_masks(PATCHES, boxes, dilation=0.05), strict=True):
+        own = patch.from_image(boxes[0])
+        if own is None:
+            assert not mask.any()
+            continue
+        away = ndimage.distance_transform_edt(~own.to_mask(*patch.size))
+        radius = 0.05 * float(np.hypot(*patch.size))
+        clear = np.abs(away - radius) > 0.05 * away
+        np.testing.assert_array_equal(mask[clear], (away <= radius)[clear])
 
 
 def test_a_region_within_the_bound_is_removed_whole() -> None:

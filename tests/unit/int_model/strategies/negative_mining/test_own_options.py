@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from int_model.core.config import IntConfig
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Box, Detection, Floats, Image, Segmentation
 from int_model.strategies.negative_mining.pipeline import IntPipeline
 from int_model.strategies.negative_mining.semantic_masks import above_gap, softmax_scores
-from tests.support.fakes import OBJECTS, TASK, FakeDetector, FakeTextImage, FakeVlm, fake_suite, scene
+from tests.support.fakes import OBJECTS, TASK, FakeDetector, FakeInpainter, FakeTextImage, FakeVlm, fake_suite, scene
 
 PROMPT = TaskPrompt(TASK)
 FROG_AND_OWL = [("frog", 34, 48, 16), ("owl", 96, 44, 12)]
@@ -228,3 +229,23 @@ def test_a_box_at_the_border_has_a_view() -> None:
     result = run(image, {"instances": {"contrast": "both"}})
     assert len(result.instances) == len(truths)
     assert Box.of_mask(result.mask) is not None
+
+
+def test_what_is_removed_of_an_instance_is_grown_by_its_views_diagonal() -> None:
+    image, truths = scene(objects=FROG_AND_OWL)
+    inpainter = FakeInpainter()
+    options = {"instances": {"contrast": "both"}, "inpaint": {"dilation": 0.04}, "iterations": {"count": 1}}
+    result = run(image, options, inpainter=inpainter, detector=TwoFound())
+    masks = [mask for mask in result.trace.iterations[0].instance_masks if mask.any()]
+    assert len(masks) == len(truths)
+    for mask, removed in zip(masks, inpainter.masks[-len(masks) :], strict=True):
+        tight = Box.of_mask(mask)
+        assert tight is not None
+        view = tight.enlarge(IntConfig().instances.margin).clip(*mask.shape)
+        assert view is not None
+        x1, y1, x2, y2 = (round(value) for value in view.as_tuple())
+        assert removed.shape == (y2 - y1, x2 - x1)
+        away = ndimage.distance_transform_edt(~mask[y1:y2, x1:x2])
+        radius = 0.04 * float(np.hypot(*removed.shape))
+        clear = np.abs(away - radius) > 0.05 * away
+        np.testing.assert_array_equal(removed[clear], (away <= radius)[clear])

@@ -176,6 +176,15 @@ def test_a_layer_of_exactly_one_half_has_no_pixel() -> None:
     np.testing.assert_array_equal(fused.mask, strip(0, 10))
 
 
+def test_the_trace_draws_the_same_line() -> None:
+    state = finished(strip(0, 20), (40, 60))
+    half = np.full((40, 60), 0.5, np.float32)
+    state.decoded = Decoded((), (half, half + np.float32(0.01)), np.full(2, 0.9))
+    assert [mask.all() for mask in state.record().instance_masks] == [False, True]
+    assert not state.record().instance_masks[0].any()
+    assert state.record().index == 2
+
+
 def test_where_nothing_was_segmented_nothing_changes() -> None:
     state = decoded([np.zeros((40, 60))])
     combine(Clip([1, 0, 0]), [state], config())  # type: ignore[arg-type]
