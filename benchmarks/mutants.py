@@ -19,13 +19,14 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -125,7 +126,7 @@ def _work(
     tests: dict[str, tuple[str, ...]],
     verdicts: Verdicts,
     given: argparse.Namespace,
-    until: float,
+    ended: Callable[[], bool],
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, _worker(original, Path(folder)) as process:
         while True:
@@ -139,8 +140,9 @@ def _work(
             if ready["outcome"] != "green":
                 sys.stderr.write(f"{module}: its tests fail without a change:\n{ready['by']}\n")
                 continue
+            sys.stderr.write(f"{module}: {ready['by']}\n")
             for mutant in waiting:
-                if time.monotonic() > until:
+                if ended():
                     return
                 began = time.monotonic()
                 answer = _ask(process, **job, mutant=asdict(mutant))
@@ -177,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("artifacts/mutants.jsonl"))
     parser.add_argument("--table", action="store_true", help="run nothing: only tell what is known")
     given = parser.parse_args(arguments)
-    until = time.monotonic() + 60 * given.minutes
+    until, told = time.monotonic() + 60 * given.minutes, threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())  # the mutants at work are the last ones
     tests = nearest()
     named = [name for name in tests if not given.modules or any(part in name for part in given.modules)]
     chosen = {name: sample(name, (ROOT / f"{name}.py").read_text(), given.seed, given.count) for name in named}
@@ -185,6 +188,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verdicts = Verdicts(given.out, tests, given.each)
     changeless = set(equivalents())
     work: SimpleQueue[tuple[str, list[Mutant]]] = SimpleQueue()
+
+    def ended() -> bool:
+        return told.is_set() or time.monotonic() > until
+
     for name, picked in chosen.items():
         if waiting := [one for one in picked if key(one) not in changeless and not verdicts.of(one)]:
             work.put((name, waiting))
@@ -194,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ignored = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "artifacts")
             shutil.copytree(ROOT, original, ignore=ignored)
             threads = [
-                threading.Thread(target=_work, args=(work, original, tests, verdicts, given, until))
+                threading.Thread(target=_work, args=(work, original, tests, verdicts, given, ended))
                 for _ in range(min(given.workers, work.qsize()))
             ]
             for thread in threads:

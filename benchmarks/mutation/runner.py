@@ -40,6 +40,11 @@ class Recorder:
         self.file = file
         self.seconds: dict[str, float] = {}
         self.lines: dict[str, list[int]] = {}
+        self.failed: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.add(report.nodeid)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -73,6 +78,7 @@ class Order:
     def __init__(self, known: dict[str, Any], mutant: Mutant, each: float) -> None:
         self.seconds: dict[str, float] = known["seconds"]
         self.each = each
+        self.failed = set(known["failed"])
         changed = range(mutant.line, mutant.last + 1)
         self.near = {name for name, lines in known["lines"].items() if any(line in changed for line in lines)}
         self.by = ""
@@ -86,7 +92,8 @@ class Order:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if self.seconds.get(item.nodeid, 0.0) <= self.each]
+        quick = [item for item in items if self.seconds.get(item.nodeid, 0.0) <= self.each]
+        items[:] = [item for item in quick if item.nodeid not in self.failed]
         items.sort(key=lambda item: (item.nodeid not in self.near, self.seconds.get(item.nodeid, 0.0)))
 
     @pytest.hookimpl(wrapper=True)
@@ -145,12 +152,16 @@ class Runner:
             ours = str(Path.cwd())
             files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
             libraries = [name for name, file in files.items() if file and not str(file).startswith(ours)]
-            if code == 0:
-                said = {"seconds": recorder.seconds, "lines": recorder.lines, "libraries": libraries}
+            if code == 0 or len(recorder.failed) < len(recorder.seconds) / 2:  # those are left out
+                said = {"seconds": recorder.seconds, "lines": recorder.lines, "failed": sorted(recorder.failed)}
+                said["libraries"] = libraries
+                kept.parent.mkdir(parents=True, exist_ok=True)
                 kept.write_text(json.dumps(said))
             return code
 
-        if not kept.exists() and self._forked(run, 500.0, writes_bytecode=True) != 0:
+        if not kept.exists():
+            self._forked(run, 500.0, writes_bytecode=True)
+        if not kept.exists():
             return {"outcome": "red", "by": (self.scratch / "log").read_text(errors="replace")[-1500:]}
         known = json.loads(kept.read_text())
         with (self.scratch / "log").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
@@ -158,7 +169,8 @@ class Runner:
                 with contextlib.suppress(BaseException):
                     importlib.import_module(name)
         self.known[module] = known
-        return {"outcome": "green", "by": f"{len(known['seconds'])} tests"}
+        failed = "".join(f"; left out, as it fails by itself: {name}" for name in known["failed"])
+        return {"outcome": "green", "by": f"{len(known['seconds'])} tests{failed}"}
 
     def _forked(self, run: Any, limit: float, *, writes_bytecode: bool = False) -> int | None:
         """The status that ``run`` ended with in a process of its own; None if it took longer than ``limit`` seconds."""
