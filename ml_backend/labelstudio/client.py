@@ -267,6 +267,7 @@ class LabelStudioClient:
         self.request("DELETE", f"/api/predictions/{int(prediction_id)}")
 
     def _exchange(self, refresh: str) -> str:
+        status, access = 200, None
         try:
             access = self._retried("POST", _REFRESH, json={"refresh": refresh}).json()["access"]
         except LabelStudioError as error:
@@ -278,9 +279,9 @@ class LabelStudioClient:
                 ) from None
             if error.status == 0:
                 raise
-            status, access = error.status, None
+            status = error.status
         except (ValueError, KeyError, TypeError):
-            status, access = 200, None
+            pass  # no JSON, or not that
         if not isinstance(access, str):
             raise LabelStudioError(
                 f"{self.origin.base}{_REFRESH} answered {status} without a token; is LABEL_STUDIO_URL the address of "
