@@ -2,8 +2,11 @@
 
 ``database-0.1.0.db`` was made by the code of 0.1.0 (revision 0002): two projects, three results, and three runs, of
 which one is finished, one stopped, and one active with three final, two leased and three pending tasks.
-``database-0001.db`` was made by the same code at revision 0001: projects and results only. PostgreSQL gets the rows of
-the files in the tables of that revision.
+``database-0001.db`` was made by the same code at revision 0001: projects and results only. The others are that of
+0.1.0, opened by the last code of each later revision, which added what was new: ``database-0003.db`` the annotations of
+the recorded events and a chosen adapter, ``database-0004.db`` two clicks and two versions of a project, of which the
+second was rolled back, ``database-0005.db`` an entry of the audit log and a promotion, which wrote itself into it.
+PostgreSQL gets the rows of the files in the tables of that revision.
 """
 
 from __future__ import annotations
@@ -34,14 +37,20 @@ from sqlalchemy import (
     text,
 )
 
+from int_model.learning.bundle import unpack
 from int_model.runner.results import StoredResult
 from int_model.runner.store import ResultKey
+from ml_backend.learning.versions import Versions
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.types import RunKind, RunRequest, RunState, TaskState
-from ml_backend.storage.database import Database
+from ml_backend.storage.annotations import Annotations
+from ml_backend.storage.audit import Audit
+from ml_backend.storage.clicks import ClickLog, LoggedClick
+from ml_backend.storage.database import Database, StoreError
 from ml_backend.storage.migrations import config
 from ml_backend.storage.store import Project, Store
 from tests.integration.ledger.kit import check, done, spec
+from tests.support.annotation_events import recorded_events
 
 FOLDER = Path(__file__).parent
 CONFIG = (
@@ -81,13 +90,14 @@ def fill(connection: Connection, file: Path, revision: str) -> None:
     source, target = MetaData(), MetaData()
     source.reflect(engine)
     target.reflect(connection)
+    connection.execute(text("SET LOCAL session_replication_role = replica"))  # no trigger writes a second time
     with engine.connect() as reading:
         for name in source.tables.keys() - {"alembic_version"}:
             rows = [dict(row) for row in reading.execute(select(source.tables[name])).mappings()]
             if rows:
                 connection.execute(insert(target.tables[name]), rows)
     engine.dispose()
-    for name in target.tables.keys() & {"runs", "run_leases"}:
+    for name in target.tables.keys() & {"runs", "run_leases", "clicks", "promotions", "audit"}:
         connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), 100)"))
 
 
@@ -167,6 +177,78 @@ def test_the_newest_tables_can_be_taken_back_and_made_again(open_old: OpenOld) -
         command.upgrade(made, "head")
     assert [(run, ledger.records(run.id)) for run in ledger.runs()] == before
     check_projects_and_results(database)
+
+
+LATER = [("database-0003.db", "0003"), ("database-0004.db", "0004"), ("database-0005.db", "0005")]
+
+
+def test_there_is_a_file_of_every_revision() -> None:
+    """Whoever adds a revision adds the file that the code before it makes."""
+    assert [revision for _, revision in [("", "0001"), ("", "0002"), *LATER]] == REVISIONS
+
+
+@pytest.mark.parametrize(("name", "revision"), LATER)
+def test_annotations_and_runs_of_later_revisions_are_all_there(open_old: OpenOld, name: str, revision: str) -> None:
+    database = open_old(name, revision)
+    annotations = Annotations(database)
+    kept = {one.id: (one.task, one.was_cancelled, one.lead_time) for one in annotations.of_project(1)}
+    recorded = [event for event in recorded_events() if event["action"] == "ANNOTATION_CREATED"]
+    skipped = next(event["annotation"] for event in recorded if event["annotation"]["was_cancelled"])
+    assert sorted(kept) == [3, 4]
+    assert kept[3] == (skipped["task"], True, skipped["lead_time"])
+    assert annotations.corrected(1).annotations == {4}
+    again = recorded[0]["annotation"]["id"]
+    annotations.record(recorded[0])
+    assert again not in {one.id for one in annotations.of_project(1)}, "what was deleted stays deleted"
+    ledger = Ledger(database)
+    assert [run.state for run in ledger.runs()] == [RunState.ACTIVE, RunState.STOPPED, RunState.FINISHED]
+    for run in ledger.runs():
+        check(database, run.id)
+    assert Store(database).adapter_of("1") == "ab12cd34"
+    payload = Store(database).get_result(ResultKey("a" * 64, "polyp", "nano-int-0123456789abcdef"))
+    assert payload is not None
+    assert len(StoredResult.unpack(payload).objects) == 1
+    lease = ledger.lease(ledger.unfinished()[0].id, "host:2:b", 10)
+    assert lease is not None
+    ledger.finish(lease, done(*lease.tasks))
+    assert ledger.unfinished() == []
+
+
+@pytest.mark.parametrize(("name", "revision"), LATER[1:])
+def test_clicks_and_versions_of_later_revisions_are_all_there(open_old: OpenOld, name: str, revision: str) -> None:
+    database = open_old(name, revision)
+    clicks = ClickLog(database).of_tasks(2, [201])[201]
+    assert clicks == [
+        LoggedClick(
+            201, "Tier ü", (60, 80), ((10.0, 20.0), (30.5, 4.0)), (1, 0), ((1.0, 2.0, 30.0, 40.0),), "ab" * 32,
+            "int-nano-int-33333333",
+        ),
+        LoggedClick(201, "Tier ü", (60, 80), ((11.0, 20.0),), (1,)),
+    ]  # fmt: skip
+    versions = Versions(database)
+    second, first = versions.of_project(2)
+    assert (second.name, first.name, second.parent, first.parent) == ("v2", "v1", first.id, "")
+    assert (first.report, first.corrections, first.run) == ({"worst": [["a", 0.1]]}, "c1", "3")
+    assert unpack(versions.payload(second.id) or b"", base="sam1")[0].outlines["polyp"].slot == 2
+    assert versions.names(2, first.id) == ["int-nano-int-44444444"]
+    moves = [(move.how, move.who, move.adapter, move.former) for move in versions.history(2)][::-1]
+    assert moves[:3] == [
+        ("gate", "the gate", first.id, ""),
+        ("gate", "the gate", second.id, first.id),
+        ("rollback", "anna", first.id, second.id),
+    ]
+    assert versions.serving(2).name == ("v1" if revision == "0004" else "v2")
+    before = len(Audit(database).entries(9))
+    versions.promote(2, "base", who="carla")  # and the log of actions, new or old, writes itself
+    newest, *older = Audit(database).entries(9)
+    assert (newest.who, newest.action, len(older)) == ("carla", "promote", before)
+    if revision == "0005":
+        assert [(entry.who, entry.place, entry.action, entry.what) for entry in older] == [
+            ("berta", "", "promote", f"project 2: from {first.id} to {second.id}"),
+            ("user anna", "10.0.0.7", "start", "project 2"),
+        ]
+    with pytest.raises(StoreError, match="append-only"), database.write() as connection:
+        connection.execute(text("DELETE FROM audit"))
 
 
 def test_a_database_from_before_there_were_runs(open_old: OpenOld) -> None:
