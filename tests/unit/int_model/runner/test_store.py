@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -133,3 +134,41 @@ def test_of_two_that_open_a_store_at_once_one_gets_it(tmp_path: Path) -> None:
         with ThreadPoolExecutor(2) as threads:
             got = [threads.submit(take) for _ in range(2)]
             assert sorted(one.result() for one in got) == [False, True], "now and then both were refused"
+
+
+class Hesitant(sqlite3.Connection):
+    """Reads, and waits for another one that has read, before it writes the tables; closes when that one closes, too."""
+
+    reading, closing = threading.Barrier(2), threading.Barrier(2)
+
+    def executescript(self, script: str, /) -> sqlite3.Cursor:
+        self.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.reading.wait(0.5)
+        return super().executescript(script)
+
+    def close(self) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.closing.wait(0.5)
+        super().close()
+
+
+def test_of_two_that_have_both_read_a_store_one_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of events in which both were refused: each kept the lock of a reader that the other one waited for."""
+    file = tmp_path / "w" / "r.sqlite"
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: connect(*given, **more, factory=Hesitant))
+    over = threading.Barrier(2)
+
+    def take() -> bool:
+        try:
+            with ResultStore(file):
+                over.wait(20)
+        except StoreError:
+            over.wait(20)
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as threads:
+        got = [threads.submit(take) for _ in range(2)]
+        assert sorted(one.result() for one in got) == [False, True]
