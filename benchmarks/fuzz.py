@@ -3,8 +3,8 @@
 ``parsers`` is coverage-guided: an input is kept, and changed further, if it reaches a step from one line to another
 that no input reached before, in the files named with the target. An input is a finding if the parser raises what it
 does not document, takes longer than two seconds, or lets the process grow by more than 512 MB; it is written to
-``--out``. What was found and mended, and small inputs that reach far, are kept in ``tests/support/fuzz``: a test
-replays them.
+``--out``. What was found and mended, and small inputs that reach far (``--keep 12`` adds them), are kept in
+``tests/support/fuzz``: a test replays them.
 
 ``requests`` sends a running backend (whose models only look for red) bodies made from honest ones by random changes,
 and raw bytes; a finding is a status of 500 and above, or no answer to ``/health`` afterwards.
@@ -205,6 +205,19 @@ def fuzz(target: Target, seeds: Sequence[bytes], seconds: float, rng: random.Ran
     return Fuzzed(count, len(reached), findings, corpus)
 
 
+def farthest(target: Target, corpus: Sequence[bytes], most: int, longest: int = 4096) -> list[bytes]:
+    """Short inputs that together reach the most steps, each more than those before it: at most so many."""
+    left = {data: _steps(target, data)[1] for data in corpus if len(data) <= longest}
+    chosen, reached = list[bytes](), set[tuple[int, int, int]]()
+    while left and len(chosen) < most:
+        best = max(left, key=lambda data: (len(left[data] - reached), -len(data)))
+        if not left[best] - reached:
+            break
+        chosen.append(best)
+        reached |= left.pop(best)
+    return chosen
+
+
 def parsers(given: argparse.Namespace) -> int:
     """Fuzz the targets; how many findings there are."""
     total = 0
@@ -221,6 +234,9 @@ def parsers(given: argparse.Namespace) -> int:
             file.write_bytes(data)
             sys.stderr.write(f"{file}: {what}\n")
         total += len(found.findings)
+        for data in farthest(TARGETS[name], found.corpus, given.keep) if given.keep else ():
+            if data not in seeds:
+                (KEPT / name / f"far-{hashlib.sha256(data).hexdigest()[:12]}").write_bytes(data)
     return total
 
 
@@ -341,6 +357,9 @@ def main() -> int:
     one.add_argument("targets", nargs="*", help=", ".join(TARGETS))
     one.add_argument("--seconds", type=float, default=60.0, help="per target")
     one.add_argument("--out", type=Path, default=Path("fuzz"))
+    one.add_argument(
+        "--keep", type=int, default=0, help="most inputs per target to keep with the tests, as they reach far"
+    )
     one.set_defaults(run=parsers)
     other = kinds.add_parser("requests")
     other.add_argument("--count", type=int, default=100_000)

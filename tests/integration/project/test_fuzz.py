@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks.fuzz import KEPT, TARGETS, Target, attempt, distorted, fuzz
+from benchmarks.fuzz import KEPT, TARGETS, Target, attempt, distorted, farthest, fuzz
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -50,6 +50,13 @@ def test_the_search_follows_the_steps_between_lines() -> None:
     found = fuzz(target, [b"x"], 5.0, random.Random(3))  # noqa: S311 - no secret
     assert "KeyError: 'found'" in found.findings
     assert len(found.corpus) >= 3
+
+
+def test_the_shortest_inputs_that_reach_everything_are_kept() -> None:
+    target = Target(_fragile, (ValueError,), ("test_fuzz.py",))
+    corpus = [b"x", b"b", b"bu", b"bu and more of the same", b"bno", b"bno" + b"x" * 5000, b"y"]
+    assert farthest(target, corpus, 9) == [b"bu", b"bno"]
+    assert farthest(target, corpus, 1) == [b"bu"]
 
 
 def test_bodies_are_distorted_and_the_honest_one_stays() -> None:
