@@ -42,7 +42,7 @@ class Finished:
     acked: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def __post_init__(self) -> None:
-        self.doubtful = self.batch.lease.attempts.get(self.result.task, 1) > 1
+        self.doubtful = self.batch.lease.attempts[self.result.task] > 1
         self.size = len(json.dumps(self.prediction, separators=(",", ":")))
 
 
@@ -139,7 +139,7 @@ class Pusher:
                 await self._one_group(self._take())
 
     def _take(self) -> list[Finished]:
-        group, size = [self._waiting.pop(0)], 0
+        group = [self._waiting.pop(0)]
         size = group[0].size
         while self._waiting and len(group) < _GROUP and size + self._waiting[0].size <= _GROUP_BYTES:
             size += self._waiting[0].size

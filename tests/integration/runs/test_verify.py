@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.types import RunState, TaskState
 from ml_backend.runs.verify import REASON, Verifying
@@ -42,6 +43,33 @@ def test_what_a_restored_label_studio_lost_is_found_and_pushed_again(tmp_path: P
         assert (await it.finish(run)).state is RunState.FINISHED
         assert it.fake.versions() == {2: [version], 3: [version], 4: ["another", version], 5: [version]}
         assert verifying(it).compare(run.id).missing == ()
+
+    bench(tmp_path, fake, check)
+
+
+@pytest.mark.parametrize(("status", "raised"), [(404, False), (403, True)])
+def test_a_double_that_another_worker_removed_is_not_counted(tmp_path: Path, status: int, raised: bool) -> None:
+    fake = with_uploads(1)
+
+    async def check(it: Bench) -> None:
+        run = await it.finish(await it.begin())
+        it.fake.predictions[1] += [{**it.fake.predictions[1][0], "id": number} for number in (7000, 7001)]
+        made, client = verifying(it), it.context.client
+        delete = client.delete_prediction
+
+        def gone(number: int) -> None:
+            if number == 7000:
+                raise LabelStudioError("no", status)
+            delete(number)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client, "delete_prediction", gone)
+            if raised:
+                with pytest.raises(LabelStudioError, match="no"):
+                    made.remove_doubles(run.id, [1])
+            else:
+                assert made.remove_doubles(run.id, [1]) == 1
+                assert len(it.fake.predictions[1]) == 2
 
     bench(tmp_path, fake, check)
 

@@ -234,3 +234,45 @@ def test_the_grey_picture_is_opaque_and_exact() -> None:
         rgba = np.asarray(picture.convert("RGBA"))
     assert ((rgba[..., 0] > 127) == mask).all()
     assert (rgba[..., 3] == 255).all()
+
+
+def clicked(*regions: Any) -> Any:
+    found = parse_click({"result": list(regions)})
+    assert found is not None
+    return found
+
+
+ONE, TWO = point(10, 20, id="a"), point(30, 40, id="b")
+
+
+@pytest.mark.parametrize(
+    ("newer", "older", "expected"),
+    [
+        ([ONE, TWO], [ONE], True),
+        ([ONE], [ONE], True),
+        ([ONE], [ONE, TWO], False),
+        ([TWO, ONE], [ONE], False),
+        ([TWO], [ONE], False),
+        ([ONE | {"id": "c"}, TWO], [ONE], False),  # somebody else's, at the same place
+        ([ONE | {"is_positive": False}, TWO], [ONE], False),
+        ([point(10, 21, id="a"), TWO], [ONE], False),
+        ([box(1, 2, 3, 4, id="c"), ONE], [ONE], True),
+        ([ONE, box(1, 2, 3, 4, id="c")], [box(1, 2, 3, 4, id="c")], True),
+        ([ONE], [box(1, 2, 3, 4, id="c")], False),
+        ([ONE, box(1, 2, 3, 4, id="c")], [box(1, 2, 3, 4, id="d")], False),
+        ([point(10, 20, "Dog", id="a")], [ONE], False),
+        ([ONE | {"to_name": "other"}], [ONE], False),
+        ([ONE | {"item_index": 1}], [ONE], False),
+        ([ONE | {"item_index": 0}], [ONE], True),
+    ],
+)
+def test_a_click_continues_another_whose_prompts_it_sends_again(newer: Any, older: Any, expected: bool) -> None:
+    assert clicked(*newer).continues(clicked(*older)) is expected
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"), [(3, 3), (0, 0), (-1, 0), (True, 0), (False, 0), ("1", 0), (1.0, 0), (None, 0)]
+)
+def test_which_image_of_a_list(index: Any, expected: int) -> None:
+    found = clicked(ONE | {"item_index": index}).item_index
+    assert (found, type(found)) == (expected, int)

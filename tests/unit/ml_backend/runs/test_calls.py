@@ -93,9 +93,43 @@ def test_waiting_ends_with_the_run_and_refusals_are_not_waited_for() -> None:
         Waiting().run(Away(1, LabelStudioError("no", 403)))
 
 
-def ledger_call(function: Callable[[], T]) -> T:
+def test_the_log_speaks_again_at_the_very_second(caplog: pytest.LogCaptureFixture) -> None:
+    waiting = Waiting()
+    with caplog.at_level(logging.WARNING):
+        waiting.run(Away(7, LabelStudioError("slow down", 429, retry_after=30)))
+    assert caplog.messages == [
+        "slow down; waiting for it",
+        "still waiting for Label Studio, for 60 s now: slow down",
+        "still waiting for Label Studio, for 180 s now: slow down",
+        "Label Studio is back after 210 s",
+    ]
+
+
+def test_every_outage_is_told_from_its_own_beginning(caplog: pytest.LogCaptureFixture) -> None:
+    waiting = Waiting()
+    with caplog.at_level(logging.WARNING):
+        waiting.run(
+            Away(2, LabelStudioError("gone", retry_after=50)), Away(2, LabelStudioError("gone", retry_after=70))
+        )
+    assert caplog.messages == [
+        "gone; waiting for it",
+        "Label Studio is back after 100 s",
+        "gone; waiting for it",
+        "still waiting for Label Studio, for 70 s now: gone",
+        "Label Studio is back after 140 s",
+    ]
+
+
+def test_a_run_that_is_over_is_not_waited_for_at_all() -> None:
+    waiting = Waiting(ended_after=0)
+    with pytest.raises(WorkEndedError):
+        waiting.run(Away(1, LabelStudioError("gone", 502)))
+    assert waiting.waits == []
+
+
+def ledger_call(function: Callable[[], T], ended: Callable[[], bool] = lambda: False) -> T:
     async def main() -> T:
-        calls = LedgerCalls()
+        calls = LedgerCalls(ended)
         try:
             return await calls.call(function)
         finally:
@@ -115,3 +149,39 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(monkeypatch: pytest.
     with pytest.raises(ValueError, match="wrong"):
         ledger_call(refused)
     assert refused.left == 1
+
+
+def test_a_database_that_will_come_back_is_waited_for_longer_and_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ml_backend.runs.calls._LEDGER_SECONDS", 0.0)
+    monkeypatch.setattr("ml_backend.runs.calls.Backoff", lambda *_: Backoff(0.001, 0.001))
+    with caplog.at_level(logging.WARNING):
+        assert ledger_call(Away(20, StoreError("the server is away", transient=True))) == "there"
+    first, last = caplog.messages
+    assert first == "the server is away; waiting for it"
+    assert last.startswith("the database is back after ")
+    settings_are_wrong = Away(20, StoreError("wrong", transient=False))
+    with pytest.raises(StoreError, match="wrong"):
+        ledger_call(settings_are_wrong)
+    assert settings_are_wrong.left == 19
+
+
+def test_a_process_that_is_told_to_stop_waits_no_longer_for_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ml_backend.runs.calls._LEDGER_SECONDS", 0.0)
+    monkeypatch.setattr("ml_backend.runs.calls.Backoff", lambda *_: Backoff(0.001, 0.001))
+    away = Away(1000, StoreError("away", transient=True))
+    with pytest.raises(StoreError, match="away"):
+        ledger_call(away, ended=lambda: away.left <= 990)
+    assert away.left == 990
+
+
+def test_a_database_with_wrong_settings_is_given_up_after_the_time_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ml_backend.runs.calls._LEDGER_SECONDS", 0.05)
+    monkeypatch.setattr("ml_backend.runs.calls.Backoff", lambda *_: Backoff(0.01, 0.01, draw=lambda: 1.0))
+    wrong = Away(1000, StoreError("wrong"))
+    with pytest.raises(StoreError, match="wrong"):
+        ledger_call(wrong)
+    assert 1 < 1000 - wrong.left <= 6

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +40,7 @@ class LabelStudio:
         self.late: list[dict[str, Any]] = []  # of a push without an answer: arrive with the next one
         self.numbers = itertools.count(1000)
         self.meanwhile: Callable[[], Any] = lambda: None
+        self.deleted: set[int] = set()
 
     def import_predictions(self, project: int, items: list[dict[str, Any]]) -> int:
         self.requests.append("push")
@@ -58,7 +62,7 @@ class LabelStudio:
             included = [task for task in included if self.kept.get(task)]
         else:
             self.requests.append("tasks")
-        return [self._row(task, self.kept.get(task, [])) for task in included]
+        return [self._row(task, self.kept.get(task, [])) for task in included if task not in self.deleted]
 
     def _row(self, task: int, kept: list[dict[str, Any]]) -> dict[str, Any]:
         names = ",".join({entry["model_version"] for entry in kept})
@@ -75,16 +79,27 @@ class LabelStudio:
         self.kept = {task: [one for one in kept if one["id"] != number] for task, kept in self.kept.items()}
 
 
-class HeldBatch:
-    """A batch whose lease is not lost before the tasks of ``lost`` are acknowledged."""
+def filled(size: int) -> dict[str, Any]:
+    """A prediction of about so many bytes."""
+    return {"result": [{"rle": "x" * size}], "score": 0.5, "model_version": VERSION}
 
-    def __init__(self, lease: Lease, acked: dict[int, TaskResult], lost: frozenset[int]) -> None:
+
+EMPTY = len(json.dumps(filled(0), separators=(",", ":")))
+
+
+class HeldBatch:
+    """A batch whose lease is not lost before the tasks of ``lost`` are acknowledged, or those of ``taken`` pushed."""
+
+    def __init__(
+        self, lease: Lease, acked: dict[int, TaskResult], lost: frozenset[int], taken: frozenset[int] = frozenset()
+    ) -> None:
         self.lease = lease
         self.acked = acked
         self.lost = lost
+        self.taken = taken
 
     async def renew(self) -> frozenset[int]:
-        return frozenset(self.lease.attempts)
+        return frozenset(self.lease.attempts) - self.taken
 
     async def ack(self, results: Sequence[TaskResult]) -> frozenset[int]:
         accepted = {result.task: result for result in results if result.task not in self.lost}
@@ -100,7 +115,10 @@ class Bench:
         self.waits: list[float] = []
         self.acked: dict[int, TaskResult] = {}
         self.lost: frozenset[int] = frozenset()
+        self.taken: frozenset[int] = frozenset()
+        self.wrong: Exception | None = None  # raised where it is asked whether the run is still right
         self.now = 0.0
+        self.pusher: Any = None
 
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -109,29 +127,30 @@ class Bench:
         return False
 
     async def right(self) -> None:
-        pass
+        if self.wrong is not None:
+            raise self.wrong
 
-    def push(self, count: int, size: int = SMALL, *, attempts: int = 1) -> list[bool]:
+    def made(self, threads: ThreadPoolExecutor, linger: float) -> Pusher:
+        calls = LabelStudioCalls(threads, self.ended, self.sleep, backoff=lambda: Backoff(draw=lambda: 1.0))
+        server: Any = self.server
+        self.pusher = Pusher(server, calls, 7, VERSION, still_right=self.right, linger=linger, clock=lambda: self.now)
+        return self.pusher
+
+    def entries(self, sizes: Sequence[int], attempts: int = 1) -> list[Finished]:
+        """A prediction of about so many bytes for each of the tasks 1, 2 and so on."""
+        lease = Lease("1", "1", "host:1:x", dict.fromkeys(range(1, len(sizes) + 1), attempts))
+        batch: Any = HeldBatch(lease, self.acked, self.lost, self.taken)
+        return [Finished(batch, TaskResult(n, TaskState.DONE, 0.5), filled(size)) for n, size in enumerate(sizes, 1)]
+
+    def push(self, count: int, size: int = SMALL, *, attempts: int = 1, sizes: Sequence[int] = ()) -> list[bool]:
         """Push so many predictions of about that many bytes, all at once."""
 
         async def main() -> list[bool]:
             with ThreadPoolExecutor(1) as threads:
-                calls = LabelStudioCalls(threads, self.ended, self.sleep, backoff=lambda: Backoff(draw=lambda: 1.0))
-                pusher = Pusher(
-                    self.server,  # type: ignore[arg-type]
-                    calls,
-                    7,
-                    VERSION,
-                    still_right=self.right,
-                    linger=0.01,
-                    clock=lambda: self.now,
-                )
-                lease = Lease("1", "1", "host:1:x", dict.fromkeys(range(1, count + 1), attempts))
-                prediction = {"result": [{"rle": "x" * size}], "score": 0.5, "model_version": VERSION}
-                batch: Any = HeldBatch(lease, self.acked, self.lost)
-                entries = [Finished(batch, TaskResult(task, TaskState.DONE, 0.5), prediction) for task in lease.tasks]
+                pusher = self.made(threads, 0.01)
                 try:
                     async with asyncio.timeout(20):
+                        entries = self.entries(sizes or [size] * count, attempts)
                         return await asyncio.gather(*map(pusher.push, entries))
                 finally:
                     await pusher.close()
@@ -277,3 +296,185 @@ def test_regions_are_fetched_only_where_there_seem_to_be_two_predictions(bench: 
     server.faults = [(LabelStudioError("no answer", 500), frozenset())]
     bench.push(2, ABOVE_LOOK)
     assert server.requests == ["push", "glance"]
+
+
+# --- when it goes, and what goes together
+
+
+def test_predictions_wait_for_company_for_a_flush_or_until_the_group_is_full(bench: Bench, server: LabelStudio) -> None:
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as threads:
+            pusher = bench.made(threads, linger=600.0)
+            entries = bench.entries([SMALL] * 67)
+            pusher.flush()  # nothing waits: this says nothing about what comes later
+            try:
+                async with asyncio.timeout(20):
+                    few = [asyncio.ensure_future(pusher.push(entry)) for entry in entries[:3]]
+                    for _ in range(50):
+                        await asyncio.sleep(0)
+                    assert server.requests == []
+                    pusher.flush()
+                    await asyncio.gather(*few)
+                    assert server.groups == [[1, 2, 3]]
+                    await asyncio.gather(*map(pusher.push, entries[3:]))
+                    assert [len(group) for group in server.groups] == [3, 64]
+            finally:
+                await pusher.close()
+
+    asyncio.run(main())
+
+
+def test_who_waits_when_it_is_closed_is_told(bench: Bench, server: LabelStudio) -> None:
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as threads:
+            pusher, answer, asked = bench.made(threads, linger=600.0), threading.Event(), threading.Event()
+            server.meanwhile = lambda: (asked.set(), answer.wait(20))
+            entries = bench.entries([SMALL] * 2)
+            try:
+                async with asyncio.timeout(20):
+                    pushed = asyncio.ensure_future(pusher.push(entries[0]))
+                    await asyncio.sleep(0)
+                    pusher.flush()
+                    await asyncio.to_thread(asked.wait, 20)
+                    waiting = asyncio.ensure_future(pusher.push(entries[1]))
+                    await asyncio.sleep(0)
+                    await pusher.close()
+                    for one in (pushed, waiting):
+                        with pytest.raises(asyncio.CancelledError):
+                            await one
+            finally:
+                answer.set()
+
+    asyncio.run(main())
+    assert bench.acked == {}
+
+
+MB_8 = 8 * 1024 * 1024 - EMPTY
+
+
+@pytest.mark.parametrize(("sizes", "groups"), [([MB_8, MB_8], [2]), ([MB_8, MB_8 + 1], [1, 1])])
+def test_16_mb_fit_exactly(bench: Bench, server: LabelStudio, sizes: list[int], groups: list[int]) -> None:
+    bench.push(2, sizes=sizes)
+    assert [len(group) for group in server.groups] == groups
+
+
+@pytest.mark.parametrize(("more", "looks"), [(0, ["look"]), (1, [])])
+def test_up_to_512_kb_are_looked_at(bench: Bench, server: LabelStudio, more: int, looks: list[str]) -> None:
+    half = 256 * 1024 - EMPTY
+    bench.push(2, sizes=[half, half + more])
+    assert server.requests == ["push", *looks]
+
+
+# --- what is doubtful
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(20.0, []), (20.5, ["glance"])])
+def test_a_push_of_more_than_20_seconds_is_looked_at(
+    bench: Bench, server: LabelStudio, seconds: float, looks: list[str]
+) -> None:
+    def take_long() -> None:
+        bench.now += seconds
+
+    server.meanwhile = take_long
+    bench.push(1, ABOVE_LOOK)
+    assert server.requests == ["push", *looks]
+
+
+def test_a_task_that_was_taken_over_before_the_push_is_left_to_the_other_worker(
+    bench: Bench, server: LabelStudio
+) -> None:
+    bench.taken = frozenset({1, 3})
+    assert bench.push(3) == [False, True, False]
+    assert server.groups == [[2]]
+    assert list(bench.acked) == [2]
+
+
+def test_with_every_task_taken_over_nothing_is_sent(bench: Bench, server: LabelStudio) -> None:
+    bench.taken = frozenset({1, 2})
+    assert bench.push(2) == [False, False]
+    assert (server.requests, bench.acked) == ([], {})
+
+
+def test_a_fair_sample_and_all_doubtful_ones_are_looked_at_in_the_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+
+    def draw(below: int) -> int:
+        drawn.append(below)
+        return {301: 300, 302: 0, 303: 299}.get(below, below - 1)
+
+    monkeypatch.setattr("ml_backend.runs.push.random.randrange", draw)
+    bench.push(304)
+    assert drawn == [301, 302, 303, 304]
+    assert bench.pusher.sample == frozenset(range(1, 301)) - {1, 300} | {302, 303}
+
+
+def test_doubtful_ones_are_remembered_up_to_a_limit(
+    bench: Bench, server: LabelStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ml_backend.runs.push._SAMPLE", 0)
+    monkeypatch.setattr("ml_backend.runs.push._MOST_DOUBTED", 2)
+    server.faults = [(LabelStudioError("no answer", 500), frozenset())]
+    bench.push(3)
+    assert bench.pusher.sample == {1, 2}
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refused_token_or_project_ends_it_for_all(bench: Bench, server: LabelStudio, status: int) -> None:
+    server.faults = [(LabelStudioError("no", status), None)]
+    with pytest.raises(LabelStudioError, match="no"):
+        bench.push(2)
+    assert (server.requests, bench.acked) == (["push"], {})
+
+
+@pytest.mark.parametrize("status", [400, 402, 405, 413])
+def test_a_group_that_is_refused_is_sent_one_by_one(bench: Bench, server: LabelStudio, status: int) -> None:
+    server.faults = [(LabelStudioError("x" * 600, status), None), (LabelStudioError("x" * 600, status), None)]
+    assert bench.push(3) == [True] * 3
+    assert server.groups == [[1, 2, 3], [1], [2], [3]]
+    states = {task: result.state for task, result in bench.acked.items()}
+    assert states == {1: TaskState.FAILED, 2: TaskState.DONE, 3: TaskState.DONE}
+    failed = bench.acked[1]
+    assert (failed.score, len(failed.reason)) == (None, 500)
+    assert failed.reason.startswith("Label Studio did not take the prediction: xxx")
+
+
+def test_a_refused_prediction_of_a_deleted_task_is_skipped(bench: Bench, server: LabelStudio) -> None:
+    server.deleted = {1}
+    server.faults = [(LabelStudioError("no such task", 400), None)]
+    bench.push(1)
+    assert (bench.acked[1].state, bench.acked[1].reason) == (TaskState.SKIPPED, "the task was deleted")
+    assert bench.acked[1].score is None
+
+
+def test_nobody_is_called_refused_when_the_run_itself_is_wrong(bench: Bench, server: LabelStudio) -> None:
+    bench.wrong = ValueError("the labeling config was changed")
+    server.faults = [(LabelStudioError("no", 400), None)]
+    with pytest.raises(ValueError, match="was changed"):
+        bench.push(2)
+    assert (server.groups, bench.acked) == ([[1, 2]], {})
+
+
+# --- looks that remove doubles
+
+
+@pytest.mark.parametrize(("status", "said"), [(404, []), (403, ["no"])])
+def test_a_double_that_is_gone_already_is_fine(
+    bench: Bench, server: LabelStudio, caplog: pytest.LogCaptureFixture, status: int, said: list[str]
+) -> None:
+    server.kept[1] = [{"id": number, "model_version": VERSION, "result": []} for number in (5, 6, 7)]
+
+    def refuse(number: int) -> None:
+        server.requests.append(f"delete {number}")
+        raise LabelStudioError("no", status)
+
+    server.delete_prediction = refuse  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING, "ml_backend.runs.looks"):
+        assert bench.push(1, attempts=2) == [True]
+    assert server.requests == ["look", "delete 6", "delete 7"]
+    assert [text for text in caplog.messages if "second prediction" not in text] == said * 2
+    assert bench.acked[1].prediction == 5

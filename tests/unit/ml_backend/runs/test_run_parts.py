@@ -14,7 +14,7 @@ from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import TaskIn
 from ml_backend.runs.listing import Existing, TaskView
 from ml_backend.runs.manager import project_warnings, with_prompt
-from ml_backend.runs.triage import grouped, pushed_before, triage
+from ml_backend.runs.triage import SAME_FAILURES, grouped, hopeless, pushed_before, triage
 from ml_backend.runs.types import Lease, Progress, Run, RunRequest, RunSpec, RunState, TaskRecord, TaskState
 
 SPEC = RunSpec(RunRequest(project=7), "<View/>", None, "int-v-1", "a cat", "int", "hash")
@@ -52,6 +52,98 @@ def test_triage_decides_about_every_task_once_and_never_touches_what_people_did(
         else:
             assert result.state is TaskState.SKIPPED
             assert result.reason
+
+
+@pytest.mark.parametrize(
+    ("attempts", "predicted", "there", "expected"),
+    [(2, True, True, [1]), (1, True, True, []), (2, False, True, []), (2, True, False, []), (3, True, True, [1])],
+)
+def test_pushed_before_are_tasks_that_are_leased_again_and_have_a_prediction(
+    attempts: int, predicted: bool, there: bool, expected: list[int]
+) -> None:
+    lease = Lease("1", "1", "host:1:x", {1: attempts})
+    assert pushed_before(lease, {1: view(1, predicted=predicted)} if there else {}) == expected
+
+
+@pytest.mark.parametrize(
+    ("seen", "include", "expected"),
+    [
+        (None, False, "the task was deleted"),
+        (view(1, predicted=True), True, "already done: it has a prediction of this version"),
+        (view(1, annotated=True), False, "left alone: a person annotated it"),
+        (view(1, drafted=True), False, "left alone: a person has begun to annotate it"),
+        (view(1, annotated=True), True, ""),
+        (view(1, drafted=True), True, ""),
+        (view(1), False, ""),
+    ],
+)
+def test_why_a_task_is_left_alone(seen: TaskView | None, include: bool, expected: str) -> None:
+    lease = Lease("1", "1", "host:1:x", {1: 1})
+    request = RunRequest(project=7, include_annotated=include)
+    wanted, results = triage(request, lease, {} if seen is None else {1: seen}, {})
+    assert [(one.state, one.reason, one.score) for one in results] == (
+        [(TaskState.SKIPPED, expected, None)] if expected else []
+    )
+    assert wanted == ([] if expected or seen is None else [seen])
+
+
+def test_what_an_earlier_worker_pushed_is_taken_as_it_is() -> None:
+    lease = Lease("1", "1", "host:1:x", {1: 2, 2: 2})
+    views = {task: view(task, predicted=True) for task in (1, 2)}
+    there = {1: Existing(11, 0.25, empty=False), 2: Existing(12, None, empty=True)}
+    wanted, (found, nothing) = triage(RunRequest(project=7), lease, views, there)
+    assert wanted == []
+    assert (found.state, found.score, found.reason, found.prediction) == (TaskState.DONE, 0.25, "", 11)
+    assert (nothing.state, nothing.score, nothing.prediction) == (TaskState.ABSTAINED, None, 12)
+    assert nothing.reason.startswith("nothing found")
+
+
+class Listed:
+    """A ledger that knows one run."""
+
+    def __init__(self, states: list[tuple[TaskState, str]]) -> None:
+        self.states = states
+
+    def progress(self, run_id: str) -> Progress:
+        return Progress({state: sum(one is state for one, _ in self.states) for state in TaskState})
+
+    def records(self, run_id: str, state: TaskState | None, after: int, most: int) -> list[TaskRecord]:
+        assert (run_id, state, after) == ("4", None, 0)
+        rows = [TaskRecord(n, one, 1, None, why, 0.1, None) for n, (one, why) in enumerate(self.states, 1)]
+        return rows[:most]
+
+
+FAILED, SKIPPED = (TaskState.FAILED, "no image at /a/1.png"), (TaskState.SKIPPED, "left alone")
+
+
+@pytest.mark.parametrize(
+    ("states", "stopped"),
+    [
+        ([FAILED] * SAME_FAILURES, True),
+        ([FAILED] * (SAME_FAILURES - 1), False),
+        ([SKIPPED] * 5 + [FAILED] * SAME_FAILURES, True),
+        ([FAILED] * SAME_FAILURES + [(TaskState.DONE, "")], False),
+        ([FAILED] * SAME_FAILURES + [(TaskState.ABSTAINED, "nothing found")], False),
+        ([FAILED] * SAME_FAILURES + [(TaskState.PENDING, "")], True),
+        ([(TaskState.LEASED, "")] + [FAILED] * SAME_FAILURES, False),
+        ([FAILED] * 5 + [(TaskState.FAILED, "the models failed")] + [FAILED] * SAME_FAILURES, False),
+        ([FAILED] * SAME_FAILURES + [(TaskState.FAILED, "the models failed")], True),
+        ([SKIPPED] * 190 + [FAILED] * SAME_FAILURES, True),
+    ],
+)
+def test_a_run_is_hopeless_when_its_first_tasks_all_failed_for_one_reason(
+    states: list[tuple[TaskState, str]], stopped: bool
+) -> None:
+    ledger: Any = Listed(states)
+    said = hopeless(ledger, "4")
+    assert bool(said) is stopped
+    if stopped:
+        count = sum(state is TaskState.FAILED for state, _ in states)
+        assert said.startswith(f"all {count} images so far failed for one reason: no image at /a/1.png. ")
+
+
+def test_ten_failures_are_enough() -> None:
+    assert SAME_FAILURES == 10
 
 
 @pytest.mark.parametrize(

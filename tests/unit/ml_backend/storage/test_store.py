@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from int_model.runner.store import ResultKey
 from ml_backend.storage.database import StoreError
 from ml_backend.storage.store import Project, Store
-from ml_backend.storage.tables import ResultRow
+from ml_backend.storage.tables import ProjectRow, ResultRow
 
 
 def kept(store: Store) -> int:
@@ -63,6 +64,64 @@ def test_the_oldest_results_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     empty.put_result(ResultKey("a", "b", "c"), b"x")
     assert kept(empty) == 0
     empty.close()
+
+
+def test_old_results_go_after_every_64_writes_of_a_large_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("ml_backend.storage.store.time.time", lambda: now[0])
+    store = Store.in_folder(tmp_path, cache_entries=70)
+    counts = []
+    for index in range(1, 129):
+        now[0] = index
+        store.put_result(ResultKey(f"sha{index}", "p", "v"), b"x")
+        counts.append(kept(store))
+    assert counts == [*range(1, 128), 70]
+    assert store.get_result(ResultKey("sha58", "p", "v")) is None
+    assert store.get_result(ResultKey("sha59", "p", "v")) == b"x"
+    store.close()
+
+
+def test_long_prompts_are_told_apart(tmp_path: Path) -> None:
+    store = Store.in_folder(tmp_path)
+    for length in (199, 200, 201, 300):
+        store.put_result(ResultKey("sha", "p" * length, "v"), str(length).encode())
+    for length in (199, 200, 201, 300):
+        assert store.get_result(ResultKey("sha", "p" * length, "v")) == str(length).encode()
+    with store.database.read() as connection:
+        keys = set(connection.scalars(select(ResultRow.prompt)))
+    assert {"p" * 199, "p" * 200} < keys
+    assert max(map(len, keys)) == 200
+    store.close()
+
+
+def test_the_newest_projects_stay_and_those_with_an_adapter(tmp_path: Path) -> None:
+    store = Store.in_folder(tmp_path)
+    store.choose_adapter("0", "ab12")
+    for number in range(1, 6):
+        store.save_project(Project(str(number)))
+    with store.database.write() as connection:
+        for number in range(6):
+            changed = update(ProjectRow).where(ProjectRow.id == str(number))
+            connection.execute(changed.values(updated_at=datetime(2026, 1, 1 + number, tzinfo=UTC)))
+    assert [project.id for project in store.newest_projects(6)] == ["5", "4", "3", "2", "1", "0"]
+    assert [project.id for project in store.newest_projects(7)] == ["5", "4", "3", "2", "1", "0"]
+    assert len(store.projects()) == 6
+    assert [project.id for project in store.newest_projects(2)] == ["5", "4"]
+    assert [project.id for project in store.projects()] == ["0", "4", "5"]
+    store.close()
+
+
+def test_forgotten_projects_go_unless_they_have_an_adapter(tmp_path: Path) -> None:
+    store = Store.in_folder(tmp_path)
+    for number in "123":
+        store.save_project(Project(number))
+    store.choose_adapter("2", "ab12")
+    store.forget_projects([])
+    assert len(store.projects()) == 3
+    store.forget_projects(["1", "2"])
+    assert [project.id for project in store.projects()] == ["2", "3"]
+    store.close()
+    assert Store.in_folder(tmp_path).database.is_sqlite
 
 
 def test_a_folder_that_cannot_be_used_says_what_to_set(tmp_path: Path) -> None:
