@@ -5,7 +5,8 @@
 The backend is a process of its own with a strategy that finds what is red, connected to a stand-in for Label Studio
 whose project has a batch run under way. Attackers are processes, too. ``/health`` is asked 20 times a second; a server
 that does nothing is asked at the same moments (*control*): where that one is slow, the machine is busy, not the
-backend. In the end every task of the run must have exactly one prediction.
+backend. *Step* is the longest step of the backend's event loop in milliseconds of CPU, in which other programs do not
+count. In the end every task of the run must have exactly one prediction.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import itertools
 import json
 import multiprocessing
 import os
@@ -43,17 +45,19 @@ TARGET = 0.5
 _PAUSE = 0.05
 _TASKS = 400
 _RUN_SECONDS = 900
+_READY_SECONDS = 120
 
 
 @dataclass
 class Seen:
-    """Seconds of each answer of ``/health`` and of the control; most memory in MB."""
+    """Seconds of each answer of ``/health`` and of the control; most memory in MB; CPU seconds of the longest step."""
 
     name: str
     health: list[float] = field(default_factory=list)
     control: list[float] = field(default_factory=list)
     failed: int = 0
     peak: float = 0.0
+    step: float = 0.0
     answers: dict[str, int] = field(default_factory=dict)
 
 
@@ -69,11 +73,15 @@ def asked(port: int, path: str) -> float:
     return time.perf_counter() - begun
 
 
-def attack(name: str, target: Target, until: float, answers: Any) -> None:
-    """Repeat one attack until then, in this process; counts the answers by status."""
+def attack(name: str, target: Target, seconds: float, answers: Any, ready: Any) -> None:
+    """Repeat one attack for so long, in this process, once all are ready; tells the answers' status."""
     os.nice(5)
+    bodies = ATTACKS[name](target)
+    first = next(bodies)
+    ready.wait(_READY_SECONDS)
+    until = time.time() + seconds
     with httpx.Client(base_url=f"http://127.0.0.1:{target.port}", timeout=60, trust_env=False) as client:
-        for body in ATTACKS[name](target):
+        for body in itertools.chain([first], bodies):
             while True:
                 try:
                     status = str(body(client))
@@ -91,11 +99,14 @@ def watch(names: list[str], seconds: float, target: Target, control: int, made: 
     seen = Seen(" + ".join(names) if len(names) == 1 else f"all {len(names)} together")
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.Queue()
-    until = time.time() + seconds + 2.0  # they begin by making their bodies
-    attackers = [spawn.Process(target=attack, args=(name, target, until, answers)) for name in names]
-    made.forget_peak()
+    ready = spawn.Barrier(len(names) + 1)  # they begin by making their bodies
+    attackers = [spawn.Process(target=attack, args=(name, target, seconds, answers, ready)) for name in names]
     for attacker in attackers:
         attacker.start()
+    ready.wait(_READY_SECONDS)
+    made.forget_peak()
+    made.forget_steps()
+    until = time.time() + seconds
     while time.time() < until or any(attacker.is_alive() for attacker in attackers):
         try:
             seen.health.append(asked(target.port, "/health"))
@@ -111,7 +122,7 @@ def watch(names: list[str], seconds: float, target: Target, control: int, made: 
                 attacker.terminate()
     for attacker in attackers:
         attacker.join()
-    seen.peak = made.peak
+    seen.peak, seen.step = made.peak, made.longest_step
     return seen
 
 
@@ -169,7 +180,15 @@ def row(seen: Seen) -> list[str]:
 
     answers = ", ".join(f"{count} x {status}" for status, count in sorted(seen.answers.items()))
     quantiles = [share(values, part) for values in (seen.health, seen.control) for part in (0.5, 0.99, 1.0)]
-    return [seen.name, str(len(seen.health)), *quantiles, str(seen.failed), f"{seen.peak:.0f}", answers]
+    return [
+        seen.name,
+        str(len(seen.health)),
+        *quantiles,
+        str(seen.failed),
+        f"{1000 * seen.step:.0f}",
+        f"{seen.peak:.0f}",
+        answers,
+    ]
 
 
 def main() -> None:
@@ -204,7 +223,20 @@ def main() -> None:
         for names, seconds in plan + ([(given.only, 60 * given.minutes)] if given.minutes else []):
             looks.append(watch(names, seconds, target, control, made))
             console.print(" | ".join(row(looks[-1])), markup=False)  # what was seen stays if the rest is stopped
-        heads = ["attack", "answers", "p50", "p99", "max", "control p50", "p99", "max", "none", "MB", "answered"]
+        heads = [
+            "attack",
+            "answers",
+            "p50",
+            "p99",
+            "max",
+            "control p50",
+            "p99",
+            "max",
+            "none",
+            "step",
+            "MB",
+            "answered",
+        ]
         table = Table(*heads, title=f"/health in ms; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
         for seen in looks:
             table.add_row(*row(seen))

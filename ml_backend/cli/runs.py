@@ -214,6 +214,7 @@ def verify(options: VerifyOptions) -> int:
     from ml_backend.context import label_studio_client
     from ml_backend.runs.ledger import Ledger
     from ml_backend.runs.verify import Verifying
+    from ml_backend.storage.audit import Audit, operator
     from ml_backend.storage.database import Database
 
     settings = options.models.settings()
@@ -225,6 +226,10 @@ def verify(options: VerifyOptions) -> int:
         with client:
             verifying = Verifying(client, Ledger(database), database)
             found = verifying.compare(options.run_id)
+            if found.doubled or (options.push and found.missing):
+                pushed = len(found.missing) if options.push else 0
+                told = f"{len(found.doubled)} second predictions removed, {pushed} pushed again"
+                Audit(database).note(*operator(), "verify", f"run {options.run_id}: {told}")
             for line in _compared(options.run_id, found, verifying.remove_doubles(options.run_id, found.doubled)):
                 typer.echo(line)
             if not found.missing:

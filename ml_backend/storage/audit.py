@@ -24,7 +24,7 @@ class AuditEntry:
         at: by the database's clock.
         who: name or role; ``anyone`` where no password is set.
         place: network address or machine that it came from, or "".
-        action: start, cancel, resume, retry, undo; promote, rollback.
+        action: start, cancel, resume, retry, undo, verify; connect; promote, rollback.
         what: of which run or project.
     """
 

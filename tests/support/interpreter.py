@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+_WORTH_TELLING = 0.002
 
 
 def longest_hold(call: Callable[[], Any], attempts: int = 3) -> tuple[float, float]:
@@ -42,3 +46,20 @@ def longest_hold(call: Callable[[], Any], attempts: int = 3) -> tuple[float, flo
             other.join()
         found.append((max(gaps), took))
     return min(found)
+
+
+def tell_steps(file: Path) -> None:
+    """Write the CPU seconds of every longer step of this process's event loops into a file, one a line.
+
+    While a step goes on, the loop answers nobody. What other programs take of the processor is not counted.
+    """
+    run = asyncio.events.Handle._run  # type: ignore[attr-defined]
+    lines = file.open("a", buffering=1)
+
+    def timed(self: Any) -> None:
+        begun = time.thread_time()
+        run(self)
+        if (took := time.thread_time() - begun) > _WORTH_TELLING:
+            lines.write(f"{took}\n")
+
+    asyncio.events.Handle._run = timed  # type: ignore[attr-defined]

@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.interpreter import tell_steps
+
 START = "__main__"
 
 
@@ -35,6 +37,16 @@ class Served:
 
     process: subprocess.Popen[str]
     client: httpx.Client
+    steps: Path
+
+    @property
+    def longest_step(self) -> float:
+        """CPU seconds of the longest step of its event loop since `forget_steps`."""
+        return max(map(float, self.steps.read_text().split()), default=0.0)
+
+    def forget_steps(self) -> None:
+        """Let `longest_step` begin anew."""
+        os.truncate(self.steps, 0)
 
     @property
     def descriptors(self) -> int:
@@ -151,7 +163,7 @@ def served(folder: Path, **settings: Any) -> Iterator[Served]:
             port = process.stdout.readline().strip()
             assert port.isdecimal(), (folder / "served.log").read_text()
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600, trust_env=False) as client:
-                yield Served(process, client)
+                yield Served(process, client, folder / "steps")
         finally:
             process.kill()
 
@@ -165,6 +177,7 @@ def main() -> None:
     from tests.support.clickable import Clickable
 
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+    tell_steps(folder / "steps")
     with backend(folder, strategy=Clickable(), **settings) as running:
         sys.stdout.write(f"{running.client.base_url.port}\n")
         sys.stdout.flush()

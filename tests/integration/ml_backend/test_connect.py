@@ -13,6 +13,8 @@ from ml_backend.connect.command import run
 from ml_backend.connect.plan import Wanted
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.settings import Settings
+from ml_backend.storage.audit import Audit, operator
+from ml_backend.storage.database import Database, StoreError
 from tests.integration.ml_backend.doctoring import HERE, World
 from tests.support.label_studio import PAT, label_studio
 
@@ -53,10 +55,36 @@ def test_a_bare_project_is_connected_in_one_step(world: World) -> None:
     assert len(world.patches) == count
 
 
+def log(world: World) -> list[tuple[str, str, str]]:
+    database = Database.of(Settings(data_dir=world.folder))
+    try:
+        return [(entry.action, entry.what, entry.who) for entry in Audit(database).entries(9)]
+    finally:
+        database.close()
+
+
+def test_who_connected_what_is_in_the_audit_log(world: World) -> None:
+    world.connections.clear()
+    wanted = Wanted("polyp", smart=True, backend=HERE)
+    connect(world, wanted)
+    connect(world, wanted)  # nothing is left to do
+    assert log(world) == [("connect", "project 1: polyp", operator()[0])]
+
+
+def test_without_the_log_nothing_is_changed(world: World) -> None:
+    world.connections.clear()
+    (world.folder / "file").write_text("")
+    world.settings["data_dir"] = world.folder / "file"
+    with pytest.raises(StoreError, match="set INT_DATA_DIR"):
+        connect(world, Wanted("polyp", backend=HERE))
+    assert (world.connections, world.patches) == ([], [])
+
+
 @pytest.mark.parametrize("refusal", [{"sure": False}, {"dry_run": True}])
 def test_nothing_is_changed_before_a_person_agrees(world: World, refusal: dict[str, Any]) -> None:
     world.connections.clear()
     status, told = connect(world, Wanted("polyp", smart=True), **refusal)
+    assert log(world) == []
     assert status == 0
     assert world.patches == []
     assert any("connect the backend at http://localhost:9090" in line for line in told)

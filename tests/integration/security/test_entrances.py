@@ -64,6 +64,25 @@ def test_foreign_host_names_see_no_page(running: Backend, host: str) -> None:
         assert running.client.post(path, json=body, headers={"Host": host}).status_code == 421
 
 
+def routes(running: Backend) -> list[tuple[str, str]]:
+    """Method and path of everything that the backend answers."""
+    found = [(m, re.sub(r"{[^}]*}", "1", r.path)) for r in running.app.routes for m in getattr(r, "methods", ()) or ()]
+    assert {("GET", "/health"), ("POST", "/predict"), ("GET", "/audit")} <= set(found)
+    return found
+
+
+def test_no_route_at_all_answers_a_foreign_host_name(running: Backend) -> None:
+    for method, path in routes(running):
+        assert running.client.request(method, path, headers={"Host": "evil.example"}).status_code == 421, path
+
+
+def test_no_route_at_all_can_be_posted_to_from_another_site(running: Backend) -> None:
+    for method, path in routes(running):
+        if method not in ("GET", "HEAD", "OPTIONS"):
+            answer = running.client.request(method, path, headers={"Origin": EVIL}, json={})
+            assert answer.status_code == 403, path
+
+
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1:9090", "[::1]:9090", "192.168.3.4", "localhost", "LOCALHOST:1", "backend:9090", "host.docker.internal",

@@ -46,7 +46,7 @@ def test_label_studio_is_the_tested_version_and_may_call_private_addresses() -> 
     service = compose()["services"]["label-studio"]
     pinned = re.search(r"^label-studio==(.+)$", REQUIREMENTS.read_text(), re.MULTILINE)
     assert pinned is not None
-    assert service["image"] == f"heartexlabs/label-studio:{pinned.group(1)}"
+    assert service["image"].partition("@")[0] == f"heartexlabs/label-studio:{pinned.group(1)}"
     assert service["environment"]["LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS"] == "false"
 
 
@@ -161,13 +161,53 @@ def test_every_volume_is_declared() -> None:
 def test_every_base_is_pinned_and_every_target_runs_unprivileged() -> None:
     names = {stage for _, stage in STAGES}
     for base, _ in STAGES:
-        assert base in names or re.fullmatch(r"python:3\.11\.\d+-slim-\w+", base)
+        assert base in names or re.fullmatch(r"python:3\.11\.\d+-slim-\w+(@sha256:[0-9a-f]{64})?", base)
     for target in ("cpu", "gpu"):
         body = DOCKERFILE.split(f" AS {target}\n")[1].split("\nFROM ")[0]
         users = re.findall(r"^USER (\S+)$", body, re.MULTILINE)
         assert users
         assert users[-1] not in ("root", "0")
     assert "HEALTHCHECK" in DOCKERFILE
+
+
+def pin(folder: Path, docker: str) -> subprocess.CompletedProcess[str]:
+    """`scripts/pin_images.py` on a copy of the files, with a stand-in for Docker."""
+    for name in ("Dockerfile", "docker-compose.yml"):
+        if not (folder / name).exists():
+            (folder / name).write_text((ROOT / name).read_text())
+    program = folder / "docker"
+    program.write_text(f"#!/bin/sh\n{docker}\n")
+    program.chmod(0o755)
+    command = [sys.executable, str(ROOT / "scripts/pin_images.py"), str(folder)]
+    env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+def told(digest: str) -> str:
+    """As Docker says it: of the list, then of each platform."""
+    return f"printf 'Name: x\\nDigest:    sha256:{digest}\\nManifests:\\n  Name: x@sha256:{'9' * 64}\\n'"
+
+
+def test_digests_are_written_once_and_only_where_an_image_is_named(tmp_path: Path) -> None:
+    first, second = "a" * 64, "b" * 64
+    assert pin(tmp_path, told(first)).returncode == 0
+    assert pin(tmp_path, told(second)).returncode == 0
+    for name in ("Dockerfile", "docker-compose.yml"):
+        pinned, before = (tmp_path / name).read_text(), (ROOT / name).read_text()
+        assert first not in pinned
+        assert pinned.count(f"@sha256:{second}") >= 1
+        assert pinned.replace(f"@sha256:{second}", "") == re.sub(r"@sha256:[0-9a-f]{64}", "", before)
+    services = yaml.safe_load((tmp_path / "docker-compose.yml").read_text())["services"]
+    for service in services.values():
+        assert ("@sha256:" in service["image"]) != service["image"].startswith("int-backend:")
+
+
+def test_a_digest_that_cannot_be_had_changes_nothing(tmp_path: Path) -> None:
+    done = pin(tmp_path, "case $4 in postgres*) echo no network >&2; exit 1;; esac\n" + told("a" * 64))
+    assert done.returncode == 1
+    assert re.search(r"the digest of postgres:\S+ cannot be had: no network; nothing was written", done.stderr)
+    for name in ("Dockerfile", "docker-compose.yml"):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text()
 
 
 def test_what_is_copied_exists_and_passes_the_ignore_file() -> None:
