@@ -154,8 +154,23 @@ def test_failures_and_who_leaves_give_their_pixels_back(by: list[str]) -> None:
         await settle()
         held.clear()
         held.append(await staying)
+        del staying  # which holds its result
         assert decoder._in_use == 100
         await freed(held, decoder, 0)
+
+    played(play, pixels_at_once=100)
+
+
+def test_who_leaves_in_the_moment_of_its_turn_gives_it_back(by: list[str]) -> None:
+    async def play(decoder: Decoder) -> None:
+        await decoder._claim(100, urgent=False)
+        leaving = asyncio.create_task(decoder.decode(b"10x10"))
+        await settle()
+        decoder._free(100)
+        assert decoder._in_use == 100  # it is its turn, and it does not know yet
+        leaving.cancel()
+        await settle()
+        assert (decoder._in_use, by) == (0, [])
 
     played(play, pixels_at_once=100)
 
