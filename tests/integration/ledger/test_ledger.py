@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 from ml_backend.runs.errors import LedgerError, RunExistsError, UnknownRunError
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.owners import new_owner, pid_of, process_lives, this_host
-from ml_backend.runs.rows import MOST_ATTEMPTS
+from ml_backend.runs.rows import MOST_ATTEMPTS, SUSPECT
 from ml_backend.runs.types import RunKind, RunState, TaskResult, TaskState
 from ml_backend.storage.database import Database
 from ml_backend.storage.tables import RunRow, TaskRow, ThroughputRow
@@ -417,4 +417,37 @@ def test_where_to_look_first_is_a_hint_and_no_more(ledger: Ledger, database: Dat
     rest = ledger.lease(run.id, LIVE, 9)
     assert rest
     assert rest.tasks == (2, 3, 4, 5)
+    check(database, run.id)
+
+
+@pytest.mark.parametrize(("attempts", "alone"), [(SUSPECT - 1, False), (SUSPECT, True), (SUSPECT + 1, True)])
+def test_a_suspect_behind_good_tasks_is_not_leased_with_them(
+    ledger: Ledger, database: Database, attempts: int, alone: bool
+) -> None:
+    run = ledger.create(spec(), [1, 2, 3, 4])
+    with database.write() as connection:
+        connection.execute(update(TaskRow).where(TaskRow.task == 2).values(attempts=attempts))
+    first = ledger.lease(run.id, LIVE, 3)
+    assert first
+    assert first.tasks == ((1, 3, 4) if alone else (1, 2, 3))
+    if alone:
+        assert ledger.lease(run.id, LIVE, 3) is None, "not beside other tasks of the same worker"
+        other = ledger.lease(run.id, OTHER, 3)
+        assert other
+        assert other.tasks == (2,)
+        assert ledger.lease(run.id, OTHER, 3) is None
+    check(database, run.id)
+
+
+def test_tasks_below_the_pointer_are_found_with_those_of_an_expired_lease(ledger: Ledger, database: Database) -> None:
+    run = ledger.create(spec(), [1, 2, 3, 4])
+    lease = ledger.lease(run.id, OTHER, 4)
+    assert lease
+    ledger.release(lease, [1, 2])
+    with database.write() as connection:  # as two workers that look at the same moment may leave it
+        connection.execute(update(RunRow).where(RunRow.id == int(run.id)).values(next_task=5))
+    let_expire(database)
+    again = ledger.lease(run.id, LIVE, 9)
+    assert again
+    assert again.tasks == (1, 2, 3, 4)
     check(database, run.id)
