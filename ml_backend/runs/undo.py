@@ -1,13 +1,14 @@
 """Taking a run back: its predictions are deleted, except those that an annotation came from.
 
 The ledger follows: a task whose prediction is gone becomes skipped, with the reason. So undoing can be repeated, goes
-on where it was interrupted, and ``runs retry --skipped`` does the tasks again.
+on where it was interrupted, and ``runs retry --skipped`` does the tasks again. What a restored database brought back
+is deleted again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
@@ -102,11 +103,21 @@ class Undoing:
         return run
 
     def _pages(self, run: Run) -> Iterator[Doomed]:
+        yield from self._come_back(run)  # first: what is undone now need not be looked at twice
         for state in ANNOTATED:
             after = 0
             while records := self._ledger.records(run.id, state, after, _PAGE):
                 after = records[-1].task
                 yield self._judged(run, records)
+
+    def _come_back(self, run: Run) -> Iterator[Doomed]:
+        """Tasks that were undone before: they have predictions again where Label Studio's database was restored."""
+        after = 0
+        while records := self._ledger.records(run.id, TaskState.SKIPPED, after, _PAGE):
+            after = records[-1].task
+            undone = [record for record in records if record.reason == REASON]
+            if undone:
+                yield replace(self._judged(run, undone), gone=frozenset())
 
     def _judged(self, run: Run, records: Collection[TaskRecord]) -> Doomed:
         wanted = {"selectedItems": {"all": False, "included": [record.task for record in records]}}

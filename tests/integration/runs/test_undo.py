@@ -13,7 +13,7 @@ from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.types import Run, RunRequest, RunSpec, TaskResult, TaskState
-from ml_backend.runs.undo import REASON, Tally, Undoing, _drafted, _own, _used
+from ml_backend.runs.undo import REASON, Tally, Undoing
 from ml_backend.storage.database import Database
 from tests.integration.runs.test_web import PAGE, connected, finished, tasks
 from tests.support.label_studio import TOKEN, LabelStudio, label_studio
@@ -95,6 +95,21 @@ def test_after_a_restored_database_an_id_alone_proves_nothing(fake: LabelStudio,
     assert [entry["id"] for entry in fake.predictions[1]] == [wrong]
 
 
+def test_what_a_restored_database_brings_back_goes_again(fake: LabelStudio, database: Database) -> None:
+    ledger = Ledger(database)
+    run = make_run(ledger, fake)
+    older = {task: list(entries) for task, entries in fake.predictions.items()}
+    with LabelStudioClient(fake.url) as client:
+        undoing = Undoing(client, ledger, database)
+        undoing.undo(run.id)
+        fake.predictions |= older
+        fake.tasks[3]["annotations"] = [{"id": 1, "parent_prediction": id_of(fake, 3)}]
+        assert undoing.count(run.id) == undoing.undo(run.id) == Tally(deleted=60 - 6 - 1, kept=1)
+        assert undoing.undo(run.id) == Tally(kept=1)
+    stay = {n for n in TASKS if n % 10 == 0} | {3}  # those that the run skipped are not its own
+    assert versions(fake) == {n: [OURS, OTHERS] if n in stay else [OTHERS] for n in TASKS}
+
+
 def test_it_goes_on_where_it_was_interrupted(fake: LabelStudio, database: Database) -> None:
     ledger = Ledger(database)
     run = make_run(ledger, fake)
@@ -113,66 +128,6 @@ def test_it_goes_on_where_it_was_interrupted(fake: LabelStudio, database: Databa
     with LabelStudioClient(fake.url) as client:
         assert Undoing(client, ledger, database).undo(run.id) == Tally(deleted=54 - 31)
     assert all(OURS not in names for task, names in versions(fake).items() if task % 10)
-
-
-@pytest.mark.parametrize(("status", "raised"), [(404, False), (403, True), (405, True)])
-def test_a_prediction_that_somebody_deletes_meanwhile_is_no_reason_to_stop(
-    fake: LabelStudio, database: Database, status: int, raised: bool
-) -> None:
-    ledger = Ledger(database)
-    run = make_run(ledger, fake)
-
-    class Gone(LabelStudioClient):
-        def delete_prediction(self, prediction_id: int) -> None:
-            if prediction_id == id_of(fake, 2):
-                raise LabelStudioError("not there", status)
-            super().delete_prediction(prediction_id)
-
-    with Gone(fake.url) as client:
-        undoing = Undoing(client, ledger, database)
-        if raised:
-            with pytest.raises(LabelStudioError, match="not there"):
-                undoing.undo(run.id)
-            assert ledger.progress(run.id).counts[TaskState.SKIPPED] == 6 + 1
-        else:
-            seen: list[Tally] = []
-            assert undoing.undo(run.id, seen.append) == Tally(deleted=54)
-            assert seen[-1] == Tally(deleted=54)
-            assert len(seen) == 4  # 46 tasks done, and 8 abstained, in pages of 20
-            assert ledger.progress(run.id).counts[TaskState.SKIPPED] == 60
-
-
-@pytest.mark.parametrize(
-    ("row", "drafted"),
-    [
-        ({"drafts": [{"id": 3}]}, True),
-        ({"drafts": [], "draft_exists": True}, True),
-        ({"draft_exists": False}, False),
-        ({"draft_exists": "yes"}, False),
-        ({"drafts": None}, False),
-        ({}, False),
-    ],
-)
-def test_a_draft_is_seen_however_it_is_told(row: dict[str, Any], drafted: bool) -> None:
-    assert _drafted(row) is drafted
-
-
-@pytest.mark.parametrize(
-    ("known", "own"),
-    [(None, {1, 2}), (1, {1}), (2, {2}), (3, {1, 2}), (9, {1, 2})],  # 3 is another version's by now
-)
-def test_the_predictions_of_a_run_are_those_of_its_version_and_the_one_it_knows(
-    known: int | None, own: set[int]
-) -> None:
-    entries = [{"id": n, "model_version": version} for n, version in ((1, OURS), (2, OURS), (3, OTHERS))]
-    assert _own({"predictions": [*entries, "broken"]}, OURS, known) == own
-    assert _own({"predictions": None}, OURS, known) == set()
-
-
-def test_annotations_tell_which_predictions_they_came_from() -> None:
-    row = {"annotations": [{"parent_prediction": 4}, {"parent_prediction": None}, {}, "broken"]}
-    assert _used(row) == {4, None}
-    assert _used({"annotations": None}) == set()
 
 
 def test_a_process_killed_before_it_told_the_ledger_loses_nothing(fake: LabelStudio, database: Database) -> None:
