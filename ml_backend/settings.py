@@ -16,7 +16,7 @@ from int_model.core.options import deep_merge, nested
 from int_model.masks.polygons import Holes
 from int_model.strategies.model_options import ModelOptions, preset_names
 from int_model.strategies.registry import DEFAULT_STRATEGY, STRATEGIES
-from ml_backend.labelstudio.output_options import OutputOptions
+from ml_backend.labelstudio.output_options import Nested, OutputOptions
 
 _MEGABYTE = 1024 * 1024
 
@@ -94,6 +94,10 @@ class Settings(BaseSettings):
     min_iou: float = Field(0.95, ge=0.0, le=1.0, description="Polygons: smallest IoU of a polygon with its mask.")
     max_points: int = Field(0, ge=0, description="Polygons: most points; 0 for any number.")
     holes: Holes = Field("bridge", description="Holes in polygons: bridge, drop or brush.")
+    nested: Nested = Field("keep", description="Masks that lie in a larger one of their label: join, drop or keep.")
+    min_part: float = Field(
+        0.0, ge=0.0, le=1.0, description="Parts smaller than this share of an object's largest part are dropped."
+    )
     max_regions: int = Field(300, ge=1, description="Most regions of one image; those with the lowest scores go.")
 
     # --- Label Studio

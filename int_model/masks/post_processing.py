@@ -3,10 +3,11 @@
 1. ``select_boxes``: which of a detector's boxes are segmented.
 2. ``distinct_masks``: which masks are objects of their own.
 3. ``trusted``: which objects reach the score below which nothing is shown.
-4. ``share_pixels``: which object keeps the pixels that several claim.
-5. ``remove_small_components``: specks go.
+4. ``same_objects``: which of them are one object, found twice or in pieces.
+5. ``share_pixels``: which object keeps the pixels that several claim.
+6. ``remove_small_components``: specks go.
 
-Strategies use 1 to 3, tiles of a large image 2 and 3 again for the whole, and Label Studio's regions 4 and 5.
+Strategies use 1 to 3, tiles of a large image 2 and 3 again for the whole, and Label Studio's regions 4 to 6.
 """
 
 from __future__ import annotations
@@ -16,8 +17,14 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from int_model.core.config import DetectorConfig
-from int_model.core.types import Detection, Instance, Mask, union
-from int_model.masks.components import remove_small_components
+from int_model.core.types import Box, Detection, Instance, Mask, union
+from int_model.masks.components import linked_groups, remove_small_components
+
+NESTED = 0.8
+"""A mask of which this share lies in a larger one is a piece of that one, or the same object again."""
+
+FILLED = 0.5
+"""A mask of which this share is filled by several others is a group of objects."""
 
 LEAST_VISIBLE = 0.1
 """An object of which less than this share is left is dropped, and so are such parts of what is left of it."""
@@ -69,6 +76,47 @@ def trusted(instances: Sequence[Instance], min_score: float) -> tuple[tuple[Inst
     areas = np.array([instance.area for instance in kept], dtype=np.float64)
     mean = float(np.average([instance.score for instance in kept], weights=areas))
     return kept, min(1.0, mean)
+
+
+def same_objects(masks: Sequence[Mask], runs: Sequence[Hashable]) -> list[list[int]]:
+    """Groups of indices that are one object each, the largest mask first; most groups have one member.
+
+    A mask that lies in a larger one (`NESTED`) belongs to it. A mask that several others fill (`FILLED`), none of which
+    lies in another of them, is a group of objects and no object: it joins none of them.
+
+    Args:
+        masks: ``bool [H, W]`` each.
+        runs: which run found each, and for which question; masks of different runs stay apart.
+    """
+    areas = [int(np.count_nonzero(mask)) for mask in masks]
+    boxes = [Box.of_mask(mask) for mask in masks]
+    order = sorted(range(len(masks)), key=lambda i: (-areas[i], i))
+
+    def lies_in(i: int, j: int) -> bool:
+        first, second = boxes[i], boxes[j]
+        if first is None or second is None or first.intersect(second) is None:
+            return False
+        rows, columns = slice(int(first.y1), int(first.y2)), slice(int(first.x1), int(first.x2))
+        return bool(np.count_nonzero(masks[i][rows, columns] & masks[j][rows, columns]) >= NESTED * areas[i])
+
+    links: list[tuple[int, int]] = []
+    for place, large in enumerate(order):
+        inside = [i for i in order[place + 1 :] if runs[i] == runs[large] and lies_in(i, large)]
+        separate: list[int] = []
+        for i in inside:
+            if not any(lies_in(i, j) for j in separate):
+                separate.append(i)
+        size = (masks[large].shape[0], masks[large].shape[1])
+        filled = np.count_nonzero(masks[large] & union(size, [masks[i] for i in separate]))
+        if len(separate) < 2 or filled < FILLED * areas[large]:
+            links += [(large, i) for i in inside]
+    if not links:
+        return [[i] for i in order]
+    numbers = linked_groups(len(masks), [a for a, _ in links], [b for _, b in links])
+    groups: dict[int, list[int]] = {}
+    for i in order:
+        groups.setdefault(int(numbers[i]), []).append(i)
+    return list(groups.values())
 
 
 def share_pixels(

@@ -59,14 +59,16 @@ class Pictures:
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._kept: LruCache[tuple[str, int], bytes] = LruCache(_KEPT)
 
-    async def picture(self, spec: RunSpec, task: int) -> bytes:
+    async def picture(self, spec: RunSpec, task: int, *, anew: bool = False) -> bytes:
         """A JPEG of the task's first image, at most `SIDE` pixels wide and high, its regions tinted.
+
+        ``anew`` looks at Label Studio though the picture is kept: an undone run's predictions are gone.
 
         Raises:
             PictureError: the task, its image or the prediction cannot be had.
         """
         key = (spec.model_version, task)
-        if key in self._kept:
+        if key in self._kept and not anew:
             return self._kept[key]
         async with self._places:
             try:

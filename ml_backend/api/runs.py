@@ -194,16 +194,17 @@ async def _picture(request: Request, runtime: RunsRuntime) -> Response:
     """A small JPEG of a task's image with its prediction."""
     run_id, task = request.path_params["run_id"], whole_number("task", request.path_params["task"])
 
-    def look_up() -> Run | None:
+    def look_up() -> tuple[Run | None, bool]:
         run = runtime.ledger.get(run_id)
-        return run if any(record.task == task for record in runtime.ledger.records(run_id, None, task - 1, 1)) else None
+        record = next((r for r in runtime.ledger.records(run_id, None, task - 1, 1) if r.task == task), None)
+        return (run, record.state is TaskState.SKIPPED) if record else (None, False)
 
-    run = await asyncio.to_thread(look_up)
-    headers = {**PAGE_HEADERS, "Cache-Control": "private, max-age=300"}
+    run, anew = await asyncio.to_thread(look_up)
+    headers = {**PAGE_HEADERS, **({} if anew else {"Cache-Control": "private, max-age=300"})}
     if run is None or runtime.pictures is None or run.spec.kind is not RunKind.PREDICT:
         return Response(no_picture("no such task"), 404, PAGE_HEADERS, media_type="image/svg+xml")
     try:
-        data = await runtime.pictures.picture(run.spec, task)
+        data = await runtime.pictures.picture(run.spec, task, anew=anew)
     except PictureError as error:
         return Response(no_picture(str(error)), 404, PAGE_HEADERS, media_type="image/svg+xml")
     return Response(data, 200, headers, media_type="image/jpeg")

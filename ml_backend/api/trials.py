@@ -19,7 +19,7 @@ from ml_backend.context import AppContext
 from ml_backend.labelstudio.client import LabelStudioClient
 from ml_backend.labelstudio.wire import RequestError
 from ml_backend.trial.page import render_page
-from ml_backend.trial.trial import run_trial
+from ml_backend.trial.trial import BESIDE_ANNOTATORS, run_trial
 from ml_backend.trial.types import Side, TrialRequest
 
 _MAX_BODY = 64 * 1024
@@ -100,7 +100,7 @@ async def _run(context: AppContext, begun: _Begun) -> _Result:
     def progress(done: int, total: int) -> None:
         begun.done, begun.total = done, total
 
-    trial = await run_trial(context, begun.request, progress)
+    trial = await run_trial(context, begun.request, progress, BESIDE_ANNOTATORS)
     page = await asyncio.to_thread(render_page, trial, f"../{begun.request.project}")
     return _Result(page, trial.as_json())
 

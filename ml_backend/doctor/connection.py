@@ -70,6 +70,10 @@ def examine_connection(
     if ours is not listed[0]:
         text = f"Label Studio takes predictions from the first connection only, '{_text(listed[0], 'title')}'."
         found.append(problem(CONNECTION, text, "delete the other connection under Settings > Model"))
+    elif len(listed) > 1:
+        others = ", ".join(repr(_text(row, "title")) for row in listed[1:])
+        text = f"Of {len(listed)} ML backends only the first, this one, is asked for predictions of many tasks; "
+        found.append(ok(CONNECTION, f"{text}{others} never {'is' if len(listed) == 2 else 'are'}."))
     return Connected(
         tuple(found),
         _text(ours, "title"),

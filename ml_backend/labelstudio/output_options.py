@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
 from int_model.masks.polygons import PolygonOptions
 from int_model.strategies.registry import STRATEGIES
 from ml_backend.labelstudio.label_config import Control
+
+Nested = Literal["join", "drop", "keep"]
 
 
 class OutputOptions(PolygonOptions):
@@ -26,6 +28,15 @@ class OutputOptions(PolygonOptions):
     )
     score_threshold: float = Field(
         0.0, ge=0.0, le=1.0, description="Below it a mask is left out, and a whole result counts as found nothing."
+    )
+
+    nested: Nested = Field(
+        "keep",
+        description="What becomes of a mask that lies in a larger one, being the same object again or a piece of it: "
+        "join, drop or keep.",
+    )
+    min_part: float = Field(
+        0.0, ge=0.0, le=1.0, description="Parts smaller than this share of an object's largest part are dropped."
     )
 
     @field_validator("strategy")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from int_model.core.types import Box, Instance, Mask
-from int_model.masks.components import remove_small_components
-from int_model.masks.post_processing import share_pixels
+from int_model.masks.components import components, remove_small_components
+from int_model.masks.post_processing import same_objects, share_pixels
 from int_model.runner.results import StoredObject, StoredResult
 from ml_backend.labelstudio.label_config import Control, LabelingConfig, Target
 from ml_backend.labelstudio.output_options import OutputOptions
@@ -35,11 +37,12 @@ class ImageRegions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
-    """An object that will be drawn: where it came from, which controls take it."""
+    """An object that will be drawn: where it came from, which controls take it, its pixels."""
 
     found: StoredObject
     group: int
     targets: tuple[Target, ...]
+    mask: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,10 @@ def image_regions(
         max_regions: most regions; those with the lowest scores go.
         item_index: the image's place in a list of images.
     """
-    pieces = [piece for index, _ in enumerate(results) for piece in _pieces(index, results, options)]
+    found = [piece for index, _ in enumerate(results) for piece in _pieces(index, results, options)]
+    pieces = _without_nested(found, options)
     visible = share_pixels(
-        [piece.found.mask for piece in pieces],
+        [piece.mask for piece in pieces],
         [piece.found.score for piece in pieces],
         questions=[results[piece.group][0].prompt.text.casefold() for piece in pieces],
         runs=[piece.group for piece in pieces],
@@ -125,8 +129,26 @@ def _pieces(index: int, results: Sequence[tuple[PromptGroup, StoredResult]], opt
             if min(found.score, result.score) >= options[target.control.name].score_threshold
         )
         if targets:
-            pieces.append(_Piece(found, index, targets))
+            pieces.append(_Piece(found, index, targets, found.mask))
     return pieces
+
+
+def _without_nested(pieces: Sequence[_Piece], options: Options) -> list[_Piece]:
+    """The pieces with those that are one object joined, or its largest alone, as their first control wants it.
+
+    What is joined has the best score, and the name that goes with it.
+    """
+    kept: list[_Piece] = []
+    for members in same_objects([piece.found.mask for piece in pieces], [(p.group, p.targets) for p in pieces]):
+        largest = pieces[members[0]]
+        wanted = options[largest.targets[0].control.name].nested
+        if wanted == "keep" or len(members) == 1:
+            kept += [pieces[i] for i in members]
+            continue
+        best = max((pieces[i] for i in members), key=lambda piece: piece.found.score)
+        masks = [pieces[i].mask for i in members] if wanted == "join" else [largest.mask]
+        kept.append(replace(best, mask=np.logical_or.reduce(masks)))
+    return sorted(kept, key=lambda piece: piece.group)
 
 
 def _regions(
@@ -160,6 +182,8 @@ def _regions(
         return [shape, named]
 
     control = target.control
+    if options.min_part and (largest := next(components(mask), None)) is not None:
+        mask = remove_small_components(mask, options.min_part * largest.area)
     if control.geometry in ("polygon", "vector"):
         brush = config.brush_for(target) if options.holes == "brush" else None
         shapes = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from dataclasses import dataclass
 
 from int_model.io.errors import ImageError
@@ -53,6 +55,13 @@ class TaskAnnotator:
         self._facilities = facilities
         self._results = results
         self._at_work = 0
+        self._hurried = 0
+        self._hurried_at = -math.inf
+
+    @property
+    def quiet_for(self) -> float:
+        """Seconds since somebody last waited for a prediction; batch work does not count."""
+        return 0.0 if self._hurried else time.monotonic() - self._hurried_at
 
     @property
     def at_work(self) -> int:
@@ -72,6 +81,8 @@ class TaskAnnotator:
         """
         self._at_work += 1
         waiting = waiter or Waiter(Priority.BATCH)
+        hurried = waiting.priority < Priority.BATCH
+        self._hurried += hurried
         try:
             answer = await self._annotate(task, plan, waiting)
         except Exception as error:
@@ -80,6 +91,9 @@ class TaskAnnotator:
             raise
         finally:
             self._at_work -= 1
+            if hurried:
+                self._hurried -= 1
+                self._hurried_at = time.monotonic()
             self._results.leave(waiting)
         self._facilities.metrics.tasks.labels("annotated" if answer.prediction.result else "nothing_found").inc()
         return answer

@@ -30,6 +30,15 @@ _PAGE = 100
 _LISTED = 50  # pages of ids to choose from
 _WHOLE = 20
 _AT_ONCE = 4
+BESIDE_ANNOTATORS = 1
+"""Images at once of a trial in a backend that annotators use.
+
+They go first, but not before what is at the models already: that is one image then, not a micro-batch.
+"""
+
+QUIET_SECONDS = 2.0
+MOST_HELD_SECONDS = 30.0
+"""An image of a trial waits until predictions have been quiet for so long, but no longer than that."""
 
 Progress = Callable[[int, int], None]
 """Told how many images are done, of how many."""
@@ -47,13 +56,16 @@ class _Subject:
     plans: tuple[Plan, ...]
 
 
-async def run_trial(context: AppContext, request: TrialRequest, progress: Progress = lambda *_: None) -> Trial:
+async def run_trial(
+    context: AppContext, request: TrialRequest, progress: Progress = lambda *_: None, at_once: int = _AT_ONCE
+) -> Trial:
     """Try the sides on the project's images, with the priority of a batch run.
 
     Args:
         context: of the process; it has a client of Label Studio.
         request: what is tried.
         progress: told after every image.
+        at_once: images that are worked on together, at least 1.
 
     Raises:
         TrialError: the project has no task to try, or Label Studio is not configured.
@@ -68,7 +80,7 @@ async def run_trial(context: AppContext, request: TrialRequest, progress: Progre
     if not rows:
         what = "annotated task" if request.annotated else "task"
         raise TrialError(f"project {request.project} has no {what} to try")
-    places, done = asyncio.Semaphore(_AT_ONCE), 0
+    places, done = asyncio.Semaphore(at_once), 0
 
     async def one(row: Mapping[str, Any]) -> Tried:
         nonlocal done
@@ -152,6 +164,7 @@ async def _tried(
 async def _outcome(
     context: AppContext, task: TaskIn, plan: Plan, image: Image, image_name: str, truth: Mask | None
 ) -> Outcome:
+    await _quiet(context)
     begun = time.perf_counter()
     try:
         answer = await context.annotator.annotate(task, plan)
@@ -163,6 +176,13 @@ async def _outcome(
     figures = {} if truth is None else await asyncio.to_thread(figures_of, regions, truth)
     small = tuple(replace(region, mask=shrink_mask(region.mask, SHOWN_SIDE)) for region in regions)
     return Outcome(small, seconds, "", figures)
+
+
+async def _quiet(context: AppContext) -> None:
+    """Return once nobody has waited for a prediction for a moment, which is when the next one is likely."""
+    held = time.monotonic()
+    while context.annotator.quiet_for < QUIET_SECONDS and time.monotonic() - held < MOST_HELD_SECONDS:
+        await asyncio.sleep(0.05)
 
 
 def _regions(prediction: PredictionOut, image_name: str, size: tuple[int, int]) -> tuple[Region, ...]:

@@ -60,14 +60,18 @@ class Walk:
         """What happens inside belongs to one step; ends with a picture of the page, and the table is written anew."""
         self.steps.append(Step(name))
         started = time.monotonic()
-        yield self.steps[-1]
-        self.picture(name)
+        try:
+            yield self.steps[-1]
+        finally:  # what went wrong is seen on the picture
+            self.picture(name)
         self.steps[-1].seconds = time.monotonic() - started
         (self.folder / "walk.md").write_text(self.table(), encoding="utf-8")
 
-    def picture(self, name: str) -> None:
+    def picture(self, name: str) -> Path:
         number = 1 + len(list(self.folder.glob("*.png")))
-        self.page.screenshot(path=self.folder / f"{number:02}-{'-'.join(name.lower().split())}.png")
+        path = self.folder / f"{number:02}-{'-'.join(name.lower().split())}.png"
+        self.page.screenshot(path=path)
+        return path
 
     def click(self, target: Locator, what: str) -> None:
         target.click()
@@ -92,6 +96,10 @@ class Walk:
             self.click(target, what)
         target.fill(text)
         self._typed(f"type {what}")
+
+    def note_click(self, what: str) -> None:
+        """A click outside the page, as of the browser's own buttons."""
+        self._clicked(what)
 
     def key(self, name: str) -> None:
         self.page.keyboard.press(name)

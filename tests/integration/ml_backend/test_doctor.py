@@ -74,6 +74,10 @@ def other_first(world: World) -> None:
     world.connections.insert(0, {**world.row, "id": 0, "title": "YOLO", "model_version": "0.0.1"})
 
 
+def other_last(world: World) -> None:
+    world.connections.append({**world.row, "id": 9, "title": "YOLO", "model_version": "0.0.1"})
+
+
 def fetch_from(world: World) -> None:
     world.names["gpu.internal"] = ["10.1.2.3"]
     world.row.update(state="DI", url="http://gpu.internal:9090")
@@ -403,3 +407,10 @@ def test_the_doctor_imports_no_torch() -> None:
     code = "import sys, ml_backend.doctor.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert local.probe_in_subprocess.__module__ == "ml_backend.doctor.local"
+
+
+def test_of_two_backends_it_is_said_which_does_batches(world: World) -> None:
+    other_last(world)
+    (found,) = [diagnosis for diagnosis in world.look() if "only the first, this one" in diagnosis.text]
+    assert (found.check, found.level) == ("connection", Level.OK)
+    assert "'YOLO' never is." in found.text

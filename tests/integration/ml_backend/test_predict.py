@@ -195,11 +195,37 @@ def test_no_tasks_give_no_results(shared: Backend) -> None:
     assert shared.predict() == []
 
 
-@pytest.mark.parametrize("config", ["", None, "<View/>", "<View", '<View><Text name="t" value="$t"/></View>'])
+REACT = '<View><ReactCode name="own" toName="own" data="$image" outputs="{}"><![CDATA[{script}]]></ReactCode></View>'
+"""An interface of a project's own, as the commercial Label Studio of 2026 has it; the second is what people paste."""
+
+JSX = "({ React }) => <div onClick={() => 1 && 2}>draw here</div>"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",
+        None,
+        "<View/>",
+        "<View",
+        '<View><Text name="t" value="$t"/></View>',
+        REACT.replace("{script}", JSX),
+        REACT.replace("<![CDATA[{script}]]>", JSX),
+        '<View><Chat name="c" value="$c"/><Brush name="b" toName="c"/></View>',
+    ],
+)
 def test_a_config_that_cannot_work_gives_failed_tasks_and_a_plain_message(shared: Backend, config: Any) -> None:
     shared.setup(config=config, project="9.9")
     assert shared.predict(GOOD, GOOD, config=config, project="9.9") == [[], []]
     assert "labeling config" in shared.problems()
+    prompt = {"type": "keypointlabels", "value": {"x": 1, "y": 1}}
+    for context in ({"result": [prompt]}, {"event": "capabilities"}, {"event": "prewarm"}, {"result": []}):
+        assert len(shared.predict(GOOD, config=config, project="9.9", context=context)) == 1
+
+
+def test_an_interface_of_a_projects_own_is_named(shared: Backend) -> None:
+    shared.setup(config=REACT.replace("{script}", JSX), project="9.8")
+    assert "ReactCode" in shared.problems()
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

@@ -96,6 +96,20 @@ def test_a_run_from_the_wish_to_the_pictures(running: Backend, fake: LabelStudio
     assert f'href="runs/{run["id"]}"' in client.get("/runs", headers=PAGE).text
 
 
+def test_pictures_of_an_undone_run_show_no_regions(running: Backend, fake: LabelStudio) -> None:
+    client = running.client
+    run = finished(client, client.post("/runs", json={"project": 1, "prompt": "animal"}).json()["run"]["id"])
+    address = f"/runs/{run['id']}/tasks/5/picture"
+    with_regions = client.get(address)
+    assert "max-age" in with_regions.headers["cache-control"]
+    assert client.post(f"/runs/{run['id']}/undo", json={}).status_code < 300
+    until(lambda: client.get(f"/runs/{run['id']}").json()["counts"]["skipped"] == 5, "the run is undone")
+    without = client.get(address)
+    assert without.content != with_regions.content
+    assert without.headers["cache-control"] == "no-store"
+    assert "tasks/5/picture?skipped" in client.get(f"/runs/{run['id']}", headers=PAGE).text
+
+
 def test_pictures_show_what_was_pushed(running: Backend, fake: LabelStudio) -> None:
     run = finished(running.client, running.client.post("/runs", json={"project": 1}).json()["run"]["id"])
     answer = running.client.get(f"/runs/{run['id']}/tasks/5/picture")

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from int_model.core.config import DetectorConfig
 from int_model.core.types import Box, Detection, Instance, Mask
 from int_model.masks.components import components
-from int_model.masks.post_processing import LEAST_VISIBLE, distinct_masks, select_boxes, share_pixels, trusted
+from int_model.masks.post_processing import (
+    LEAST_VISIBLE,
+    distinct_masks,
+    same_objects,
+    select_boxes,
+    share_pixels,
+    trusted,
+)
 from tests.unit.int_model.masks.shapes import blobs
 
 
@@ -186,3 +193,39 @@ def test_parts_left_are_never_below_their_share(mask: Mask, shift: int) -> None:
     if 0 in visible and (visible[0] != mask).any():
         parts = [part.area for part in components(visible[0])]
         assert all(area >= LEAST_VISIBLE * sum(parts) for area in parts)
+
+
+# --- one object, found twice or in pieces -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spans", "groups"),
+    [
+        ([(0, 10), (20, 30)], [[0], [1]]),
+        ([(0, 10), (2, 5)], [[0, 1]]),  # a speck inside
+        ([(2, 5), (0, 10)], [[1, 0]]),
+        ([(0, 10), (1, 11)], [[0, 1]]),  # the same object twice
+        ([(0, 20), (12, 22)], [[0, 1]]),  # nearly all of it lies in the other
+        ([(0, 20), (13, 23)], [[0], [1]]),  # two that overlap
+        ([(0, 40), (2, 5), (30, 33)], [[0, 1, 2]]),  # specks that fill little of it
+        ([(0, 40), (0, 18), (20, 38)], [[0], [1], [2]]),  # a group of two objects is no object
+        ([(0, 40), (0, 30), (2, 28)], [[0, 1, 2]]),  # doubles of one piece are no group
+        ([(0, 10), (5, 5)], [[0], [1]]),  # empty
+        ([], []),
+    ],
+)
+def test_masks_of_one_object_are_told(spans: list[tuple[int, int]], groups: list[list[int]]) -> None:
+    found = same_objects([box_mask(*span) for span in spans], ["one run"] * len(spans))
+    assert sorted(found) == sorted(groups)
+
+
+def test_masks_of_different_runs_stay_apart() -> None:
+    assert same_objects([box_mask(0, 10), box_mask(2, 5)], ["frogs", "fish"]) == [[0], [1]]
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10)), max_size=7))
+def test_every_mask_is_in_one_group_that_its_largest_leads(spans: list[tuple[int, int]]) -> None:
+    masks = [box_mask(x, x + w) for x, w in spans]
+    groups = same_objects(masks, [0] * len(masks))
+    assert sorted(i for group in groups for i in group) == list(range(len(masks)))
+    assert all(masks[group[0]].sum() >= masks[i].sum() for group in groups for i in group)

@@ -76,6 +76,8 @@ VALUES = {
     "model_min_iou": "0.5",
     "model_max_points": "9",
     "model_holes": "drop",
+    "model_nested": "join",
+    "model_min_part": "0.1",
 }
 
 

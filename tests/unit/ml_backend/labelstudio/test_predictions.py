@@ -256,3 +256,34 @@ def test_a_polygon_goes_before_a_vector_and_an_ellipse_before_a_rectangle() -> N
     for count in range(6, 0, -1):
         (target,) = config_of("".join(order[:count])).targets("i")
         assert order[count - 1].startswith(f"<{target.control.name}Labels")
+
+
+ONE = '<PolygonLabels name="p" toName="i"{}><Label value="Cat"/></PolygonLabels>'
+WHOLE, SPECK, DOUBLE = box(5, 5, 35, 35), box(10, 10, 16, 16), box(4, 4, 30, 30)
+
+
+@pytest.mark.parametrize("option", ["join", "drop", "keep", ""])
+def test_pieces_and_doubles_of_one_object(option: str) -> None:
+    config = config_of(ONE.format(f' model_nested="{option}"' if option else ""))
+    result = drawn(config, found((WHOLE, "cat", 0.6), (SPECK, "cat", 0.9), (DOUBLE, "cat", 0.5)))
+    shown = [decode_region(region.model_dump()) for region in result.regions]
+    union = WHOLE | DOUBLE if option == "join" else WHOLE
+    together = np.logical_or.reduce(shown)  # polygons keep 95 % of a mask
+    assert (together & union).sum() >= 0.95 * (together | union).sum()
+    if option in ("keep", ""):  # of the double so little is left that it goes
+        assert [int(mask.sum()) for mask in shown] == [900 - 36, 36]
+    else:
+        assert len(shown) == 1
+        assert [region.score for region in result.regions] == [0.9]
+        assert "score 0.90" in result.regions[0].meta["text"][0]
+
+
+def test_an_object_in_an_object_of_another_label_stays() -> None:
+    result = drawn(TWO, found((WHOLE, "cat", 0.6)), found((SPECK, "dog", 0.9)))
+    assert set(masks(result)) == {"Cat", "Dog"}
+
+
+@pytest.mark.parametrize(("option", "parts"), [("", 3), (' model_min_part="0.1"', 2), (' model_min_part="0.9"', 1)])
+def test_small_parts_of_an_object_go_by_option(option: str, parts: int) -> None:
+    mask = box(2, 2, 22, 22) | box(30, 2, 40, 22) | box(30, 30, 35, 35)  # 400, 200 and 25 pixels
+    assert len(drawn(config_of(ONE.format(option)), found((mask, "cat", 0.6))).regions) == parts
