@@ -121,6 +121,11 @@ def test_no_connection_is_told_with_the_setting() -> None:
     assert "LABEL_STUDIO_URL" in str(error)
 
 
+def test_the_first_pause_is_at_most_half_a_second() -> None:
+    with LabelStudioClient("http://studio.example") as client:
+        assert max(client._backoff().delay() for _ in range(50)) <= 0.5
+
+
 def test_label_studio_says_how_long_to_wait() -> None:
     studio = Studio(no(429, **{"Retry-After": "7"}), ok([]))
     assert get(studio.client) == []

@@ -56,11 +56,12 @@ def test_urgent_work_goes_first_and_each_kind_in_its_order(bench: Bench) -> None
         bench.worker.submit(lambda _, name=name: done.append(name), urgent=name.startswith("click"))
         for name in ("warm 1", "click 1", "warm 2", "click 2")
     ]
-    assert (bench.worker.waiting, bench.worker.busy) == (4, True)
+    work.append(bench.worker.submit(lambda _: done.append("click 3")))  # urgent unless it is said
+    assert (bench.worker.waiting, bench.worker.busy) == (5, True)
     bench.open()
     for one in work:
         one.result(WAIT)
-    assert done == ["click 1", "click 2", "warm 1", "warm 2"]
+    assert done == ["click 1", "click 2", "click 3", "warm 1", "warm 2"]
     until(lambda: not bench.worker.busy)
     assert bench.worker.waiting == 0
 

@@ -276,6 +276,28 @@ def test_the_next_file_is_fetched_when_somebody_leaves() -> None:
     assert played(play).steps.count("fetch") == 3
 
 
+def test_who_leaves_makes_room_for_the_next_and_keeps_nothing() -> None:
+    async def play(world: World) -> None:
+        first, second = Waiter(Priority.BATCH, "same"), Waiter(Priority.BATCH, "same")
+        asked = [asyncio.ensure_future(world.results.of_image(first, [request(name)])) for name in "abcd"]
+        while world.queue.ready < 4:  # all places are taken
+            await asyncio.sleep(0)
+        asked.append(asyncio.ensure_future(world.results.of_image(second, [request("e")])))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert world.steps.count("fetch") == 4
+        for one in asked[:4]:
+            one.cancel()
+        world.results.leave(first)
+        assert world.results.in_background == 0
+        assert world.queue.find(request("a")) is None
+        await world.models(segmentation())
+        (found,) = await asked[4]
+        assert len(found.objects) == 1
+
+    assert played(play).steps.count("fetch") == 5
+
+
 def test_closing_cancels_who_waits_and_fetches_nothing_more() -> None:
     async def play(world: World) -> None:
         world.gate.clear()
