@@ -40,11 +40,13 @@ def views_of(example: Example, how: Augmentation, rng: np.random.Generator) -> l
 
 def _view(example: Example, how: Augmentation, rng: np.random.Generator) -> Example:
     height, width = example.image.shape[:2]
+    # OpenCV counts from the middle of the first pixel: the image reaches from -0.5 to width - 0.5.
+    middle = ((width - 1) / 2, (height - 1) / 2)
     matrix = cv2.getRotationMatrix2D(
-        (width / 2, height / 2), float(rng.uniform(-how.degrees, how.degrees)), float(rng.uniform(*how.scale))
+        middle, float(rng.uniform(-how.degrees, how.degrees)), float(rng.uniform(*how.scale))
     )
     if how.flip and rng.random() < 0.5:
-        mirror = np.array([[-1.0, 0, width], [0, 1.0, 0], [0, 0, 1.0]])
+        mirror = np.array([[-1.0, 0, width - 1], [0, 1.0, 0], [0, 0, 1.0]])
         matrix = matrix @ mirror
     image = cv2.warpAffine(
         example.image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
@@ -67,7 +69,7 @@ def _warp(mask: Mask, matrix: NDArray[np.float64]) -> Mask:
 
 
 def _move(clicks: Clicks, matrix: NDArray[np.float64], size: tuple[int, int]) -> Clicks | None:
-    moved = clicks.points @ matrix[:, :2].T + matrix[:, 2]
+    moved = (clicks.points - 0.5) @ matrix[:, :2].T + matrix[:, 2] + 0.5
     inside = ((moved >= 0) & (moved < (size[1], size[0]))).all(axis=1)
     return Clicks(moved[inside], clicks.labels[inside]) if inside.any() else None
 

@@ -91,3 +91,38 @@ def test_clicks_move_with_the_view() -> None:
             for clicks in target.clicks:
                 x, y = clicks.points[0]
                 assert target.mask[int(y), int(x)]
+
+
+def test_a_mirrored_view_is_mirrored_to_the_pixel() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    mask = np.zeros(SIZE, np.bool_)
+    mask[10:30, 4:20] = mask[25:30, 0:40] = True
+    click = Clicks(np.array([[4.5, 10.5]]), np.array([1]))
+    how = Augmentation(views=12, scale=(1.0, 1.0), degrees=0.0, colour=0.0)
+    mirrored = 0
+    for view in views_of(Example(image, (Target("a", mask, 1.0, (click,)),)), how, rng)[1:]:
+        flipped = not np.array_equal(view.image, image)
+        mirrored += flipped
+        turn = (lambda part: part[:, ::-1]) if flipped else (lambda part: part)
+        np.testing.assert_array_equal(view.image, turn(image))
+        np.testing.assert_array_equal(view.targets[0].mask, turn(mask))
+        assert view.targets[0].clicks[0].points.tolist() == [[80 - 4.5 if flipped else 4.5, 10.5]]
+    assert 0 < mirrored < 11
+
+
+def test_clicks_move_exactly_as_pixels_do() -> None:
+    """A bright spot around the clicked pixel: its centre of mass is where the click is afterwards."""
+    yy, xx = np.mgrid[:60, :80]
+    spot = 255 * np.exp(-((xx - 30) ** 2 + (yy - 20) ** 2) / 18)
+    image = np.repeat(spot[..., None], 3, axis=2).astype(np.uint8)
+    click = Clicks(np.array([[30.5, 20.5]]), np.array([1]))
+    example = Example(image, (Target("a", disc(SIZE, 30, 20, 8), 1.0, (click,)),))
+    moved = 0
+    for view in views_of(example, Augmentation(views=16, colour=0.0), np.random.default_rng(3))[1:]:
+        light = view.image[..., 0].astype(np.float64)
+        middle = np.array([(light * (xx + 0.5)).sum(), (light * (yy + 0.5)).sum()]) / light.sum()
+        for target in view.targets:
+            np.testing.assert_allclose(target.clicks[0].points[0], middle, atol=0.25)
+            moved += 1
+    assert moved > 10

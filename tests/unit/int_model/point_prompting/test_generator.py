@@ -110,6 +110,10 @@ def fish(x: float, y: float, area: float = 0.1, attribute: str = "") -> Describe
         ([fish(0.5, 0.5, 0.1), fish(0.5, 0.5, 0.2)], {"size": "the small fish"}),
         ([fish(0.5, 0.5, 0.1), fish(0.5, 0.5, 0.2), fish(0.5, 0.5, 0.12)], {}),
         ([fish(0.5, 0.5, 0.16), fish(0.5, 0.5, 0.1)], {}),
+        ([fish(0.5, 0.5, 1.7), fish(0.5, 0.5, 1.0)], {}),  # more than that is big
+        ([fish(0.5, 0.5, 1.0), fish(0.5, 0.5, 1.7)], {}),
+        ([fish(0.0, 0.5), fish(0.18, 0.5)], {}),
+        ([fish(0.18, 0.5), fish(0.0, 0.5)], {}),
     ],
 )
 def test_an_expression_is_said_where_it_is_true_of_one_thing_only(
@@ -124,6 +128,8 @@ def test_a_neighbour_is_clearly_nearer_to_one_than_to_all_others_of_its_kind() -
     assert said["neighbour"] == "the fish next to the boot"
     assert "neighbour" not in dict(singling_out(1, [near, far, boot]))
     assert "neighbour" not in dict(singling_out(0, [near, far, boot, boot])), "which boot?"
+    exactly = [fish(0.0, 0.0), fish(0.65, 1.0), Described("boot", "", (0.65, 0.0), 0.1)]  # 0.65 of the distance
+    assert "neighbour" not in dict(singling_out(0, exactly))
     middle = Described("boot", "", (0.5, 0.55), 0.1)  # 0.25 to one, 0.35 to the other
     assert "neighbour" not in dict(singling_out(0, [near, far, middle]))
 
@@ -190,6 +196,22 @@ def test_points_get_signs_and_what_is_left_out_is_counted() -> None:
     assert found.left_out == {"undecided": 1, "close": 1, "too many": 2}
     assert len(found.labels) + sum(found.left_out.values()) == len(xy)
     assert found.presence == pytest.approx(0.9)
+
+
+def test_borders_of_the_filter() -> None:
+    """The limits of confidence and the least distance themselves are within; no points are no presence."""
+    how = PointFilter(positive=0.75, negative=0.25, apart=0.1)
+    xy = np.array([[0.1, 0.5], [0.5, 0.5], [0.9, 0.5], [0.5, 0.1]])
+    found = signed_points(xy, np.array([0.75, 0.25, 0.5, 0.2]), (100, 100), how)
+    assert found.labels.tolist() == [1, 0, 0]
+    assert found.left_out == {"undecided": 1}
+    assert found.presence == 0.75
+    row = np.array([[0.1, 0.5], [0.6, 0.5]])  # 50 pixels apart, of a diagonal of 125
+    kept = signed_points(row, np.array([0.9, 0.8]), (75, 100), PointFilter(apart=0.4))
+    assert kept.labels.tolist() == [1, 1]
+    assert signed_points(row, np.array([0.9, 0.8]), (75, 100), PointFilter(apart=0.41)).left_out == {"close": 1}
+    none = signed_points(np.zeros((0, 2)), np.zeros(0), (10, 10), PointFilter())
+    assert (none.points.shape, none.presence, none.present) == ((0, 2), 0.0, False)
 
 
 @pytest.mark.parametrize(

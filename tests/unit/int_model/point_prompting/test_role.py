@@ -12,6 +12,7 @@ import pytest
 from int_model import point_prompting
 from int_model.core.options import ConfigError
 from int_model.core.task_prompt import TaskPrompt
+from int_model.point_prompting.ppt import path_of
 from int_model.point_prompting.role import PointPrompts, PointQuery, make_point_prompter, point_sources
 from int_model.point_prompting.spatial_clip import SpatialClip
 from int_model.strategies.registry import default_config, make_strategy
@@ -74,3 +75,9 @@ def test_spatial_clip_is_the_default_and_can_be_left_out() -> None:
     assert made(sam={"points": "none"}) is None
     assert made(switches={"smg": False}) is None
     assert (PointPrompts().points.shape, PointPrompts().labels.shape) == ((0, 2), (0,))
+
+
+def test_a_generator_is_bundled_or_a_file() -> None:
+    assert path_of("bundled:ppt").is_file()
+    assert path_of("~/mine.safetensors") == Path.home() / "mine.safetensors"
+    assert path_of("/data/mine.safetensors") == Path("/data/mine.safetensors")
