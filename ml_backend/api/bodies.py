@@ -30,7 +30,9 @@ _MAX_ITEMS = 3_000_000
 _MAX_WIDE = 32 * _SLICE
 """Bytes of a body with characters beyond ASCII, each of which may cost four; programs escape them."""
 
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(rb'[^"\[\]{}]{0,1000000}+("[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]|)', re.DOTALL)
+"""What lies before a text, list or object, and that; nothing at the end, and after each million of bytes in between, as
+the search holds the interpreter."""
 _UNREAD = frozenset({b'"annotations"', b'"predictions"', b'"drafts"'})
 _TASKS = b'"tasks"'
 _LONGEST_NAME = 20
@@ -147,7 +149,9 @@ def _kept(body: bytearray) -> tuple[bytearray, int]:
     for number, token in enumerate(_TOKEN.finditer(body)):
         if number >= _MAX_TOKENS:
             raise TooLargeError(f"the body holds more than {_MAX_TOKENS} texts, lists and objects")
-        start, end = token.span()
+        start, end = token.span(1)
+        if start == end:
+            continue
         sign = body[start]
         if sign in b"[{":
             depth += 1

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ml_backend.api.bodies import TooLargeError, parse
 from ml_backend.labelstudio.wire import RequestError
 from tests.support.harness import GOOD, POLYGONS
+from tests.support.interpreter import longest_hold
 from tests.support.served import Served, pulse, served
 
 MEGABYTE = 1024 * 1024
@@ -145,6 +146,20 @@ def test_broken_texts_are_no_json(text: bytes) -> None:
 def test_too_many_values_are_refused_before_they_are_made(text: bytes) -> None:
     with pytest.raises(TooLargeError):
         parse(bytearray(text))
+
+
+def test_a_long_list_of_numbers_is_looked_through_without_holding_the_interpreter() -> None:
+    body = bytearray(b"[" + b"128, " * 4_000_000 + b"1]")
+    begun = time.thread_time()
+    json.loads(body)
+    naive = time.thread_time() - begun
+
+    def refused() -> None:
+        with pytest.raises(TooLargeError):
+            parse(body)
+
+    held, _ = longest_hold(refused)
+    assert held < 0.25 * naive
 
 
 def test_texts_that_never_end_are_read_once() -> None:
