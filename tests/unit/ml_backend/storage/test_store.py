@@ -81,6 +81,26 @@ def test_old_results_go_after_every_64_writes_of_a_large_store(tmp_path: Path, m
     store.close()
 
 
+def test_a_result_that_is_used_again_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("ml_backend.storage.store.time.time", lambda: now[0])
+    store = Store.in_folder(tmp_path, cache_entries=4)
+    for index in range(8):
+        now[0] = index + 1.0
+        if index == 7:
+            assert store.get_result(ResultKey("sha0", "p", "v")) == b"x"
+        store.put_result(ResultKey(f"sha{index}", "p", "v"), b"x")
+        if index == 3:
+            now[0] = 4.5
+            assert store.get_result(ResultKey("sha1", "p", "v")) == b"x"
+    left = [index for index in range(8) if store.get_result(ResultKey(f"sha{index}", "p", "v")) is not None]
+    assert left == [0, 5, 6, 7]
+    closed: list[bool] = []
+    monkeypatch.setattr(store.database, "close", lambda close=store.database.close: (closed.append(True), close()))
+    store.close()
+    assert closed == [True]
+
+
 def test_long_prompts_are_told_apart(tmp_path: Path) -> None:
     store = Store.in_folder(tmp_path)
     for length in (199, 200, 201, 300):
