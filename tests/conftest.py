@@ -6,6 +6,9 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import settings
 
+from tests.support import torchvision_ops
+
+torchvision_ops.declare()  # before any test imports transformers, which imports torchvision
 settings.register_profile("quiet", deadline=None, derandomize=True)  # no test may depend on the machine's speed
 settings.load_profile("quiet")
 

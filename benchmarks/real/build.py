@@ -20,6 +20,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from benchmarks.real.script import SENTENCES
 from int_model.models.adapters.detector import HFZeroShotDetector
 from int_model.models.adapters.inpainting import DiffusersInpainter, MeanColourInpainter, OpenCVInpainter
+from int_model.models.adapters.originals.open_clip import ClipWithBert
+from int_model.models.adapters.sam2 import HFSam2Segmenter
 from int_model.models.adapters.segmenter import HFSamSegmenter
 from int_model.models.adapters.text_image import HFClip
 from int_model.models.adapters.vision_language import HFVisionLanguage
@@ -64,7 +66,7 @@ class Built:
             vlm=HFVisionLanguage(**parts["vlm"], settings=profile.vlm),  # type: ignore[arg-type]
             inpainter=_inpainter(parts["inpainter"], profile.inpainter),
             detector=HFZeroShotDetector(**parts["detector"], settings=profile.detector),  # type: ignore[arg-type]
-            segmenter=HFSamSegmenter(**parts["segmenter"], settings=profile.segmenter),  # type: ignore[arg-type]
+            segmenter=_segmenter(parts["segmenter"], profile.segmenter),
             text_image=HFClip(**parts["text_image"], settings=profile.text_image),  # type: ignore[arg-type]
             profile=profile.name,
             device=str(self.device),
@@ -97,6 +99,7 @@ class Built:
         numbers = CONFIGURATIONS[settings.id]
         make = _qwen if settings.id.startswith("Qwen") else _llava
         config, processor, model_class = make(self._capped(numbers["text"]), self._capped(numbers["vision"]))
+        config.tie_word_embeddings = numbers.get("tied", False)
         model = self._made(lambda: model_class(config), settings)
         return {"model": model, "processor": processor}
 
@@ -136,12 +139,21 @@ class Built:
         return {"model": model, "image_processor": images, "tokenizer": bert_tokenizer()}
 
     def _segmenter(self, settings: Weights) -> dict[str, Any]:
+        if "blocks_per_stage" in CONFIGURATIONS[settings.id]:
+            numbers = dict(CONFIGURATIONS[settings.id])
+            if self.depth is not None:  # a stage's last block is never the one of a later stage
+                numbers["blocks_per_stage"] = [min(self.depth, blocks) for blocks in numbers["blocks_per_stage"]]
+                numbers["global_attention_blocks"] = []
+            config = hf.Sam2Config(vision_config=hf.Sam2VisionConfig(backbone_config=hf.Sam2HieraDetConfig(**numbers)))
+            return {"model": self._made(lambda: hf.Sam2Model(config), settings), "image_options": {}}
         vision = hf.SamVisionConfig(**self._capped(CONFIGURATIONS[settings.id]), num_pos_feats=128)
         model = self._made(lambda: hf.SamModel(hf.SamConfig(vision_config=vision)), settings)
         return {"model": model, "image_processor": hf.SamImageProcessor()}
 
     def _text_image(self, settings: Weights) -> dict[str, Any]:
         numbers = CONFIGURATIONS[settings.id]
+        if "bert" in numbers:
+            return self._clip_with_bert(numbers, settings)
         tokenizer = clip_tokenizer()
         config = hf.CLIPConfig(
             text_config={**self._capped(numbers["text"]), **_ids(tokenizer)},
@@ -151,6 +163,28 @@ class Built:
         model = self._made(lambda: hf.CLIPModel(config), settings)
         images = hf.CLIPImageProcessor(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224})
         return {"model": model, "image_processor": images, "tokenizer": tokenizer}
+
+    def _clip_with_bert(self, numbers: dict[str, Any], settings: Weights) -> dict[str, Any]:
+        vision, bert = self._capped(numbers["vision"]), self._capped(numbers["bert"])
+        middle = (bert["hidden_size"] + vision["projection_dim"]) // 2
+
+        def build() -> Any:
+            tower = hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**vision))
+            tower.vision_model.pre_layrnorm = torch.nn.Identity()
+            words = hf.BertModel(hf.BertConfig(**bert), add_pooling_layer=False)
+            projection = torch.nn.Sequential(
+                torch.nn.Linear(bert["hidden_size"], middle, bias=False),
+                torch.nn.GELU(),
+                torch.nn.Linear(middle, vision["projection_dim"], bias=False),
+            )
+            return ClipWithBert(tower, words, projection, torch.tensor(4.6), numbers["length"])
+
+        images = hf.CLIPImageProcessor(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224})
+        return {"model": self._made(build, settings), "image_processor": images, "tokenizer": bert_tokenizer()}
+
+
+def _segmenter(parts: dict[str, Any], settings: Any) -> Any:
+    return (HFSam2Segmenter if "image_options" in parts else HFSamSegmenter)(**parts, settings=settings)
 
 
 def _inpainter(parts: dict[str, Any], settings: Any) -> Any:

@@ -132,9 +132,9 @@ def _role(role: str, settings: object) -> RolePlan:
 def _of_folder(settings: Weights, size: float) -> float | None:
     """GB of a checkpoint on the disk in the role's precision; None for what is not there or not safetensors."""
     folder = folder_of(settings.id)
-    files = [folder] if settings.from_file and folder else sorted(folder.rglob("*.safetensors")) if folder else []
-    if settings.from_file:
-        return files[0].stat().st_size / _GB if files and files[0].is_file() else None
+    if folder is not None and folder.is_file():  # how precise its tensors are is not known
+        return folder.stat().st_size / _GB
+    files = sorted(folder.rglob("*.safetensors")) if folder and not settings.from_file else []
     if not files:
         return None
     return sum(_parameters(path) for path in files) * size / _GB

@@ -43,7 +43,7 @@ class Weights(RoleSettings):
     """
 
     speed_only: ClassVar[frozenset[str]] = frozenset({"id", "revision", "max_batch"})
-    from_file: ClassVar[bool] = False
+    from_file: ClassVar[bool | None] = False  # None: a file or a folder
     id: str = Field(min_length=1)
     revision: str = "main"
     dtype: DtypeName = "auto"
@@ -138,8 +138,23 @@ class DetectorRole(Weights):
         return self
 
 
+class OfficialGroundingDinoRole(DetectorRole):
+    """A ``.pth`` file of the original groundingdino package; ``id`` is its path.
+
+    Attributes:
+        tokenizer: folder or hub id of BERT's tokenizer, which the file does not hold.
+        tokenizer_revision: of a hub id.
+    """
+
+    loader: ClassVar = "int_model.models.adapters.originals.grounding_dino:load"
+    from_file: ClassVar = True
+    kind: str = "groundingdino"
+    tokenizer: str = Field(default="IDEA-Research/grounding-dino-tiny", min_length=1)
+    tokenizer_revision: str = "a2bb814dd30d776dcf7e30523b00659f4f141c71"
+
+
 class SegmenterRole(Weights):
-    """SAM of transformers.
+    """SAM, SAM 2 or SAM 2.1 of transformers.
 
     Attributes:
         max_batch: most images encoded, or prompts decoded, in one pass.
@@ -154,9 +169,17 @@ class SegmenterRole(Weights):
 class OfficialSamRole(SegmenterRole):
     """A ``.pth`` file of the original segment-anything package; ``id`` is its path."""
 
-    loader: ClassVar = "int_model.models.adapters.official_sam:load"
+    loader: ClassVar = "int_model.models.adapters.originals.sam:load"
     from_file: ClassVar = True
     kind: str = "segment-anything"
+
+
+class OfficialSam2Role(SegmenterRole):
+    """A ``.pt`` file of the original sam2 package (SAM 2 or 2.1); ``id`` is its path."""
+
+    loader: ClassVar = "int_model.models.adapters.originals.sam2:load"
+    from_file: ClassVar = True
+    kind: str = "sam2"
 
 
 class TextImageRole(Weights):
@@ -175,6 +198,25 @@ class TextImageRole(Weights):
     max_batch: int = Field(default=32, ge=1)
     surgery_layers: int = Field(default=6, ge=0)
     text_cache: int = Field(default=4096, ge=0)
+
+
+class OpenClipRole(TextImageRole):
+    """A checkpoint of open_clip: a file of tensors, or a folder or hub id with its ``open_clip_config.json``.
+
+    Attributes:
+        activation: of the blocks. ``auto`` follows the configuration, and is GELU without one; OpenAI's own weights
+            want ``quick_gelu``.
+        tokenizer: folder or hub id of the tokenizer. Empty: CLIP's own, or for a model that reads texts with BERT the
+            one beside the checkpoint.
+        tokenizer_revision: of a hub id.
+    """
+
+    loader: ClassVar = "int_model.models.adapters.originals.open_clip:load"
+    from_file: ClassVar = None
+    kind: str = "open_clip"
+    activation: Literal["auto", "gelu", "quick_gelu"] = "auto"
+    tokenizer: str = ""
+    tokenizer_revision: str = "57c216476eefef5ab752ec549e440a49ae4ae5f3"
 
 
 class ConceptsRole(Weights):
@@ -246,9 +288,12 @@ SHIPPED_KINDS: dict[tuple[str, str], type[RoleSettings]] = {
         MeanColourRole,
         DiffusersRole,
         DetectorRole,
+        OfficialGroundingDinoRole,
         SegmenterRole,
         OfficialSamRole,
+        OfficialSam2Role,
         TextImageRole,
+        OpenClipRole,
         ConceptsRole,
     )
 }

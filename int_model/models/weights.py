@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Source:
         revision: of a hub id.
         offline: use only what is already on this machine.
         device, dtype: where and in which precision to load.
+        hub_offline: whether what is on the hub is used only where this machine has it already; ``offline`` is also true
+            of a path.
     """
 
     role: str
@@ -47,6 +49,7 @@ class Source:
     offline: bool
     device: torch.device
     dtype: torch.dtype
+    hub_offline: bool = False
 
     @classmethod
     def of(cls, role: str, weights: Weights, *, device: torch.device, offline: bool) -> Source:
@@ -57,12 +60,19 @@ class Source:
             if not _COMMIT.fullmatch(weights.revision):
                 text = "%s: %s is taken as its branch or tag '%s' is today; set %s.revision to a commit that you trust"
                 _log.warning(text, role, weights.id, weights.revision, role)
-            return cls(role, weights.id, False, weights.revision, offline, device, dtype)
+            return cls(role, weights.id, False, weights.revision, offline, device, dtype, offline)
         if weights.from_file and not folder.is_file():
             raise WeightsError(f"there is no file of the role '{role}' at {folder}: put it there or correct {role}.id")
-        if not weights.from_file and not folder.is_dir():
+        if not weights.from_file and not folder.is_dir() and not (weights.from_file is None and folder.is_file()):
             raise WeightsError(_missing_folder(role, weights.id, folder))
-        return cls(role, str(folder), True, "", True, device, dtype)
+        return cls(role, str(folder), True, "", True, device, dtype, offline)
+
+    def beside(self, identifier: str, revision: str) -> Source:
+        """Another folder or hub id that the same role needs."""
+        folder = folder_of(identifier)
+        if folder is None:
+            return replace(self, location=identifier, is_folder=False, revision=revision, offline=self.hub_offline)
+        return replace(self, location=str(folder), is_folder=True, revision="", offline=True)
 
     @property
     def where(self) -> dict[str, Any]:

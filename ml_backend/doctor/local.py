@@ -158,7 +158,7 @@ def _compare(profile: Profile, needed: float | None, who: str, total: float, fre
 
 def _weights(role: str, weights: Weights) -> Diagnosis:
     folder = folder_of(weights.id)
-    if folder is not None and weights.from_file:
+    if folder is not None and (weights.from_file or (weights.from_file is None and folder.is_file())):
         if folder.is_file():
             return ok(WEIGHTS, f"{role}: {weights.id} is on the disk.")
         return problem(WEIGHTS, f"{role}: there is no file {weights.id}.", f"put it there, or correct {role}.id")
@@ -194,7 +194,7 @@ def _incomplete(folder: Path) -> str | None:
     """What a checkpoint's folder lacks, or None: it, a configuration, weights, or shards that its index names."""
     if not folder.is_dir():
         return f"is not there ({folder})"
-    if not (folder / "config.json").is_file() and not (folder / "model_index.json").is_file():
+    if not any((folder / name).is_file() for name in ("config.json", "model_index.json", "open_clip_config.json")):
         return "has no config.json"
     for index in (path for name in _INDEXES for path in folder.rglob(name)):
         try:

@@ -39,6 +39,11 @@ class HFZeroShotDetector:
         self._settings = settings
         self._kind = str(model.config.model_type)
 
+    @property
+    def model(self) -> Any:
+        """The network of transformers."""
+        return self._model
+
     def detect(
         self, images: Sequence[Image], names: Sequence[str], *, box_threshold: float, text_threshold: float
     ) -> list[list[Detection]]:

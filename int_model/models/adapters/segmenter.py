@@ -1,4 +1,4 @@
-"""``HFSamSegmenter``: SAM of transformers behind the ``Segmenter`` Protocol."""
+"""``HFSamSegmenter``: SAM of transformers behind the ``Segmenter`` Protocol, and what SAM 2 shares with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoImageProcessor, SamModel
+from transformers import AutoImageProcessor, PreTrainedConfig, SamModel
 
 from int_model.core.types import Floats, Image, check_image
 from int_model.models.adapters.imaging import normalise, resize
@@ -45,26 +45,26 @@ class SamEmbedding:
         return self.features.numel() * self.features.element_size()
 
 
-class HFSamSegmenter:
-    """SAM: an image is encoded once, its embedding answers any number of prompts.
+class PromptedSegmenter:
+    """A network that encodes an image once and decodes its embedding under any number of prompts.
+
+    A subclass encodes, decodes prompts of one make-up, and enlarges masks.
 
     Args:
-        model: ``SamModel`` in evaluation mode.
-        image_processor: its image processor (channel means, deviations, resize filter).
+        model: the network in evaluation mode, with ``prompt_encoder`` and ``mask_decoder`` as transformers has them.
         settings: batch size.
+        side: of the square that the network sees, in pixels.
+        grid: cells along a side of the embedding.
     """
 
-    def __init__(self, model: Any, image_processor: Any, settings: SegmenterRole) -> None:
+    def __init__(self, model: Any, settings: SegmenterRole, side: int, grid: int) -> None:
         self._model = model
         self._settings = settings
-        self._mean, self._std = image_processor.image_mean, image_processor.image_std
-        self._resample = int(image_processor.resample)
-        self._side = int(model.config.vision_config.image_size)
-        self._grid = int(model.config.prompt_encoder_config.image_embedding_size)
+        self._side, self._grid = side, grid
 
     @property
     def model(self) -> Any:
-        """The ``SamModel``, for those who train a copy of its decoder."""
+        """The network of transformers, for those who train a copy of its decoder."""
         return self._model
 
     # ---------------------------------------------------------------- encode
@@ -76,23 +76,7 @@ class HFSamSegmenter:
             return in_batches(list(images), self._settings.max_batch, self._encode)
 
     def _encode(self, images: Sequence[Image]) -> list[Embedding]:
-        inner = [self._inner(image) for image in images]
-        pixels = np.zeros((len(images), 3, self._side, self._side), dtype=np.float32)
-        for row, (image, (height, width)) in enumerate(zip(images, inner, strict=True)):
-            resized = resize(image, height, width, self._resample)
-            pixels[row, :, :height, :width] = normalise(resized, self._mean, self._std)
-        batch = torch.from_numpy(pixels).to(self._model.device, self._model.dtype)
-        features = self._model.get_image_embeddings(batch)
-        return [
-            SamEmbedding(features[row : row + 1].clone(), (image.shape[0], image.shape[1]), inner[row])
-            for row, image in enumerate(images)
-        ]
-
-    def _inner(self, image: Image) -> tuple[int, int]:
-        """The longer side fills SAM's input; a side never vanishes, however thin the image."""
-        height, width = image.shape[:2]
-        scale = self._side / max(height, width)
-        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        raise NotImplementedError
 
     def features(self, embedding: Embedding) -> NDArray[np.float32]:
         """See ``ImageFeatures.features``."""
@@ -169,7 +153,7 @@ class HFSamSegmenter:
     ) -> tuple[Tensor, Tensor]:
         """``decode`` before it leaves the device: differentiable, to train an adapter with.
 
-        The same calls as in ``SamModel.forward``, with the adapter between prompt encoder and decoder.
+        The same calls as in the network's own ``forward``, with the adapter between prompt encoder and decoder.
 
         Args:
             embedding: of the image.
@@ -179,7 +163,7 @@ class HFSamSegmenter:
             label: see there.
 
         Returns:
-            low-resolution logits ``float32 [B, C, h, w]`` of SAM's padded square; predicted IoUs ``float32 [B, C]``.
+            low-resolution logits ``float32 [B, C, h, w]`` of the network's square; predicted IoUs ``float32 [B, C]``.
 
         Raises ``ValueError`` for prompts of different make-up.
         """
@@ -197,9 +181,15 @@ class HFSamSegmenter:
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=multimask if slot is None else slot > 0,
-        )
+            **self._decoder_options(embedding, len(prompts)),
+        )[:2]
         kept = slice(slot - 1, slot) if slot else slice(None)
         return low[:, 0, kept].float(), iou[:, 0, kept].float()
+
+    def _decoder_options(self, embedding: SamEmbedding, rows: int) -> dict[str, Any]:
+        """What the decoder is given beside the embedding and the prompts."""
+        del embedding, rows
+        return {}
 
     def _proposal(self, embedding: SamEmbedding, low: Tensor, iou: Floats) -> MaskProposal:
         return MaskProposal(self._full_size(low, embedding).cpu().numpy(), low.cpu().numpy(), iou)
@@ -232,6 +222,46 @@ class HFSamSegmenter:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._model.device, self._model.dtype)
 
     def _full_size(self, low: Tensor, embedding: SamEmbedding) -> Tensor:
+        """``[C, h, w]`` logits of the network's square as ``[C, H, W]`` logits of the image."""
+        raise NotImplementedError
+
+
+class HFSamSegmenter(PromptedSegmenter):
+    """SAM: an image is shrunk or enlarged to the network's square, which its longer side fills.
+
+    Args:
+        model: ``SamModel`` in evaluation mode.
+        image_processor: its image processor (channel means, deviations, resize filter).
+        settings: batch size.
+    """
+
+    def __init__(self, model: Any, image_processor: Any, settings: SegmenterRole) -> None:
+        config = model.config
+        grid = int(config.prompt_encoder_config.image_embedding_size)
+        super().__init__(model, settings, int(config.vision_config.image_size), grid)
+        self._mean, self._std = image_processor.image_mean, image_processor.image_std
+        self._resample = int(image_processor.resample)
+
+    def _encode(self, images: Sequence[Image]) -> list[Embedding]:
+        inner = [self._inner(image) for image in images]
+        pixels = np.zeros((len(images), 3, self._side, self._side), dtype=np.float32)
+        for row, (image, (height, width)) in enumerate(zip(images, inner, strict=True)):
+            resized = resize(image, height, width, self._resample)
+            pixels[row, :, :height, :width] = normalise(resized, self._mean, self._std)
+        batch = torch.from_numpy(pixels).to(self._model.device, self._model.dtype)
+        features = self._model.get_image_embeddings(batch)
+        return [
+            SamEmbedding(features[row : row + 1].clone(), (image.shape[0], image.shape[1]), inner[row])
+            for row, image in enumerate(images)
+        ]
+
+    def _inner(self, image: Image) -> tuple[int, int]:
+        """The longer side fills SAM's input; a side never vanishes, however thin the image."""
+        height, width = image.shape[:2]
+        scale = self._side / max(height, width)
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+    def _full_size(self, low: Tensor, embedding: SamEmbedding) -> Tensor:
         """``[C, h, w]`` logits of the padded square as ``[C, H, W]`` logits of the image."""
         square = F.interpolate(low[None], (self._side, self._side), mode="bilinear", align_corners=False)
         inner = square[..., : embedding.inner[0], : embedding.inner[1]]
@@ -248,7 +278,12 @@ def _signature(prompt: MaskPrompt) -> _Signature:
     return (prompt.box is not None, len(prompt.labels), prompt.mask_input is not None)
 
 
-def load(settings: SegmenterRole, source: Source) -> HFSamSegmenter:
-    """Load the model and its image processor. Raises ``WeightsError``."""
+def load(settings: SegmenterRole, source: Source) -> PromptedSegmenter:
+    """Load the model, SAM or SAM 2, and its image processor. Raises ``WeightsError``."""
+    described, _ = source.read(PreTrainedConfig.get_config_dict, "configuration")
+    if described.get("model_type") in ("sam2", "sam2_video"):
+        from int_model.models.adapters.sam2 import load_folder
+
+        return load_folder(settings, source)
     image_processor = source.read(AutoImageProcessor.from_pretrained, "image processor")
     return HFSamSegmenter(source.model(SamModel), image_processor, settings)

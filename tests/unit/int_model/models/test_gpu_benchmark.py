@@ -77,10 +77,10 @@ def test_the_detectors_tokenizer_has_the_ids_that_grounding_dino_has_built_in() 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llava", "llava-16gb", "qwen"])
+@pytest.mark.parametrize("name", ["edge", "llava", "llava-16gb", "medical", "qwen"])
 def test_a_profile_runs_at_its_real_widths(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One layer of each transformer, one patch, one iteration; takes minutes on a CPU."""
-    if name == "qwen":
+    if read_profile(name).vlm.id.startswith("Qwen"):  # type: ignore[attr-defined]
         pytest.importorskip("torchvision", reason="the extra 'qwen' is not installed")
     small = ["vlm.dtype=bfloat16", "inpainter.size=64", "inpainter.steps=1"]
     small += ["vlm.quantize=none"] if name == "llava-16gb" else []

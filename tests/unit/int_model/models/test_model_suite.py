@@ -34,7 +34,7 @@ def test_a_profile_file_is_loaded_into_five_roles(suite: ModelSuite) -> None:
     assert len(suite.fingerprint) == 16
 
 
-@pytest.mark.parametrize("name", ["llava", "llava-16gb", "nano", "nano-names", "qwen"])
+@pytest.mark.parametrize("name", ["llava", "llava-16gb", "medical", "nano", "nano-names", "qwen"])
 def test_shipped_profiles_are_valid_and_pinned(name: str) -> None:
     assert name in profile_names()
     profile = read_profile(name)

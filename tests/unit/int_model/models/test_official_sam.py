@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from int_model.core.types import Box
-from int_model.models.adapters.official_sam import load
+from int_model.models.adapters.originals.sam import load
 from int_model.models.adapters.segmenter import HFSamSegmenter
 from int_model.models.identity import weights_identity
 from int_model.models.profile import OfficialSamRole, read_profile

@@ -6,12 +6,8 @@ segment-anything, April 2023); the network is transformers' own, which gives the
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import (
     SamConfig,
@@ -22,22 +18,23 @@ from transformers import (
     SamVisionConfig,
 )
 
+from int_model.models.adapters.originals.files import (
+    Rules,
+    Tensors,
+    count,
+    named_layers,
+    network,
+    read_tensors,
+    renamed,
+    told_by_shapes,
+)
 from int_model.models.adapters.segmenter import HFSamSegmenter
 from int_model.models.profile import OfficialSamRole
-from int_model.models.weights import Source, WeightsError
+from int_model.models.weights import Source
 
 _DECODER_HEADS = 8  # the only number that no tensor's shape tells; all published checkpoints have it
-_FIRST, _LAST = "proj_in", "proj_out"
-_RENAMED = [
-    (r"^image_encoder\.", "vision_encoder."),
-    (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
-    (r"^vision_encoder\.blocks\.", "vision_encoder.layers."),
-    (r"^vision_encoder\.neck\.0\.", "vision_encoder.neck.conv1."),
-    (r"^vision_encoder\.neck\.1\.", "vision_encoder.neck.layer_norm1."),
-    (r"^vision_encoder\.neck\.2\.", "vision_encoder.neck.conv2."),
-    (r"^vision_encoder\.neck\.3\.", "vision_encoder.neck.layer_norm2."),
+PROMPTS_AND_DECODER: Rules = [
     (r"\.pe_layer\.positional_encoding_gaussian_matrix$", ".shared_embedding.positional_embedding"),
-    (r"\.point_embeddings\.", ".point_embed."),
     (r"\.mask_downscaling\.0\.", ".mask_embed.conv1."),
     (r"\.mask_downscaling\.1\.", ".mask_embed.layer_norm1."),
     (r"\.mask_downscaling\.3\.", ".mask_embed.conv2."),
@@ -48,64 +45,39 @@ _RENAMED = [
     (r"\.output_upscaling\.3\.", ".upscale_conv2."),
     (r"\.norm(\d|_final_attn)\.", r".layer_norm\1."),
 ]
-_HEADS = re.compile(r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.layers\.(\d+)\.(.*)$")
+"""What SAM and SAM 2 have in common."""
+_RULES: Rules = [
+    (r"^image_encoder\.", "vision_encoder."),
+    (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
+    (r"^vision_encoder\.blocks\.", "vision_encoder.layers."),
+    (r"^vision_encoder\.neck\.0\.", "vision_encoder.neck.conv1."),
+    (r"^vision_encoder\.neck\.1\.", "vision_encoder.neck.layer_norm1."),
+    (r"^vision_encoder\.neck\.2\.", "vision_encoder.neck.conv2."),
+    (r"^vision_encoder\.neck\.3\.", "vision_encoder.neck.layer_norm2."),
+    (r"\.point_embeddings\.", ".point_embed."),
+    *PROMPTS_AND_DECODER,
+]
 
 
 def load(settings: OfficialSamRole, source: Source) -> HFSamSegmenter:
     """Load a ``.pth`` file. Raises ``WeightsError`` that names what is missing or unknown in it."""
-    official = source.read(_tensors, "checkpoint")
-    try:
-        config = architecture(official)
-    except (KeyError, IndexError) as error:
-        raise WeightsError(
-            f"{source.location} is not a checkpoint of segment-anything (it has no tensor {error}): set "
-            f"{source.role}.id to one, or {source.role}.kind to hf for a folder written by save_pretrained"
-        ) from error
-    with torch.device("meta"):
-        model = SamModel(config)
-    loaded = model.load_state_dict(renamed(official), strict=False, assign=True)
-    source.refuse_mismatch({"missing_keys": loaded.missing_keys, "unexpected_keys": loaded.unexpected_keys})
-    model = model.to(source.device, source.dtype).eval().requires_grad_(requires_grad=False)
+    official = source.read(read_tensors, "checkpoint")
+    config = told_by_shapes(source, "segment-anything", lambda: architecture(official))
+    model = network(source, SamModel, config, converted(official))
     side = config.vision_config.image_size
     images = SamImageProcessor(size={"longest_edge": side}, pad_size={"height": side, "width": side})
     return HFSamSegmenter(model, images, settings)
 
 
-def _tensors(location: str, **_: Any) -> dict[str, Tensor]:
-    """The file's tensors by their names, without the wrappers of training scripts."""
-    try:
-        content = torch.load(location, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # its message advises to load code from the file
-        raise ValueError("it is no file of tensors") from None
-    for wrapper in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError("it does not hold tensors by name")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
-
-
-def renamed(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def converted(official: Mapping[str, Tensor]) -> Tensors:
     """The tensors under the names of transformers' ``SamModel``."""
-    depth: dict[str, int] = {}
-    for name in official:
-        if head := _HEADS.match(name):
-            depth[head[1]] = max(depth.get(head[1], 0), int(head[2]))
-    found = {}
-    for name, tensor in official.items():
-        if head := _HEADS.match(name):
-            place = int(head[2])
-            inner = _FIRST if place == 0 else _LAST if place == depth[head[1]] else f"layers.{place - 1}"
-            found[f"{head[1]}.{inner}.{head[3]}"] = tensor
-            continue
-        new = name
-        for pattern, replacement in _RENAMED:
-            new = re.sub(pattern, replacement, new)
-        found[new] = tensor
-    shared = found.get("prompt_encoder.shared_embedding.positional_embedding")
-    if shared is not None:  # transformers keeps the same tensor in two places
-        found["shared_image_embedding.positional_embedding"] = shared
-    return found
+    return with_shared_embedding(renamed(named_layers(official), _RULES))
+
+
+def with_shared_embedding(tensors: Tensors) -> Tensors:
+    """Positions in the image and in prompts are encoded alike: transformers keeps the same tensor in two places."""
+    shared = tensors.get("prompt_encoder.shared_embedding.positional_embedding")
+    return tensors if shared is None else {**tensors, "shared_image_embedding.positional_embedding": shared.clone()}
 
 
 def architecture(official: Mapping[str, Tensor]) -> SamConfig:
@@ -113,7 +85,7 @@ def architecture(official: Mapping[str, Tensor]) -> SamConfig:
     shapes = {name: tuple(tensor.shape) for name, tensor in official.items()}
     hidden, _, patch, _ = shapes["image_encoder.patch_embed.proj.weight"]
     grid = shapes["image_encoder.pos_embed"][1]
-    blocks = _count(shapes, r"image_encoder\.blocks\.(\d+)\.")
+    blocks = count(shapes, r"image_encoder\.blocks\.(\d+)\.")
     relative = [shapes[f"image_encoder.blocks.{i}.attn.rel_pos_h"] for i in range(blocks)]
     everywhere = [i for i, (length, _) in enumerate(relative) if length == 2 * grid - 1]
     windows = {(length + 1) // 2 for length, _ in relative if length != 2 * grid - 1}
@@ -140,19 +112,12 @@ def architecture(official: Mapping[str, Tensor]) -> SamConfig:
     decoder = SamMaskDecoderConfig(
         hidden_size=channels,
         mlp_dim=shapes["mask_decoder.transformer.layers.0.mlp.lin1.weight"][0],
-        num_hidden_layers=_count(shapes, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+        num_hidden_layers=count(shapes, r"mask_decoder\.transformer\.layers\.(\d+)\."),
         num_attention_heads=_DECODER_HEADS,
         attention_downsample_rate=channels // inner,
         num_multimask_outputs=shapes["mask_decoder.mask_tokens.weight"][0] - 1,
-        iou_head_depth=_count(shapes, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
+        iou_head_depth=count(shapes, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
         iou_head_hidden_dim=shapes["mask_decoder.iou_prediction_head.layers.0.weight"][0],
         layer_norm_eps=1e-5,  # PyTorch's default, which the original keeps here
     )
     return SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
-
-
-def _count(shapes: Mapping[str, Any], pattern: str) -> int:
-    numbers = [int(found[1]) for name in shapes if (found := re.match(pattern, name))]
-    if not numbers:
-        raise KeyError(pattern.replace("\\", ""))
-    return max(numbers) + 1
