@@ -252,7 +252,7 @@ def _with_bert(official: Mapping[str, Tensor], source: Source, length: int) -> C
     )
     vision = network(source, CLIPVisionModelWithProjection, config, tensors)
     vision.vision_model.pre_layrnorm = nn.Identity()
-    mlp = nn.Sequential(*(nn.Linear(*matrix.shape[::-1], bias=False) for matrix in projection))
+    mlp = nn.Sequential(*(nn.Linear(matrix.shape[1], matrix.shape[0], bias=False) for matrix in projection))
     mlp.load_state_dict({f"{place}.weight": matrix for place, matrix in enumerate(projection)})
     mlp.insert(1, nn.GELU())
     bert = network(source, BertModel, _bert_config(shapes), _bert_tensors(texts), add_pooling_layer=False)

@@ -77,7 +77,7 @@ def test_another_kind_drops_the_old_kinds_options() -> None:
 @pytest.mark.parametrize(
     ("profile", "overrides", "message"),
     [
-        ("lava", {}, "no profile 'lava'; use one of llava"),
+        ("lava", {}, "no profile 'lava'; use one of edge, llava"),
         ("missing.toml", {}, "cannot be read"),
         ("nano", {"segmentor.id": "x"}, "'segmentor.id' overrides nothing"),
         ("nano", {"segmenter": "x"}, "'segmenter' overrides nothing"),

@@ -183,8 +183,9 @@ def test_a_profile_takes_them_by_kind(case: Callable[[str], Case], profile: Path
 )
 def test_answers_equal_the_original_packages(package: str, module: Any, most: float, tmp_path: Path) -> None:
     pytest.importorskip(package, reason=f"the package {package} is not installed (extra 'reference')")
+    torch.manual_seed(0)
     for name, value in module.differences(tmp_path).items():
-        assert (value > 0.01) if "spread" in name else (value < most), (name, value)
+        assert (value > 1e-3) if "spread" in name else (value < most), (name, value)
 
 
 def test_the_names_are_those_of_the_packages(tmp_path: Path) -> None:
