@@ -11,6 +11,7 @@ from int_model.html.environment import render
 from ml_backend.api.access import WHO
 from ml_backend.api.middleware import PAGE_HEADERS, JsonResponse, error_response
 from ml_backend.api.run_requests import number_of, wants_page
+from ml_backend.api.schemas import AUDIT
 from ml_backend.storage.audit import Audit
 from ml_backend.storage.database import StoreError
 
@@ -29,6 +30,7 @@ def add_audit(app: FastAPI) -> None:
     """Add the page: ``?limit=`` entries, ``?before=`` an id."""
 
     async def audit(request: Request) -> Response:
+        """Who asked for what, newest first."""
         limit, before = number_of(request, "limit", _PAGE) or _PAGE, number_of(request, "before")
         log: Audit = request.app.state.audit
         try:
@@ -45,4 +47,4 @@ def add_audit(app: FastAPI) -> None:
         ]
         return JsonResponse({"entries": rows, "next": older})
 
-    app.add_api_route("/audit", audit, methods=["GET"], include_in_schema=False, response_model=None)
+    app.add_api_route("/audit", audit, methods=["GET"], **AUDIT)

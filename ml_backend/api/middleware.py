@@ -14,7 +14,7 @@ from int_model.html.environment import page_environment
 from ml_backend.labelstudio.wire import fresh_id
 
 _log = logging.getLogger(__name__)
-_SCRIPTS = ("renew.js",)
+_SCRIPTS = ("renew.js", "review.js")
 
 
 def _digests() -> str:

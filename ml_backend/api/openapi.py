@@ -114,12 +114,13 @@ _ERRORS = {
     400: "The body is not what is expected here, or did not arrive in a minute.",
     403: "A page of another site sent it.",
     401: "Name and password (or the webhook's secret) are missing or wrong.",
-    404: "There is no such page.",
+    404: "There is no such page, run, project or view.",
     409: "What is asked for is not there, or may not be done now; nothing was changed.",
     413: "The body is longer than allowed, or holds too many values.",
     415: "The body is not sent as JSON.",
     421: "The host name is not one of ours; see INT_HOSTNAMES.",
     500: "Unexpected; the log has the traceback under the id.",
+    502: "Label Studio refused, or is not there; the message says more.",
     503: "Other bodies fill what may be read at a time; or the database is away or deleted, or its disk is full.",
 }
 BODY_ERRORS = (400, 401, 403, 413, 415, 421, 500, 503)
@@ -127,11 +128,11 @@ PAGE_ERRORS = (401, 421, 500)
 
 
 def answers(model: type[BaseModel], errors: tuple[int, ...], **others: type[BaseModel]) -> dict[int | str, Any]:
-    """The ``responses`` of an endpoint: 200, ``others`` as ``created=...``, and errors."""
+    """The ``responses`` of an endpoint: 200, ``others`` as ``created=...`` or ``accepted=...``, and errors."""
     said: dict[int | str, Any] = {200: {"model": model, "description": (model.__doc__ or "").strip()}}
-    if "created" in others:
-        created = others["created"]
-        said[201] = {"model": created, "description": (created.__doc__ or "").strip()}
+    for name, status in (("created", 201), ("accepted", 202)):
+        if name in others:
+            said[status] = {"model": others[name], "description": (others[name].__doc__ or "").strip()}
     return said | {status: {"model": ErrorOut, "description": _ERRORS[status]} for status in errors}
 
 

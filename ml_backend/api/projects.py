@@ -9,12 +9,13 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from ml_backend.api import schemas
 from ml_backend.api.audit import note
 from ml_backend.api.learning.endpoints import add_learning
 from ml_backend.api.middleware import PAGE_HEADERS, JsonResponse
 from ml_backend.api.project_pages import ProjectView, list_page, project_page, view_of
 from ml_backend.api.run_requests import parse_fields, wants_page, whole_number
-from ml_backend.api.runs import answered
+from ml_backend.api.runs import add_route, answered
 from ml_backend.api.trials import Trials
 from ml_backend.connect.command import connect
 from ml_backend.connect.labeling import CONTROLS, ControlKind
@@ -37,7 +38,7 @@ Endpoint = Callable[[Request, AppContext, LabelStudioClient], Awaitable[Response
 def add_projects(app: FastAPI, context: Callable[[Request], AppContext]) -> None:
     """Add the endpoints to the application; docs/connecting.md describes them."""
 
-    def add(method: str, path: str, endpoint: Endpoint) -> None:
+    def add(method: str, path: str, endpoint: Endpoint, name: str) -> None:
         async def known(request: Request) -> Response:
             own = context(request)
             if own.client is None:
@@ -50,14 +51,14 @@ def add_projects(app: FastAPI, context: Callable[[Request], AppContext]) -> None
         async def answer(request: Request) -> Response:
             return await answered(request, known(request))
 
-        app.add_api_route(path, answer, methods=[method], include_in_schema=False, response_model=None)
+        add_route(app, method, path, answer, endpoint, schemas.PROJECTS[name])
 
-    add("GET", "/projects", _list)
-    add("GET", "/projects/{project}", _show)
-    add("POST", "/projects/{project}/connect", _connect)
+    add("GET", "/projects", _list, "list")
+    add("GET", "/projects/{project}", _show, "show")
+    add("POST", "/projects/{project}/connect", _connect, "connect")
     trials = Trials()
-    add("GET", "/projects/{project}/try", trials.show)
-    add("POST", "/projects/{project}/try", trials.begin)
+    add("GET", "/projects/{project}/try", trials.show, "trial")
+    add("POST", "/projects/{project}/try", trials.begin, "try")
     add_learning(app)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from ml_backend.api import run_undo
+from ml_backend.api import run_undo, schemas
 from ml_backend.api.audit import note
 from ml_backend.api.bodies import TooLargeError
 from ml_backend.api.middleware import PAGE_HEADERS, JsonResponse, dump, error_response
+from ml_backend.api.review import endpoints as review
 from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_page, no_picture, run_page
 from ml_backend.api.run_pictures import PictureError
 from ml_backend.api.run_requests import (
@@ -25,6 +27,7 @@ from ml_backend.api.run_requests import (
     whole_number,
 )
 from ml_backend.api.runs_runtime import RunsRuntime
+from ml_backend.connect.labeling import AmendError
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import RequestError
 from ml_backend.learning.versions import VersionError
@@ -47,6 +50,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooLargeError, 413, "send less"),
     (UnknownRunError, 404, "GET /runs lists all"),
     (LedgerError, 409, "look at the run's state"),
+    (AmendError, 409, "take another control, or correct the labeling config"),
     (VersionError, 409, "int-backend models list shows the versions"),
     (LabelStudioError, 502, "see the message; int-backend doctor says more"),
     (QueueError, 503, "the run is kept; it goes on when a worker comes"),
@@ -66,23 +70,42 @@ Endpoint = Callable[[Request, RunsRuntime], Awaitable[Response]]
 def add_runs(app: FastAPI, runtime: Callable[[Request], RunsRuntime]) -> None:
     """Add the endpoints to the application; docs/runs.md describes them."""
 
-    def add(method: str, path: str, endpoint: Endpoint) -> None:
+    def add(method: str, path: str, endpoint: Endpoint, name: str = "") -> None:
         async def answer(request: Request) -> Response:
             return await answered(request, endpoint(request, runtime(request)))
 
-        app.add_api_route(path, answer, methods=[method], include_in_schema=False, response_model=None)
+        add_route(app, method, path, answer, endpoint, schemas.RUNS.get(name))
 
-    add("GET", "/runs", _list)
-    add("POST", "/runs", _start)
-    add("GET", "/runs/{run_id}", _show)
-    add("GET", "/runs/{run_id}/tasks", _tasks)
+    add("GET", "/runs", _list, "list")
+    add("POST", "/runs", _start, "start")
+    add("GET", "/runs/{run_id}", _show, "show")
+    add("GET", "/runs/{run_id}/tasks", _tasks, "tasks")
     add("GET", "/runs/{run_id}/tasks/{task}/picture", _picture)
-    add("GET", "/runs/{run_id}/undo", _with_headers(run_undo.ask))
-    add("POST", "/runs/{run_id}/undo", _with_headers(run_undo.undo))
-    add("POST", "/runs/{run_id}/{action}", _steer)
+    add("GET", "/runs/{run_id}/undo", _with_headers(run_undo.ask), "undo")
+    add("POST", "/runs/{run_id}/undo", _with_headers(run_undo.undo), "do undo")
+    add("GET", "/runs/{run_id}/review", _with_headers(review.show), "review")
+    add("POST", "/runs/{run_id}/review", _with_headers(review.judge), "judge")
+    add("GET", "/runs/{run_id}/review/accept", _with_headers(review.ask), "acceptance")
+    add("POST", "/runs/{run_id}/review/accept", _with_headers(review.accept), "accept")
+    add("POST", "/runs/{run_id}/{action}", _steer, "steer")
+
+
+def add_route(
+    app: FastAPI,
+    method: str,
+    path: str,
+    answer: Callable[[Request], Awaitable[Response]],
+    endpoint: Callable[..., object],
+    described: dict[str, Any] | None,
+) -> None:
+    """Add a route, on the OpenAPI page with the docstring of ``endpoint`` where it is ``described``."""
+    answer.__name__, answer.__doc__ = f"{endpoint.__module__.rpartition('.')[2]}{endpoint.__name__}", endpoint.__doc__
+    given = described or {"include_in_schema": False, "response_model": None}
+    app.add_api_route(path, answer, methods=[method], **given)
 
 
 def _with_headers(endpoint: Endpoint) -> Endpoint:
+    @functools.wraps(endpoint)
     async def answer(request: Request, runtime: RunsRuntime) -> Response:
         response = await endpoint(request, runtime)
         response.headers.update(PAGE_HEADERS)
@@ -282,4 +305,6 @@ async def answered(request: Request, answer: Awaitable[Response]) -> Response:
         return await answer
     except tuple(kind for kind, _, _ in _REFUSALS) as error:
         status, cure = next((status, cure) for kind, status, cure in _REFUSALS if isinstance(error, kind))
+        if isinstance(error, LabelStudioError) and error.status == 404:
+            status = 404  # Label Studio is there; what was asked for is not
         return _refused(request, status, str(error), cure)

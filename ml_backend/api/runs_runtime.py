@@ -17,6 +17,7 @@ from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import TaskRecord
 from ml_backend.runs.undo import Undoing
+from ml_backend.storage.reviews import Reviews
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class RunsRuntime:
         late_tasks: takes what ``/predict`` cannot do in time, or None if it is to take nothing.
         tasks_address: of a task in Label Studio: a format of project and task; "" where it is unknown.
         undoing: takes runs back, or None if the backend does not know Label Studio.
+        client: Label Studio, or None if the backend does not know it.
+        reviews: what people think of runs' images.
         pictures: of tasks, or None if the backend does not know Label Studio, and runs cannot be started.
 
     Raises:
@@ -57,6 +60,7 @@ class RunsRuntime:
         self.runs = context.runs(self._redis or self._local)
         self.trainings = None if client is None else context.trainings(self._redis or self._local)
         self.pictures = None if client is None else Pictures(client, context.facilities)
+        self.client, self.reviews = client, Reviews(context.store.database)
         self.undoing = None if client is None else Undoing(client, self.ledger, context.store.database)
         self.late_tasks: PredictRuns | None = None
         if client is not None and client.tokens.kind != "none" and settings.runs_from_predict:

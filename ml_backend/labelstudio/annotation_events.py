@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import AliasPath, AwareDatetime, BaseModel, BeforeValidator, Field, ValidationError
@@ -12,6 +13,12 @@ from ml_backend.labelstudio.wire import Text
 ANNOTATION_EVENTS = frozenset(
     {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATION_DELETED", "ANNOTATIONS_DELETED"}
 )
+
+UNSEEN = "accepted by its score, nobody looked at it"
+"""How the text of a region begins that `mark` made."""
+
+_SAME_MOMENT = timedelta(seconds=2)
+"""Label Studio notes both times at creation, one after the other."""
 
 
 def _id(value: Any) -> Any:
@@ -48,6 +55,27 @@ class Annotation(BaseModel, frozen=True, protected_namespaces=()):
     created_at: AwareDatetime
     updated_at: AwareDatetime
 
+    @property
+    def unseen(self) -> bool:
+        """Whether nobody looked at it: a prediction that was accepted by its score, and not changed since."""
+        marked = [is_marked(region) for region in self.result or ()]
+        return bool(marked) and all(marked) and self.updated_at - self.created_at < _SAME_MOMENT
+
+
+def mark(region: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """The region of a prediction for an annotation that nobody looked at; Label Studio shows and keeps the text."""
+    meta = region.get("meta") if isinstance(region.get("meta"), Mapping) else {}
+    said = meta.get("text") if meta else None
+    said = said if isinstance(said, list) else [said] if said else []
+    return {**region, "meta": {**(meta or {}), "text": [*said, f"{UNSEEN}: {text}"]}}
+
+
+def is_marked(region: Any) -> bool:
+    """Whether `mark` made it."""
+    meta = region.get("meta") if isinstance(region, Mapping) else None
+    said = meta.get("text") if isinstance(meta, Mapping) else None
+    return isinstance(said, list) and any(isinstance(text, str) and text.startswith(UNSEEN) for text in said)
+
 
 class _Deleted(BaseModel):
     id: Id
@@ -82,6 +110,9 @@ def changes_of(event: Mapping[str, Any]) -> Iterator[Annotation | int | None]:
         found = event.get(name, [])
         for entry in found if isinstance(found, list) else [found]:
             try:
-                yield _Deleted.model_validate(entry).id if deleted else Annotation.model_validate(entry)
+                change = _Deleted.model_validate(entry).id if deleted else Annotation.model_validate(entry)
             except ValidationError:
                 yield None
+                continue
+            if not (isinstance(change, Annotation) and change.unseen):  # a prediction teaches its own model nothing
+                yield change

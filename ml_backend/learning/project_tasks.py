@@ -82,9 +82,11 @@ def _annotations(row: Mapping[str, Any]) -> Iterator[Annotation]:
     listed = row.get("annotations")
     for entry in listed if isinstance(listed, list) else []:
         try:
-            yield Annotation.model_validate({"task": row["id"], **entry})
+            found = Annotation.model_validate({"task": row["id"], **entry})
         except (ValidationError, TypeError):
             continue  # an annotation that cannot be read teaches nothing
+        if not found.unseen:
+            yield found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

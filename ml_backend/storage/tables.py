@@ -246,3 +246,16 @@ class AuditRow(Base):
     place: Mapped[str] = mapped_column(String(200))
     action: Mapped[str] = mapped_column(String(40))
     what: Mapped[str] = mapped_column(Text)
+
+
+class ReviewRow(Base):
+    """What a person thought of one image of a run: ``accept``, ``skip`` or ``wrong``, with a note."""
+
+    __tablename__ = "reviews"
+
+    run: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    task: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    verdict: Mapped[str] = mapped_column(String(8))
+    note: Mapped[str] = mapped_column(Text)
+    who: Mapped[str] = mapped_column(String(200))
+    at: Mapped[float] = mapped_column(Double)

@@ -173,6 +173,9 @@ class LabelStudio:
                 return 200, self.project
             case "POST", found if found == f"/api/projects/{number}/import/predictions":
                 return self._push(request.json())
+        drawn = re.fullmatch(r"/api/tasks/(\d+)/annotations/", path)
+        if drawn and int(drawn[1]) in self.tasks:
+            return self._annotations(request, int(drawn[1]))
         named = re.fullmatch(r"/api/predictions/(\d+)", path)
         if request.method == "DELETE" and named:
             for task, found in self.predictions.items():
@@ -184,6 +187,14 @@ class LabelStudio:
             changed[0].update(request.json())
             return 200, changed[0]
         return 404, recorded("no_project")
+
+    def _annotations(self, request: Request, task: int) -> tuple[int, Any]:
+        kept = self.tasks[task].setdefault("annotations", [])
+        if request.method == "GET":
+            return 200, kept
+        kept.append({"id": next(self.numbers), "task": task, "was_cancelled": False, **request.json()})
+        self.tasks[task]["total_annotations"] = len(kept)
+        return 201, kept[-1]
 
     def _settings(self, request: Request, rows: list[dict[str, Any]]) -> tuple[int, Any]:
         """List, add or change connections or webhooks; an added connection is reached, as if a backend were there."""

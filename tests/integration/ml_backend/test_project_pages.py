@@ -105,7 +105,7 @@ def test_what_cannot_be_done_is_said_on_the_page(running: Backend, fake: LabelSt
     ("method", "path", "body", "status"),
     [
         ("GET", "/projects/0x1", None, 400),
-        ("GET", "/projects/77", None, 502),
+        ("GET", "/projects/77", None, 404),
         ("GET", "/projects/1?control=circle", None, 400),
         ("POST", "/projects/1/connect", {"colour": "red"}, 400),
         ("POST", "/projects/1/connect", {"prompt": ["a"]}, 400),
