@@ -92,6 +92,16 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talk]:
         yield Talk(running)
 
 
+def ask_once(talk: Talk, strategy: st.SearchStrategy[Case]) -> None:
+    @settings(max_examples=1, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(st.data())
+    def the_answer_is_as_described(data: st.DataObject) -> None:
+        talk.send_one_of(data, strategy)
+
+    the_answer_is_as_described()
+
+
 def fuzz(talk: Talk, examples: int) -> None:
     @settings(max_examples=examples, deadline=None, database=None, derandomize=examples == SHORT,
               phases=[Phase.generate, Phase.shrink],
@@ -101,14 +111,7 @@ def fuzz(talk: Talk, examples: int) -> None:
         talk.send(data)
 
     for strategy in talk.each:  # chance leaves one out now and then
-
-        @settings(max_examples=1, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
-                  suppress_health_check=list(HealthCheck))  # fmt: skip
-        @given(st.data())
-        def each_is_asked_for_once(data: st.DataObject, strategy: st.SearchStrategy[Case] = strategy) -> None:
-            talk.send_one_of(data, strategy)
-
-        each_is_asked_for_once()
+        ask_once(talk, strategy)
     every_answer_is_as_described()
     assert {path for path, _ in talk.seen} == talk.paths
     assert talk.running.client.get("/health").json()["status"] == "UP"
