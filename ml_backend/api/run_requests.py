@@ -60,8 +60,9 @@ def number_of(request: Request, name: str, default: int | None = None) -> int | 
     return whole_number(name, text) if text else default
 
 
-def whole_number(name: str, text: str) -> int:
-    """A whole number of at most 18 digits. Raises ``RequestError``."""
+def whole_number(name: str, value: object) -> int:
+    """A whole number of at most 18 digits, as JSON (where 3.0 is one) or as text. Raises ``RequestError``."""
+    text = f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise RequestError(f"{name} needs to be a whole number")
     return int(text)

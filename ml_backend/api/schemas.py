@@ -319,6 +319,7 @@ _JUDGE_BODY = api.body(
     {
         "type": "object",
         "required": ["task"],
+        "additionalProperties": False,
         "properties": {
             "task": _COUNT | {"description": "Label Studio's id."},
             "verdict": {"type": "string", "enum": ["", "accept", "skip", "wrong"], "description": "Empty: taken back."},

@@ -146,18 +146,13 @@ def _parse(project: int, given: Mapping[str, Any]) -> TrialRequest:
         return TrialRequest(
             project,
             sides,
-            _whole(given, "images", 10),
-            None if view is None else _whole(given, "view", 0),
+            whole_number("images", given.get("images", 10)),
+            None if view is None else whole_number("view", view),
             given.get("annotated") in ("true", True),
-            _whole(given, "seed", 0),
+            whole_number("seed", given.get("seed", 0)),
         )
     except ValueError as error:
         raise RequestError(str(error)) from None
-
-
-def _whole(given: Mapping[str, Any], name: str, default: int) -> int:
-    value = given.get(name, default)
-    return whole_number(name, f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value))
 
 
 def _text(entry: Mapping[str, Any], name: str) -> str:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -16,7 +16,7 @@ from int_model.interactive.clicks import ClickSegmenter
 from int_model.strategies.base import Segments
 from ml_backend.errors import EngineError
 from ml_backend.serving.interactive_worker import InteractiveWorker
-from ml_backend.serving.queue import ImageQueue
+from ml_backend.serving.queue import ImageQueue, Job
 from ml_backend.serving.recovery import MemoryEvent, free_memory, segment_each
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,15 @@ class TakesClicks(Protocol):
     @property
     def clicks(self) -> ClickSegmenter:
         """Shares the strategy's segmenter; called from another thread than the strategy."""
+        ...
+
+
+@runtime_checkable
+class TakesBreaks(Protocol):
+    """What loaded models offer besides `Segments` if a micro-batch of theirs can be interrupted between its stages."""
+
+    def on_break(self, work: Callable[[], None]) -> None:
+        """Have ``work``, which never raises, called after each stage, from the thread that segments."""
         ...
 
 
@@ -81,7 +90,8 @@ class Engine:
     The models are loaded in that thread when `start` is called; nothing else waits for them. Jobs of the queue with the
     same prompt and strategy that are ready at the same moment share a micro-batch, whatever request they came with. One
     that fails, or is too large for the accelerator, is taken apart (``ml_backend.serving.recovery``), so that one bad
-    image fails alone. Clicks have a thread of their own (`InteractiveWorker`) and wait for no batch.
+    image fails alone. Clicks have a thread of their own (`InteractiveWorker`) and wait for no batch. More urgent images
+    wait for no batch either, only for a stage of it: what is ready then goes in between (`TakesBreaks`).
 
     Args:
         load: makes the strategy; slow, may raise.
@@ -102,7 +112,7 @@ class Engine:
         self._state: State = "idle"
         self._why = ""
         self._failed_at = 0.0
-        self._working = 0
+        self._running: list[list[Job]] = []  # the batches at the models; each is interrupted by the next
         self._closing = False
         self._thread: threading.Thread | None = None
         self._clicks = InteractiveWorker(self._note)
@@ -121,7 +131,8 @@ class Engine:
         """Where the engine stands; never waits for the models."""
         with self._lock:
             memory = dict(self._memory)
-            return EngineStatus(self._state, self._why, self._queue.ready, self._working, self._clicks.waiting, memory)
+            working = sum(map(len, self._running))
+            return EngineStatus(self._state, self._why, self._queue.ready, working, self._clicks.waiting, memory)
 
     def memory(self) -> Mapping[str, int]:
         """Bytes of the accelerator's memory by kind; empty where the models do not tell, or while they are loaded."""
@@ -238,6 +249,8 @@ class Engine:
         with self._lock:
             self._state, self._takes_clicks = "ready", isinstance(models, TakesClicks)
             self._meter = models.accelerator_memory if isinstance(models, TellsMemory) else None
+        if isinstance(models, TakesBreaks):
+            models.on_break(functools.partial(self._between_stages, models))
         if isinstance(models, TakesClicks):
             self._clicks.open(models.clicks, functools.partial(free_memory, models))
         else:
@@ -245,22 +258,29 @@ class Engine:
         _log.info("models loaded in %.1f s", time.monotonic() - started)
         return models
 
-    def _work(self, models: Segments) -> bool:
-        """Segment one micro-batch; whether there was any."""
-        jobs = self._queue.take(self._micro_batch, self._linger)
+    def _work(self, models: Segments, before: Sequence[Job] = ()) -> bool:
+        """Segment one micro-batch, if there is any; ``before``: only of jobs that are more urgent than these."""
+        jobs = self._queue.take(self._micro_batch, self._linger, before)
+        if not jobs:
+            return False
         images = [job.image for job in jobs if job.image is not None]
-        self._working = len(jobs)
+        self._running.append(jobs)
         try:
-            if jobs:
-                prompt, strategy, adapter = jobs[0].request.kind
-                for index, outcome in segment_each(models, images, prompt, strategy, self._note, adapter):
-                    if isinstance(outcome, EngineError):
-                        jobs[index].segmentation.set_exception(outcome)
-                    else:
-                        jobs[index].segmentation.set_result(outcome)
+            prompt, strategy, adapter = jobs[0].request.kind
+            for index, outcome in segment_each(models, images, prompt, strategy, self._note, adapter):
+                if isinstance(outcome, EngineError):
+                    jobs[index].segmentation.set_exception(outcome)
+                else:
+                    jobs[index].segmentation.set_result(outcome)
         finally:
-            self._working = 0
-        return bool(jobs)
+            self._running.pop()
+        return True
+
+    def _between_stages(self, models: Segments) -> None:
+        """Let more urgent images go before the rest of the batch that is at the models."""
+        while self._running and threading.current_thread() is self._thread and not self._closing:
+            if not self._work(models, self._running[-1]):
+                return
 
     def _take_step(self, models: Segments) -> bool:
         """Run one training step; whether there was any."""

@@ -81,6 +81,17 @@ def identify(settings: Settings) -> ModelIdentity:
     return ModelIdentity(name, options.strategy, fingerprints.pop(options.strategy), fingerprints, adapter)
 
 
+class Breaks:
+    """A strategy's progress callback: does nothing between the stages of a micro-batch until it is told what."""
+
+    def __init__(self) -> None:
+        self.work: Callable[[], None] = lambda: None
+
+    def __call__(self, *_: object) -> None:
+        """See ``int_model.core.types.Progress``."""
+        self.work()
+
+
 @dataclass(frozen=True, eq=False)
 class Models:
     """Loaded models: strategies for images, and for clicks the same segmenter, which the two share call by call."""
@@ -92,6 +103,7 @@ class Models:
     _made: dict[str, Strategy]
     _cpu: CpuTwin
     _learned: Learned
+    _breaks: Breaks
     _adaptation: Adaptation | None = None
 
     @classmethod
@@ -118,9 +130,14 @@ class Models:
             learned=_Recent(lambda version: _adapted_clicks(learned.of(version), shared.urgent)).get,
         )
         own = replace(suite, segmenter=shared)
-        made = _adapted(options.make, own, adaptation)
+        breaks = Breaks()
+        made = _adapted(functools.partial(options.make, progress=breaks), own, adaptation)
         twin = CpuTwin(load_on_cpu if suite.device != "cpu" else None, options, learned)
-        return cls(made, clicks, own, options, {options.strategy: made}, twin, learned, adaptation)
+        return cls(made, clicks, own, options, {options.strategy: made}, twin, learned, breaks, adaptation)
+
+    def on_break(self, work: Callable[[], None]) -> None:
+        """Have ``work`` called after each stage of a micro-batch, whatever strategy or version is at it."""
+        self._breaks.work = work
 
     def of_adapter(self, adapter: str) -> Models:
         """The same models under a project's version; those used last are kept. By the engine's thread only.
@@ -144,7 +161,7 @@ class Models:
 
     def under(self, adaptation: Adaptation) -> Models:
         """The same models under an adaptation."""
-        made = _adapted(self.options.make, self.suite, adaptation)
+        made = _adapted(functools.partial(self.options.make, progress=self._breaks), self.suite, adaptation)
         return replace(self, strategy=made, _made={self.options.strategy: made}, _adaptation=adaptation)
 
     def of_strategy(self, name: str) -> Strategy:
@@ -156,7 +173,9 @@ class Models:
         """
         if name not in self._made:
             config = self.options.config(name)
-            self._made[name] = _adapted(lambda suite: make_strategy(name, suite, config), self.suite, self._adaptation)
+            self._made[name] = _adapted(
+                lambda suite: make_strategy(name, suite, config, self._breaks), self.suite, self._adaptation
+            )
         return self._made[name]
 
     @property

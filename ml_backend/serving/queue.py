@@ -275,13 +275,18 @@ class ImageQueue:
             self._woken = True
             self._changed.notify_all()
 
-    def take(self, most: int, linger: float = 0.0) -> list[Job]:
+    def take(self, most: int, linger: float = 0.0, before: Sequence[Job] = ()) -> list[Job]:
         """The most urgent job that is ready and up to ``most - 1`` more of its kind, in order; [] if none is ready.
 
         An interactive job is not held up by less urgent company. A batch that is not full waits ``linger`` seconds for
-        more, unless an interactive job is ready.
+        more, unless an interactive job is ready. ``before``: only jobs that are more urgent than each of these, which
+        are at the models; nothing is waited for then.
         """
         with self._changed:
+            if before:
+                least = min(job.priority for job in before)
+                urgent = (job for job in self._ready() if job.priority < least)
+                return self._begin(sorted(urgent, key=lambda job: job.order), most)
             ready = self._ready()
             if ready and len(ready) < most and all(job.priority != Priority.INTERACTIVE for job in ready):
                 self._changed.wait_for(lambda: self._woken or len(self._ready()) >= most, linger)

@@ -64,7 +64,7 @@ async def judge(request: Request, runtime: RunsRuntime) -> Response:
     against, after = given.pop("against", ""), given.pop("after", 0)
     if unknown := set(given) - {"task", "verdict", "note"}:
         raise RequestError(f"{min(unknown)[:40]}: there is no such field; task, verdict and note are")
-    task = whole_number("task", str(given.get("task", "")))
+    task = whole_number("task", given.get("task", ""))
     verdict, text = given.get("verdict", ""), given.get("note", "")
     if verdict not in ("", *Verdict):
         raise RequestError(f"verdict needs to be one of {', '.join(Verdict)}, or empty")
@@ -77,7 +77,7 @@ async def judge(request: Request, runtime: RunsRuntime) -> Response:
     if not await asyncio.to_thread(runtime.reviews.put, key_of(run.id), task, chosen, text.strip(), who):
         raise LedgerError(f"run {run_id} has no annotated image of task {task}")
     if wants_page(request):
-        query = "&".join(f"{name}={whole_number(name, str(value))}" for name, value in
+        query = "&".join(f"{name}={whole_number(name, value)}" for name, value in
                          (("against", against), ("after", after)) if value)  # fmt: skip
         return RedirectResponse(f"review{'?' if query else ''}{query}#images", 303)
     return JsonResponse({"task": task, "verdict": verdict, "note": text.strip()})

@@ -5,7 +5,8 @@ which one is finished, one stopped, and one active with three final, two leased 
 ``database-0001.db`` was made by the same code at revision 0001: projects and results only. The others are that of
 0.1.0, opened by the last code of each later revision, which added what was new: ``database-0003.db`` the annotations of
 the recorded events and a chosen adapter, ``database-0004.db`` two clicks and two versions of a project, of which the
-second was rolled back, ``database-0005.db`` an entry of the audit log and a promotion, which wrote itself into it.
+second was rolled back, ``database-0005.db`` an entry of the audit log and a promotion, which wrote itself into it,
+``database-0006.db`` two verdicts on images of the finished run.
 PostgreSQL gets the rows of the files in the tables of that revision.
 """
 
@@ -48,6 +49,7 @@ from ml_backend.storage.audit import Audit
 from ml_backend.storage.clicks import ClickLog, LoggedClick
 from ml_backend.storage.database import Database, StoreError
 from ml_backend.storage.migrations import config
+from ml_backend.storage.reviews import Reviews, Verdict
 from ml_backend.storage.store import Project, Store
 from tests.integration.ledger.kit import check, done, spec
 from tests.support.annotation_events import recorded_events
@@ -179,7 +181,7 @@ def test_the_newest_tables_can_be_taken_back_and_made_again(open_old: OpenOld) -
     check_projects_and_results(database)
 
 
-LATER = [("database-0003.db", "0003"), ("database-0004.db", "0004"), ("database-0005.db", "0005")]
+LATER = [(f"database-{revision}.db", revision) for revision in ("0003", "0004", "0005", "0006")]
 
 
 def test_there_is_a_file_of_every_revision() -> None:
@@ -242,13 +244,24 @@ def test_clicks_and_versions_of_later_revisions_are_all_there(open_old: OpenOld,
     versions.promote(2, "base", who="carla")  # and the log of actions, new or old, writes itself
     newest, *older = Audit(database).entries(9)
     assert (newest.who, newest.action, len(older)) == ("carla", "promote", before)
-    if revision == "0005":
+    if revision >= "0005":
         assert [(entry.who, entry.place, entry.action, entry.what) for entry in older] == [
             ("berta", "", "promote", f"project 2: from {first.id} to {second.id}"),
             ("user anna", "10.0.0.7", "start", "project 2"),
         ]
     with pytest.raises(StoreError, match="append-only"), database.write() as connection:
         connection.execute(text("DELETE FROM audit"))
+
+
+def test_verdicts_are_all_there(open_old: OpenOld) -> None:
+    reviews = Reviews(open_old("database-0006.db", "0006"))
+    judged = [one for one in reviews.page(1, 0, 10) if one.verdict is not None]
+    assert [(one.task, one.verdict, one.note, one.who) for one in judged] == [
+        (102, Verdict.WRONG, "the tail is missing, ü", "berta"),
+        (101, Verdict.ACCEPT, "", "anna"),
+    ]
+    assert reviews.put(1, 102, None, "", "berta")
+    assert reviews.counts(1) == {"": 3, "accept": 1, "skip": 0, "wrong": 0}
 
 
 def test_a_database_from_before_there_were_runs(open_old: OpenOld) -> None:

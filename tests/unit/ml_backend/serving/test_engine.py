@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 
 import pytest
@@ -225,3 +225,81 @@ def test_another_strategy_takes_of_the_options_what_it_has() -> None:
     (result,) = models.of_strategy("vlm_box").segment([picture], task)
     assert result.instances == ()
     assert "below 1.00" in result.reason
+
+
+class InStages(Recorder):
+    """A recorder whose batches have three stages, with a break after each; ``reached`` and ``go`` are for the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate.set()
+        self.reached, self.go = threading.Event(), threading.Event()
+        self.work: Callable[[], None] = lambda: None
+        self.begun: list[str] = []
+
+    def on_break(self, work: Callable[[], None]) -> None:
+        self.work = work
+
+    def segment(self, images: Sequence[Image], task: TaskPrompt) -> list[Segmentation]:
+        self.begun.append(task.text)
+        for _ in range(3):
+            if not self.reached.is_set():
+                self.reached.set()
+                assert self.go.wait(WAIT)
+            self.work()
+        return super().segment(images, task)
+
+
+@pytest.fixture
+def staged(queue: ImageQueue) -> Iterator[tuple[Engine, InStages]]:
+    models = InStages()
+    engine = Engine(lambda: models, queue, micro_batch=3)
+    engine.start()
+    yield engine, models
+    models.go.set()
+    engine.close(WAIT)
+
+
+def test_more_urgent_images_go_between_the_stages_of_a_batch(
+    staged: tuple[Engine, InStages], queue: ImageQueue
+) -> None:
+    engine, models = staged
+    run = [submit(queue, image(value), A, Priority.BATCH) for value in (1, 2)]
+    assert models.reached.wait(WAIT)
+    opened = [submit(queue, image(value), B, Priority.PREDICT) for value in (3, 13)]
+    typed = submit(queue, image(4), TaskPrompt("typed"), Priority.INTERACTIVE)
+    late = submit(queue, image(5), TaskPrompt("late"), Priority.BATCH)
+    assert engine.status.working > 0
+    models.go.set()
+    assert [future.result(WAIT).score for future in (*run, typed, late)] == [1 / 255, 2 / 255, 4 / 255, 5 / 255]
+    assert opened[0].result(WAIT).score == 3 / 255
+    with pytest.raises(EngineError, match="bad image"):
+        opened[1].result(WAIT)  # it fails alone, also where it went in between
+    order = [text for text, _ in models.batches]
+    assert order[0] == "typed", "the most urgent goes first"
+    assert order.index("b") < order.index("a") < order.index("late"), "neither is held up by what is less urgent"
+    assert models.begun[0] == "a", "the batch that was interrupted had begun first, and was not begun again"
+    assert models.begun.count("a") == 1
+    assert engine.status.working == 0
+
+
+def test_equally_urgent_images_wait_for_the_batch(staged: tuple[Engine, InStages], queue: ImageQueue) -> None:
+    _, models = staged
+    first = submit(queue, image(1), A, Priority.PREDICT)
+    assert models.reached.wait(WAIT)
+    others = [submit(queue, image(2), B, Priority.PREDICT), submit(queue, image(3), B, Priority.BATCH)]
+    models.go.set()
+    for future in (first, *others):
+        future.result(WAIT)
+    assert models.batches[0][0] == "a"
+
+
+def test_every_strategy_and_version_has_breaks() -> None:
+    models = Models.of(fake_suite(), ModelOptions(), 1 << 24)
+    breaks: list[None] = []
+    models.on_break(lambda: breaks.append(None))
+    picture, _ = scene(objects=[("frog", 40, 50, 20)])
+    for segments in (models, models.of_strategy("grounded_sam"), models.of_strategy("promac")):
+        before = len(breaks)
+        segments.segment([picture], TaskPrompt(TASK))
+        assert len(breaks) - before > 1, "one in the end would be none"

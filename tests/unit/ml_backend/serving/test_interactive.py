@@ -252,8 +252,10 @@ def test_an_older_click_of_the_same_person_is_stale(played: Callable[[Play], Wor
 
 def test_prewarm_encodes_once_and_release_forgets(played: Callable[[Play], World]) -> None:
     async def play(world: World) -> None:
+        world.gate.clear()  # the second comes while the first is under way
         for _ in range(2):
             assert await world.ask("a", context={"event": "prewarm"}) == [EMPTY]
+        world.gate.set()
         await until(lambda: world.models.segmenter.encoded == 1 and not world.interactive._warming)
         assert world.fetched == ["a"]
         assert (await world.ask("a"))[0]["result"]
