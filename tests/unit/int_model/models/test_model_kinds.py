@@ -96,7 +96,7 @@ def test_its_settings_are_checked_and_are_a_part_of_the_fingerprint(mine: Any) -
         ("centre_adapter:Absent", "cannot be imported"),
         ("centre_adapter:Centre", "not a subclass of RoleSettings with role = 'detector'"),
         ("int_model.models.profile:SegmenterRole", "with role = 'detector'"),
-        ("magic", r"no detector\.kind 'magic'; choose one of: hf, or name a class of your own"),
+        ("magic", r"no detector\.kind 'magic'; choose one of: hf, groundingdino, or name a class of your own"),
     ],
 )
 def test_a_wrong_kind_is_named(mine: Any, kind: str, fault: str) -> None:
