@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -45,7 +46,7 @@ class SamEmbedding:
         return self.features.numel() * self.features.element_size()
 
 
-class PromptedSegmenter:
+class PromptedSegmenter(ABC):
     """A network that encodes an image once and decodes its embedding under any number of prompts.
 
     A subclass encodes, decodes prompts of one make-up, and enlarges masks.
@@ -75,8 +76,9 @@ class PromptedSegmenter:
         with torch.no_grad():  # not inference_mode: its tensors could not take part in a backward pass later
             return in_batches(list(images), self._settings.max_batch, self._encode)
 
+    @abstractmethod
     def _encode(self, images: Sequence[Image]) -> list[Embedding]:
-        raise NotImplementedError
+        """Embeddings of one batch."""
 
     def features(self, embedding: Embedding) -> NDArray[np.float32]:
         """See ``ImageFeatures.features``."""
@@ -221,9 +223,9 @@ class PromptedSegmenter:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._model.device, self._model.dtype)
 
+    @abstractmethod
     def _full_size(self, low: Tensor, embedding: SamEmbedding) -> Tensor:
         """``[C, h, w]`` logits of the network's square as ``[C, H, W]`` logits of the image."""
-        raise NotImplementedError
 
 
 class HFSamSegmenter(PromptedSegmenter):
