@@ -328,7 +328,7 @@ def test_while_a_run_is_under_way_it_pushes_and_predict_does_not(tmp_path: Path,
         ledger = Ledger(Store.in_folder(tmp_path / "data").database)
         running.strategy.gate.clear()
         run_id = running.client.post("/runs", json={"project": 1}).json()["run"]["id"]
-        until(lambda: ledger.progress(run_id).counts[TaskState.LEASED] == 2, "two are at work")
+        until(lambda: ledger.progress(run_id).counts[TaskState.LEASED] >= 2, "some are at work")
         began = time.monotonic()
         assert asked(running, fake, 1, 2, 4, 5, 6) == [[]] * 5
         assert asked(running, fake, 1) == [[]]  # at work: it will be pushed in a moment
