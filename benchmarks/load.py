@@ -281,9 +281,10 @@ def empty_server() -> Iterator[int]:
 
 
 @contextmanager
-def backend(folder: Path) -> Iterator[tuple[int, int]]:
-    """Port and process id of a running ``int-backend serve`` whose models are loaded."""
+def backend(folder: Path, **variables: str) -> Iterator[tuple[int, int]]:
+    """Port and process id of a running ``int-backend serve`` whose models are loaded, with ``variables`` set."""
     chosen = {"INT_PROFILE": "nano", "INT_DATA_DIR": str(folder), "INT_LOG_LEVEL": "WARNING", "OMP_NUM_THREADS": "1"}
+    chosen |= variables
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("INT_", "LABEL_STUDIO", "BASIC_AUTH"))}
     command = [sys.executable, "-m", "ml_backend.cli.main", "serve", "--host", "127.0.0.1", "--port", "0"]
     log = (folder / "log").open("w+")

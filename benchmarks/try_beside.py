@@ -1,10 +1,10 @@
 """What a trial costs annotators meanwhile: clicks and predictions alone, and beside a trial of many images.
 
-Runs the real HTTP service on a free port, with the bundled miniature models, against a stand-in for Label Studio. The
-two take turns, so that a machine that others keep busy meanwhile harms both alike; what Label Studio was sent is
-counted:
+Runs ``int-backend serve`` on a free port, in a process of its own, with the bundled miniature models on one thread,
+against a stand-in for Label Studio. The two take turns, so that a machine that others keep busy meanwhile harms both
+alike; what Label Studio was sent is counted:
 
-    python -m benchmarks.try_beside [--rounds 3] [--clicks 10] [--predictions 3] [--images 20]
+    python -m benchmarks.try_beside [--rounds 3] [--clicks 10] [--predictions 3] [--images 20] [--threads 1]
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.clicks import CONFIG, click, models, pictures, served, task
-from ml_backend.settings import Settings
+from benchmarks.clicks import CONFIG, click, pictures, task
+from benchmarks.load import backend
 from tests.support.label_studio import TOKEN, LabelStudio, label_studio
 
 ALONE, BESIDE = "alone", "beside a trial"
@@ -93,21 +93,29 @@ def main() -> None:
     parser.add_argument("--clicks", type=int, default=10)
     parser.add_argument("--predictions", type=int, default=3)
     parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1, help="of the models' arithmetic")
     options = parser.parse_args()
     fake = LabelStudio(valid={f"Token {TOKEN}"})
     fake.tasks |= {n + 1: {"data": task(n + 1, image)["data"]} for n, image in enumerate(pictures(options.images))}
     fake.project |= {"label_config": CONFIG}
     waits = Waits()
     with tempfile.TemporaryDirectory() as folder, label_studio(fake) as running:
-        given = {"label_studio_url": running.url, "label_studio_api_key": TOKEN}
-        settings = Settings(data_dir=Path(folder), deadline=300.0, profile="nano", cache_entries=0, **given)  # type: ignore[arg-type]
-        loaded, name = models(settings)
-        with served(loaded, settings) as client:
+        variables = {
+            "LABEL_STUDIO_URL": running.url,
+            "LABEL_STUDIO_API_KEY": TOKEN,
+            "INT_DEADLINE": "300",
+            "INT_CACHE_ENTRIES": "0",
+            "OMP_NUM_THREADS": str(options.threads),
+        }
+        with (
+            backend(Path(folder), **variables) as (port, _),
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, trust_env=False) as client,
+        ):
             for number in range(options.rounds):
                 measure(client, waits, options, number)
         sent = [request for request in running.requests if request.method not in ("GET", "HEAD")]
         written = [request for request in sent if "token" not in request.path]
-    title = f"{options.rounds} rounds, {name} models, trials of {options.images} images"
+    title = f"{options.rounds} rounds, nano models, trials of {options.images} images"
     table = Table("", "", "of", ALONE, BESIDE, "ratio", title=title)
     row(table, "a click", waits.clicks)
     row(table, "a prediction", waits.predictions)

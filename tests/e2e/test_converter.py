@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image as PilImage
+from PIL import ImageDraw
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
@@ -48,6 +49,7 @@ json.dump(found, sys.stdout)
 """
 EXPORT = """
 import json, os, sys
+from label_studio_sdk.converter.brush import convert_task_dir
 from label_studio_sdk.converter import Converter
 folder = sys.argv[1]
 tasks = json.load(open(os.path.join(folder, "tasks-0001.json")))
@@ -57,7 +59,12 @@ for number, task in enumerate(tasks, 1):  # as if a person had submitted each pr
 json.dump(tasks, open(sys.argv[2] + ".tasks", "w"))
 config = os.path.join(folder, "labeling_config.xml")
 converter = Converter(config, project_dir=None, download_resources=False)
-converter.convert_to_coco(sys.argv[2] + ".tasks", sys.argv[2], is_dir=False)
+given, out, kind = sys.argv[2] + ".tasks", sys.argv[2], sys.argv[3]
+os.makedirs(out)
+if kind == "png":
+    convert_task_dir(converter.iter_from_json_file(given), out, out_format="png")
+else:
+    getattr(converter, f"convert_to_{kind}")(given, out, is_dir=False)
 """
 
 
@@ -67,7 +74,7 @@ def python(label_studio_program: Path) -> Path:
     return label_studio_program.parent / "python"
 
 
-def converted(python: Path, script: str, *arguments: Path) -> str:
+def converted(python: Path, script: str, *arguments: Path | str) -> str:
     command = [python, "-c", script, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -146,7 +153,7 @@ def test_it_exports_our_polygons_as_coco(
     tmp_path: Path, python: Path, truth: dict[tuple[str, str], np.ndarray]
 ) -> None:
     out = bootstrap(tmp_path, "--formats", "label-studio", "--ls-regions", "polygon")
-    converted(python, EXPORT, out / "label-studio", tmp_path / "exported")
+    converted(python, EXPORT, out / "label-studio", tmp_path / "exported", "coco")
     coco = COCO(tmp_path / "exported/result.json")
     files = [task["data"]["file"] for task in json.loads((out / "label-studio/tasks-0001.json").read_text())]
     labels = {category["id"]: category["name"] for category in coco.loadCats(coco.getCatIds())}
@@ -155,3 +162,48 @@ def test_it_exports_our_polygons_as_coco(
         key = (files[annotation["image_id"]], labels[annotation["category_id"]])
         found[key] = coco.annToMask(annotation).astype(bool)
     hold(found, truth, 0.85)
+
+
+def test_its_png_masks_of_our_brush_regions_are_those_of_our_png_export(
+    tmp_path: Path, python: Path, truth: dict[tuple[str, str], np.ndarray]
+) -> None:
+    out = bootstrap(tmp_path, "--formats", "label-studio,png", "--ls-regions", "brush")
+    converted(python, EXPORT, out / "label-studio", tmp_path / "exported", "png")
+    classes = {label: int(value) for value, label in json.loads((out / "masks/classes.json").read_text()).items()}
+    found: dict[tuple[str, str], np.ndarray] = {}
+    for number, task in enumerate(json.loads((out / "label-studio/tasks-0001.json").read_text()), 1):
+        name = task["data"]["file"]
+        semantic = np.asarray(PilImage.open(out / "masks/semantic" / task["data"]["split"] / name))
+        for file in (tmp_path / "exported").glob(f"task-{number}-*-0.png"):
+            label = file.stem.split("-")[-2]
+            found[name, label] = np.asarray(PilImage.open(file)) > 0
+            np.testing.assert_array_equal(found[name, label], semantic == classes[label])
+    hold(found, truth, 0.9)
+
+
+def test_its_yolo_export_of_our_polygons_holds_the_objects_of_our_yolo_export(
+    tmp_path: Path, python: Path, truth: dict[tuple[str, str], np.ndarray]
+) -> None:
+    out = bootstrap(tmp_path, "--formats", "label-studio,yolo", "--ls-regions", "polygon")
+    converted(python, EXPORT, out / "label-studio", tmp_path / "exported", "yolo")
+    theirs = (tmp_path / "exported/classes.txt").read_text().split()
+    assert theirs == ["Frog", "Owl"]
+    for name in {key[0] for key in truth}:
+        size = next(mask.shape for key, mask in truth.items() if key[0] == name)
+        labels = f"{Path(name).stem}.txt"
+        found = _drawn(tmp_path / "exported/labels" / labels, size)
+        written = _drawn(out / "labels/train" / labels, size)
+        assert {theirs[number] for number in found} == {key[1] for key in truth if key[0] == name}
+        hold({(name, theirs[k]): v for k, v in found.items()}, {(name, theirs[k]): v for k, v in written.items()}, 0.9)
+
+
+def _drawn(file: Path, size: tuple[int, ...]) -> dict[int, np.ndarray]:
+    """The polygons of a YOLO label file, by class, drawn by Pillow."""
+    found = {}
+    for line in file.read_text().splitlines():
+        number, *places = line.split()
+        picture = PilImage.new("1", (size[1], size[0]))
+        corners = (np.array(places, float).reshape(-1, 2) * (size[1], size[0]) - 0.5).ravel().tolist()
+        ImageDraw.Draw(picture).polygon(corners, fill=1)
+        found[int(number)] = np.asarray(picture).copy()
+    return found
