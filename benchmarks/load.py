@@ -1,12 +1,13 @@
 """64 clients at once against a real ``int-backend serve`` while its models work: waiting times, losses, memory.
 
-    python -m benchmarks.load [--seconds 60] [--clients 64] [--pause 0.25] [--json FILE]
+    python -m benchmarks.load [--seconds 60] [--clients 64] [--pause 0.25] [--apart] [--json FILE]
     python -m benchmarks.load --soak 600
 
 The backend is a process of its own with the bundled miniature models. Clients keep their connections; most pause
 between requests, those that ask for predictions never do, so the models are never idle. Every predicted image is new to
 the backend, so that no result comes from its store. Two further clients ask an empty server in another process (row
-"control"): where its waiting times are long, the machine is busy, not the backend.
+"control"): where its waiting times are long, the machine is busy, not the backend. ``--apart`` gives the backend one
+half of the cores and everything else the other half (Linux).
 """
 
 from __future__ import annotations
@@ -375,10 +376,16 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--pause", type=float, default=0.25, help="mean pause between a client's requests, seconds")
     parser.add_argument("--idle", action="store_true", help="no predictions and clicks: the service without its models")
+    parser.add_argument("--apart", action="store_true", help="cores of its own for the backend: the first half of them")
     parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args()
     console, seconds, busy = Console(width=110), options.soak or options.seconds, [os.getloadavg()[0]]
+    cores = sorted(os.sched_getaffinity(0)) if options.apart else []
+    if cores:
+        os.sched_setaffinity(0, cores[: len(cores) // 2] or cores)  # the backend inherits it
     with tempfile.TemporaryDirectory() as folder, backend(Path(folder)) as (port, pid):
+        if cores:
+            os.sched_setaffinity(0, cores[len(cores) // 2 :])
         tally = asyncio.run(load(port, pid, options, seconds))
         busy.append(os.getloadavg()[0])
     good = report(console, tally, options, seconds, busy)
