@@ -35,6 +35,23 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def list_devices(names: str) -> list[str]:
+    """The devices that ``names`` stands for: ``all`` CUDA cards (else what ``auto`` is), or names between commas.
+
+    A name may come twice: two processes then share the device. Raises ``ValueError`` as `choose_device` does, and where
+    no device is named.
+    """
+    if names.strip() == "all":
+        cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return [f"cuda:{index}" for index in range(cards)] or [choose_device().type]
+    found = [name.strip() for name in names.split(",") if name.strip()]
+    if not found:
+        raise ValueError("no device is named; use all, or names between commas: cuda:0,cuda:1")
+    for name in found:
+        choose_device(name)
+    return found
+
+
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision to load weights in: ``auto`` is float16 on CUDA and float32 elsewhere.
 

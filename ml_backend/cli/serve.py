@@ -113,10 +113,13 @@ def check_redis(settings: Settings) -> None:
         queue.close()
 
 
-def set_up_logging(level: str) -> None:
-    """Our own messages from ``level`` on, other libraries' warnings only: some of them log addresses with tokens."""
+def set_up_logging(level: str, before: str = "") -> None:
+    """Our own messages from ``level`` on, other libraries' warnings only: some of them log addresses with tokens.
+
+    ``before`` stands before the text of each message.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LineFormatter(f"%(asctime)s %(levelname)s %(name)s: {before}%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for name in ("int_model", "ml_backend"):
         logging.getLogger(name).setLevel(level)

@@ -119,7 +119,7 @@ def _serve(port: int, settings: Settings, sleeper: Sleeper) -> None:
 
 
 if __name__ == "__main__":
-    from ml_backend.cli.worker import run
+    from ml_backend.cli.workers.worker import run
     from ml_backend.settings import load_settings
 
     _shift_clock(float(os.environ.get("STUB_CLOCK", "0")))

@@ -26,7 +26,7 @@ def _strategy_names(values: list[str] | None) -> list[str] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions(CommandOptions):
-    """What ``int-backend worker`` can be asked for."""
+    """What ``int-backend serve`` and ``worker`` can both be asked for."""
 
     models: ModelArguments = field(default_factory=ModelArguments)
     adapter: Adapter = None
@@ -60,14 +60,37 @@ def serve(options: ServeOptions) -> None:
     run(options.models.settings(given), _tell)
 
 
-def worker(options: WorkerOptions) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetOptions(WorkerOptions):
+    """What ``int-backend worker`` can be asked for."""
+
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            "--devices", metavar="all|NAMES", help="A process on each: all CUDA cards, or names: cuda:0,cuda:1."
+        ),
+    ] = None
+
+
+def worker(options: FleetOptions) -> int:
     """Work on batch runs that others began, with REDIS_URL set. One per accelerator, on any number of machines.
 
-    Options go before environment variables, as for `serve`.
+    Options go before environment variables, as for `serve`. With --devices: exit status 1 if the worker of a device
+    died again and again.
     """
-    from ml_backend.cli.worker import run
+    from ml_backend.cli.workers.worker import check, run
 
-    run(options.models.settings({"adapter": options.adapter, "log_level": options.level}), _tell)
+    settings = options.models.settings({"adapter": options.adapter, "log_level": options.level})
+    if options.devices is None:
+        run(settings, _tell)
+        return 0
+    from int_model.models.device import list_devices
+    from ml_backend.cli.workers import fleet
+
+    if options.models.device is not None:
+        raise ValueError("--device and --devices exclude each other; leave out one")
+    check(settings)
+    return fleet.run(settings, list_devices(options.devices), _tell, run)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,17 @@ def run(
         StoreError: the ledger cannot be opened.
         RuntimeError: the models cannot be loaded.
     """
+    queue = RedisQueue(check(settings))
+    set_up_logging(settings.log_level)
+    check_data_folder(settings.data_dir)
+    try:
+        asyncio.run(_work(settings, queue, tell, load, identity))
+    finally:
+        queue.close()
+
+
+def check(settings: Settings) -> str:
+    """The address of Redis; raises `RunsError` where a worker's setting is missing, and says which."""
     if settings.redis_url is None or not settings.redis_url.get_secret_value():
         raise RunsError(
             "a worker needs REDIS_URL, e.g. redis://localhost:6379/1; without Redis, int-backend serve and int-backend "
@@ -53,13 +64,7 @@ def run(
         )
     if not settings.label_studio_url:
         raise RunsError(NO_LABEL_STUDIO)
-    set_up_logging(settings.log_level)
-    check_data_folder(settings.data_dir)
-    queue = RedisQueue(settings.redis_url.get_secret_value())
-    try:
-        asyncio.run(_work(settings, queue, tell, load, identity))
-    finally:
-        queue.close()
+    return settings.redis_url.get_secret_value()
 
 
 async def _work(
