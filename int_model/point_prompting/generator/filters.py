@@ -90,7 +90,7 @@ def signed_points(xy: Floats, confidence: Floats, size: tuple[int, int], how: Po
         left_out["too many"] += len(apart) - len(negatives)
     chosen = [*positives, *negatives]
     return SignedPoints(
-        pixels[chosen].reshape(-1, 2),
+        pixels[chosen],
         np.repeat(np.array([1, 0], dtype=np.int64), [len(positives), len(negatives)]),
         shares[chosen],
         {reason: count for reason, count in left_out.items() if count},

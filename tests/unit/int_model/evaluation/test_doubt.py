@@ -56,6 +56,15 @@ def test_doubt_where_it_is_due_costs_little() -> None:
     )
 
 
+def test_thresholds_lie_between_confidences_and_every_one_that_matters_is_there() -> None:
+    cases = [Case(0.9, 0.8, 0.7, 5, 100), Case(0.2, 0.1, 0.8, 5, 100), Case(0.8, 0.8, 0.8, 5, 100)]
+    assert [point.threshold for point in curve(cases)] == pytest.approx([0, 0.5, 0.85, 0.95])
+    assert [point.asked for point in curve(cases)] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert [point.calls for point in curve(cases)] == pytest.approx([5, 115 / 3, 215 / 3, 105])
+    alike = [Case(0.4, 0, 1, 1, 10), Case(0.4, 1, 0, 1, 10), Case(0.9, 1, 1, 1, 10)]
+    assert [point.threshold for point in curve(alike)] == pytest.approx([0, 0.65, 0.95]), "none tells the two apart"
+
+
 def test_without_images_there_is_nothing_to_fit() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         fit([])

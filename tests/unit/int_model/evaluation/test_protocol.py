@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import py_sod_metrics
 import pytest
@@ -9,7 +11,8 @@ from PIL import Image as PilImage
 
 from int_model.core.task_prompt import TaskPrompt
 from int_model.core.types import Instance, Segmentation, Trace
-from int_model.evaluation.protocol import PROTOCOLS, score
+from int_model.evaluation.datasets import read_mask
+from int_model.evaluation.protocol import PROTOCOLS, chosen_protocol, grey_levels, score
 from int_model.strategies.registry import make_strategy
 from tests.support.fakes import TASK, fake_suite, scene
 from tests.unit.int_model.evaluation.masks import blob, soft
@@ -97,3 +100,24 @@ def test_single_objects_say_nothing_where_the_truth_has_none_known() -> None:
     assert score(segmentation(truth), truth).detections is None
     with pytest.raises(ValueError, match="the truth is"):
         score(segmentation(truth), truth[1:])
+
+
+def test_a_protocol_is_taken_by_name_and_an_unknown_one_names_the_choice() -> None:
+    for name, protocol in PROTOCOLS.items():
+        assert chosen_protocol(name) is chosen_protocol(protocol) is protocol
+    with pytest.raises(ValueError, match="there is no protocol 'soft'; choose one of: native, mask, promac"):
+        chosen_protocol("soft")
+
+
+@pytest.mark.parametrize(("name", "sought"), [("native", 2), ("mask", 2), ("promac", 4)])
+def test_grey_pixels_of_a_mask_file_count_as_the_protocol_says(name: str, sought: int, tmp_path: Path) -> None:
+    """Above grey 128; as the released code scores, any but 0."""
+    PilImage.fromarray(np.array([[0, 1, 128, 129, 255]], np.uint8)).save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png", PROTOCOLS[name].truth_above).sum() == sought
+
+
+def test_a_soft_map_has_the_grey_levels_of_its_png() -> None:
+    given = np.array([[0, 0.2, 0.6, 1, 1.7, -3, np.nan, np.inf, -np.inf]], np.float32)
+    levels = grey_levels(given)
+    assert levels.dtype == np.uint8
+    assert levels.tolist() == [[0, 51, 153, 255, 255, 0, 0, 0, 0]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -21,6 +23,13 @@ def test_masks_and_points_are_compared_with_the_truth() -> None:
     score = score_pair("a", "name", answer(part), truth)
     assert (score.common, score.either, score.found, score.true) == (8, 16, 8, 16)
     assert (score.on_object, score.off_object) == (0.5, 0.5)  # one of each sign lies on the object
+    more = Grounded(
+        part, 0.9, np.array([[1.0, 1], [2, 2], [7, 7], [6, 6], [5, 5], [0, 1]]), np.array([1, 1, 1, 0, 0, 0])
+    )
+    found = score_pair("a", "name", more, truth)
+    assert (found.on_object, found.off_object) == (2 / 3, 2 / 3), "two of three, each of its own sign"
+    lost = score_pair("a", "name", dataclasses.replace(more, labels=np.array([1, 1, 0, 0, 0, 0])), truth)
+    assert (lost.on_object, lost.off_object) == (1.0, 0.75)
     nothing = score_pair("a", "name", Grounded(None, 0.1), truth)
     assert (nothing.common, nothing.either, nothing.on_object) == (0, 16, None)
     assert not score_pair("a", "absent", answer(part), None).present
@@ -54,6 +63,12 @@ def test_intervals_hold_the_figure_and_images_are_the_unit() -> None:
     figure = referring_table(many)["mIoU"]
     assert figure.low < figure.value < figure.high
     assert figure.images == 40
+    assert referring_table(many)["oIoU"] == referring_table(many, rounds=2_000)["oIoU"]
+    others = [dataclasses.replace(score, common=score.common // 2) for score in many]
+    gap = difference(many, others)
+    assert gap == difference(many, others, rounds=2_000)
+    assert gap.value == pytest.approx(np.mean([score.common - score.common // 2 for score in many]) / 100)
+    assert gap.high - gap.low < figure.high - figure.low, "paired: an image is drawn for both"
 
 
 def test_figures_that_no_pair_defines_are_not_numbers() -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from int_model.evaluation.metrics import METRICS
-from int_model.evaluation.records import Record
+from int_model.evaluation.instances import average_precision, pooled_f1
+from int_model.evaluation.metrics import METRICS, Metric
+from int_model.evaluation.records import THRESHOLDS, Detections, Record
 from int_model.evaluation.result import Evaluation, Setting, VariantInfo, conclude
-from int_model.evaluation.statistics import draw, mean_interval, sample
+from int_model.evaluation.statistics import draw, interval, mean_interval, sample
 
 
 def record(example: int, variant: str, iou: float | None = 0.5, seed: int = 0, **more: object) -> Record:
@@ -131,3 +132,53 @@ def test_the_mean_of_trials_is_scipy_s_percentile_bootstrap() -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.004)
     with pytest.raises(ValueError, match="at least one"):
         mean_interval([], 10)
+
+
+def objects(scores: tuple[float, ...], hits: tuple[bool, ...], truths: int) -> Detections:
+    """The hits hold up to an IoU of .70."""
+    none = (False,) * len(hits)
+    return Detections(scores, tuple(hits if threshold <= 0.7 else none for threshold in THRESHOLDS), truths)
+
+
+@pytest.mark.parametrize("name", ["ap", "ap_50", "ap_75", "instance_f1_50", "instance_f1_75"])
+def test_figures_of_objects_are_pooled_over_the_images_that_are_drawn(name: str) -> None:
+    images = [objects((0.9, 0.4), (True, False), 2), objects((0.8,), (False,), 1), objects((0.7,), (True,), 1)]
+    records = [record(i, "a", detections=one) for i, one in enumerate(images)] + [record(3, "a")]
+    columns, counts = draw([f"e{i}" for i in range(4)], 600)
+    told = sample(METRICS[name], records, columns, counts)
+    assert told is not None
+    assert told.images == {"e0", "e1", "e2"}, "one image has no objects to compare"
+    threshold, once = METRICS[name].threshold, np.ones((1, 3))
+    of = average_precision if name.startswith("ap") else pooled_f1
+    assert told.value == of(images, once, threshold)[0]  # type: ignore[arg-type]
+    drawn = counts[:, :3].sum(axis=1) > 0
+    assert not drawn.all(), "the fourth image alone may be drawn"
+    expected = np.where(drawn, of(images, counts[:, :3], threshold), np.nan)  # type: ignore[arg-type]
+    np.testing.assert_allclose(told.resampled, expected)
+
+
+def test_a_round_that_draws_an_image_once_has_its_value_and_one_that_does_not_has_none() -> None:
+    columns, counts = draw(["e0", "e1"], 60)
+    told = sample(METRICS["iou"], [record(0, "a", 0.25)], columns, counts)
+    assert told is not None
+    assert set(counts[:, 0]) == {0, 1, 2}
+    np.testing.assert_array_equal(told.resampled, np.where(counts[:, 0] > 0, 0.25, np.nan))
+    assert sample(METRICS["iou"], [record(0, "a", None)], columns, counts) is None
+
+
+def test_a_figure_of_objects_needs_a_threshold() -> None:
+    columns, counts = draw(["e0"], 2)
+    metric = Metric("f1", "F1", "higher", "F1 without a threshold", "pooled_f1")
+    with pytest.raises(ValueError, match="needs an IoU threshold"):
+        sample(metric, [record(0, "a", detections=objects((), (), 1))], columns, counts)
+
+
+def test_an_interval_is_of_the_rounds_that_define_the_figure() -> None:
+    one = interval(0.5, np.array([math.nan, 0.4]), 3)
+    assert (one.low, one.high, one.images) == (0.4, 0.4, 3)
+    for rounds, images in (([math.nan, math.nan], 3), ([], 3), ([0.4, 0.5], 1)):
+        none = interval(0.5, np.array(rounds), images)
+        assert none.value == 0.5
+        assert math.isnan(none.low)
+        assert math.isnan(none.high)
+        assert not none.excludes_zero

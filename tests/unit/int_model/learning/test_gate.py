@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from int_model.learning.gate import choose, judge, lower_bound, paired_gain, with_end_to_end
+from int_model.learning.gate import choose, harm, judge, lower_bound, paired_gain, with_end_to_end
 from int_model.learning.scoring import Figures
 
 ARMS = ("base", "slots", "outlines", "tokens", "plm", "plm_pmm", "lora", "decoder")
@@ -105,6 +106,30 @@ def test_the_bound_lies_below_the_mean_and_falls_with_the_level(values: list[flo
     bound = lower_bound(array, alpha=alpha)
     assert bound <= array.mean() + 1e-9
     assert lower_bound(array, alpha=alpha / 2) <= bound + 1e-9
+
+
+def test_three_images_may_prove_something() -> None:
+    assert lower_bound(np.array([0.5, 0.5, 0.5]), alpha=0.05) == pytest.approx(0.5)
+    spread = np.array([0.1, 0.2, 0.3])
+    student = stats.ttest_1samp(spread, 0).confidence_interval(0.90).low  # both sides: one-sided 0.05
+    assert lower_bound(spread, alpha=0.05) == pytest.approx(student)
+
+
+def test_the_bound_is_corrected_for_the_number_of_arms_that_were_compared() -> None:
+    """Figures that are better at 5 % and not at 2.5 %."""
+    base = np.linspace(0.5, 0.7, 12)
+    gain = np.tile([0.12, -0.06], 6) + 0.024
+    assert stats.ttest_1samp(gain, 0, alternative="greater").pvalue == pytest.approx(0.036, abs=0.01)
+    old, new = prompted(base, base), prompted(base + gain, base + gain)
+    assert judge("plm", new, old, compared=1).gain.lower > 0
+    assert judge("plm", new, old, compared=2).gain.lower < 0
+
+
+@pytest.mark.parametrize(("images", "refused"), [(2, False), (3, True)])
+def test_a_kind_of_prompt_that_loses_is_told_from_three_images_on(images: int, refused: bool) -> None:
+    base = np.linspace(0.5, 0.7, images)
+    told = harm(prompted(base + 0.2, base - 0.1), prompted(base, base))
+    assert [reason.startswith("with a loose box") for reason in told] == [True] * refused
 
 
 def test_two_images_prove_nothing() -> None:

@@ -105,6 +105,16 @@ def test_a_hole_gives_way_to_the_limit_of_points_before_the_outline_does() -> No
     assert iou(rasterise([whole.ring], 60, 60), mask) == 1.0
 
 
+def test_a_large_hole_does_not_cost_the_outline_its_notch() -> None:
+    """Coarse enough to lose the hole, an outline loses smaller things too: it is tried without the hole, and exact."""
+    mask = np.zeros((64, 64), bool)
+    mask[2:62, 2:62] = True
+    mask[2:10, 2:10] = False  # a notch at the corner
+    mask[20:50, 20:50] = False
+    (part,) = mask_to_parts(mask, PolygonOptions(max_points=6))
+    assert sorted(map(tuple, part.ring.tolist())) == [(2, 10), (2, 62), (10, 2), (10, 10), (62, 2), (62, 62)]
+
+
 def test_the_tolerance_is_halved_until_the_overlap_suffices() -> None:
     """A bound that 4 pixels do not reach: neither the exact ring nor the coarse one."""
     yy, xx = np.mgrid[:120, :120]

@@ -120,6 +120,15 @@ def test_images_are_encoded_the_same_alone_and_in_a_batch(segmenter: Segmenter) 
     assert segmenter.decode(embedding, []) == []
 
 
+@pytest.mark.parametrize(("size", "inner"), [((2, 400), (1, 64)), ((400, 2), (64, 1)), ((300, 400), (48, 64))])
+def test_of_a_thin_image_one_row_of_the_input_is_read_and_none_of_its_padding(
+    segmenter: Segmenter, size: tuple[int, int], inner: tuple[int, int]
+) -> None:
+    (embedding,) = segmenter.encode([picture(*size)])
+    assert isinstance(embedding, SamEmbedding)
+    assert (embedding.size, embedding.inner) == (size, inner)
+
+
 def test_wrong_prompts_are_refused(segmenter: Segmenter) -> None:
     [embedding] = segmenter.encode([WIDE])
     with pytest.raises(ValueError, match="labels are 1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from int_model.models.calls import ModelCalls
 from int_model.models.suite import ModelSuite, load_suite
 from int_model.point_prompting.generator.bundle import GeneratorError, TrainedGenerator, probes_of, read, unpack
 from int_model.point_prompting.generator.expressions import Described, colour_of, head_noun, singling_out
-from int_model.point_prompting.generator.features import on_cells, see_images, see_texts, seen_of, stacked
+from int_model.point_prompting.generator.features import MOST_TOKENS, on_cells, see_images, see_texts, seen_of, stacked
 from int_model.point_prompting.generator.filters import PointFilter, SignedPoints, signed_points
 from int_model.point_prompting.generator.grounding import PointGrounder
 from int_model.point_prompting.generator.network import GeneratorSettings, PointGenerator, Points, Seen
@@ -149,6 +150,53 @@ def test_every_token_is_seen_and_the_sentence_last(nano: ModelSuite) -> None:
     assert not np.allclose(left.maps[0], right.maps[0], atol=1e-3)
 
 
+class Spelled:
+    """A CLIP whose feature of a text counts its letters, and whose tokens are the text's words."""
+
+    logit_scale = 100.0
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        return np.stack([self.feature(text) for text in texts])
+
+    def embed_tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [np.stack([self.feature(word) for word in text.split()]) for text in texts]
+
+    @staticmethod
+    def feature(text: str) -> np.ndarray:
+        row = np.array([1 + text.count(letter) for letter in "efhit"], dtype=np.float32)
+        return row / np.linalg.norm(row)
+
+
+def test_a_map_is_of_what_a_text_says_beyond_an_empty_one() -> None:
+    """Otherwise both maps are mostly what all texts have in common."""
+    clip = Spelled()
+    (seen,) = see_texts(clip, ["The  left FISH"])  # type: ignore[arg-type]
+    assert np.allclose(seen.tokens, clip.embed_texts(["the", "left", "fish", "the left fish"]))
+    empty = clip.feature("")
+    for map_, text in zip(seen.maps, ("the left fish", "fish"), strict=True):
+        beyond = clip.feature(text) - empty
+        assert np.allclose(map_, beyond / np.linalg.norm(beyond), atol=1e-5)
+    (long,) = see_texts(clip, ["fish " * 70])  # type: ignore[arg-type]
+    assert len(long.tokens) == MOST_TOKENS
+    assert np.array_equal(long.tokens[-1], long.sentence)
+
+
+def test_a_batch_tells_which_tokens_exist_and_scales_each_map_to_its_own_range() -> None:
+    """Over the word mask the generator attends; a token that is not masked would be read as one of zeros."""
+    texts = see_texts(Spelled(), ["the left fish", "fish"])  # type: ignore[arg-type]
+    patches = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    seen = seen_of(patches, None, texts)
+    assert seen.words.tolist() == [[True] * 4, [True, True, False, False]]
+    assert not seen.text[1, 2:].any()
+    assert np.allclose(seen.text[1, :2].numpy(), texts[1].tokens)
+    for row in range(2):
+        for m in range(2):
+            cosines = patches[row].numpy() @ texts[row].maps[m]
+            scaled = (cosines - cosines.min()) / (cosines.max() - cosines.min())
+            assert np.allclose(seen.similarity[row, ..., m].numpy(), scaled, atol=1e-4)
+            assert np.allclose(seen.similarity[row, ..., 2 + m].numpy(), cosines, atol=1e-5)
+
+
 def test_a_clip_without_token_features_gives_the_sentence() -> None:
     (seen,) = see_texts(FakeTextImage(), ["the red thing"])
     assert len(seen.tokens) == 1
@@ -160,6 +208,13 @@ def test_the_segmenters_features_lie_on_clips_cells() -> None:
     placed = on_cells(features, (50, 100), (4, 8))
     assert placed.shape == (4, 8, 1)
     assert np.unravel_index(placed[..., 0].argmax(), (4, 8)) == (1, 6)
+
+
+def test_a_strip_of_an_image_has_features_of_its_own_not_of_the_padding() -> None:
+    features = np.full((1, 8, 8), 99, dtype=np.float32)
+    features[0, 0] = np.arange(8)  # one row of the square shows an image 100 times as wide as high
+    assert np.array_equal(on_cells(features, (1, 100), (2, 8))[..., 0], [np.arange(8)] * 2)
+    assert np.array_equal(on_cells(features.transpose(0, 2, 1), (100, 1), (8, 2))[..., 0].T, [np.arange(8)] * 2)
 
 
 def test_points_do_not_depend_on_what_else_is_in_the_batch(nano: ModelSuite) -> None:
@@ -180,8 +235,10 @@ def test_a_generator_that_reads_the_segmenter_says_so_when_it_is_not_shown(nano:
     seen = Seen(torch.zeros(1, 2, 2, 96), torch.zeros(1, 2, 2, 4), torch.zeros(1, 1, 96), torch.ones(1, 1).bool())
     with pytest.raises(ValueError, match="segmenter's features"):
         generator(nano).network(seen)
-    with pytest.raises(ValueError, match="heads"):
-        GeneratorSettings(8, 8, width=30, heads=4)
+    for width, heads in ((30, 4), (30, 3), (32, 5)):
+        with pytest.raises(ValueError, match=f"width {width} is a multiple of 4 and of its {heads} heads"):
+            GeneratorSettings(8, 8, width=width, heads=heads)
+    assert GeneratorSettings(8, 8).segmenter_width == 0, "as in the paper it sees CLIP alone"
 
 
 # -------------------------------------------------------------------- filters
@@ -196,6 +253,13 @@ def test_points_get_signs_and_what_is_left_out_is_counted() -> None:
     assert found.left_out == {"undecided": 1, "close": 1, "too many": 2}
     assert len(found.labels) + sum(found.left_out.values()) == len(xy)
     assert found.presence == pytest.approx(0.9)
+
+
+def test_the_negatives_nearest_to_any_positive_are_given_first() -> None:
+    """A point straight above one positive and level with the other is not near to either."""
+    xy = np.array([[0.1, 0.5], [0.9, 0.5], [0.5, 0.5], [0.1, 0.44], [0.86, 0.5]])
+    found = signed_points(xy, np.array([0.9, 0.8, 0.1, 0.1, 0.1]), (100, 100), PointFilter(apart=0.0, most=2))
+    assert found.points[found.labels == 0].tolist() == [[86.0, 50.0], [10.0, 44.0]]
 
 
 def test_borders_of_the_filter() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from int_model.core.types import Detection, Image, Segmentation
 from int_model.strategies.auto import Auto, AutoConfig, most_calls, within_budget
 from int_model.strategies.base import Strategy
 from int_model.strategies.registry import default_config, make_strategy
-from tests.support.fakes import TASK, FakeDetector, FakeVlm, fake_suite, scene
+from tests.support.fakes import TASK, FakeDetector, FakeTextImage, FakeVlm, fake_suite, scene
 
 PROMPT = TaskPrompt(TASK)
 ONE = [("frog", 64, 48, 20)]
@@ -83,6 +84,24 @@ def test_each_witness_counts() -> None:
     assert shy.trace.witnesses["confidence"] < known["confidence"]
 
 
+class Given(FakeTextImage):
+    """Cosines with the text: 0.31 of what was found, 0.28 of what is left, and the other way round in large images."""
+
+    def embed_images(self, images: Sequence[Image]) -> Any:
+        cosines = np.array([0.31, 0.28] if images[1].shape[1] < 200 else [0.28, 0.31])
+        return np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1).astype(np.float32)
+
+    def embed_texts(self, texts: Sequence[str]) -> Any:
+        return np.array([[1.0, 0.0]] * len(texts), dtype=np.float32)
+
+
+@pytest.mark.parametrize(("width", "gap"), [(128, 1.5), (200, -1.5)])
+def test_the_third_witness_is_clips_choice_between_what_was_found_and_the_rest(width: int, gap: float) -> None:
+    """A softmax over the two at CLIP's own scale, as in its zero-shot classification."""
+    (result,) = run([scene(width=width, objects=ONE)[0]], {"auto": {"threshold": 0.0}}, text_image=Given(50.0))
+    assert result.trace.witnesses["clip"] == pytest.approx(1 / (1 + np.exp(-gap)), abs=1e-4)
+
+
 @pytest.mark.parametrize("budget", [20, 60, 90, 120, 200, 400])
 def test_no_image_costs_int_more_than_the_budget(budget: int) -> None:
     options = {"auto": {"threshold": 1.0, "budget": budget}, "inpaint": {"reuse_iou": 1.0}, "limits": {"max_side": 64}}
@@ -113,6 +132,31 @@ def test_the_bound_holds(options: dict[str, Any]) -> None:
     for roles in ({}, {"detector": FakeDetector(score=0.1)}, {"vlm": FakeVlm(blind=True)}):
         (result,) = make_strategy("int", fake_suite(**roles), config).segment([image], PROMPT)
         assert sum(result.trace.calls.values()) <= most_calls(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({}, 0),
+        ({"switches": {"psnm": False}}, -21),  # no scoring of 5 views, twice 5 without objects; no filling
+        ({"inpaint": {"later": "per_patch_box"}}, 4),  # 5 fillings in iteration 2 in the place of 1
+        ({"vlm": {"input": "reweighted"}}, 5),  # the 5 originals are scored again
+        ({"candidates": {"refresh": "every"}}, 20),  # 4 questions for each of 5 views again
+        ({"sam": {"input": "reweighted"}}, 1),
+        ({"detector": {"query": "candidates"}}, 6),  # 6 names (5 and the prompt), asked twice, not 3 queries twice
+        ({"instances": {"contrast": "both"}}, 9),  # 3 masks: filled, and named twice
+        ({"switches": {"smg": False}}, -14),  # no 3 masks and their rest twice, no texts, no points
+        ({"switches": {"hcg": False}}, -56),  # one view: 16, 12, 4 and 24 less
+    ],
+    ids=str,
+)
+def test_the_bound_is_what_the_stages_cost(options: dict[str, Any], more: int) -> None:
+    """A bound that is too high leaves INT out where it would fit. Counted by hand: 5 views, 2 iterations, 3 boxes."""
+    base = {"patches": {"scales": [1, 2]}, "iterations": {"count": 2}, "detector": {"max_boxes": 3}}
+    dialogues, scores, fillings, queries, votes = 4 * 5, 5 + 2 * 5, 5 + 1, 2 * 3, 2 * 3 * 5
+    encoded, decoded, looked_at = 1, 2 * 3, 2 * (3 + 1) + 4 + 2
+    expected = dialogues + scores + fillings + queries + votes + encoded + decoded + looked_at
+    assert most_calls(IntConfig().merged(base).merged(options)) == expected + more
 
 
 def test_it_is_registered_with_the_options_of_int() -> None:

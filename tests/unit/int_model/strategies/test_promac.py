@@ -105,6 +105,37 @@ def test_each_patch_is_segmented_on_black_inside_the_box_and_the_whole_is_one_in
     assert iou(result.mask, truth) > 0.95
 
 
+class Weighted(FakeVlm):
+    """Keeps the weights of the contrast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: set[Any] = set()
+
+    def contrast(self, *arguments: Any) -> list[tuple[str, ...]]:
+        self.weights.add(arguments[4:])
+        return super().contrast(*arguments)
+
+
+def test_the_papers_weight_of_the_contrast_is_the_default() -> None:
+    vlm = Weighted()
+    run(scene(objects=[("owl", 64, 48, 16)])[0], {"promac": {"iterations": 2}}, vlm=vlm)
+    assert vlm.weights == {(1.0, 0.1)}
+
+
+def test_the_next_iteration_sees_less_of_what_was_not_segmented() -> None:
+    """Eq. 9: X_2 = w (X_1 (.) S_1) + (1 - w) X_1; the segmenter is shown its patches."""
+    image, (truth,) = scene(objects=[("owl", 64, 48, 16)])
+    segmenter = FakeSegmenter()
+    options = {"promac": {"iterations": 2}, "update": {"w": 0.3, "rule": "paper"}}
+    result = run(image, options, segmenter=segmenter)
+    first = result.trace.iterations[0]
+    expected = 0.3 * image * first.soft_mask[..., None] + 0.7 * image
+    again = segmenter.shown[len(segmenter.shown) // 2]  # the whole image comes first
+    assert np.abs(again - expected).max() <= 0.51
+    assert again[~truth].mean() < 0.75 * image[~truth].mean()
+
+
 def test_one_box_covers_several_objects_or_misses_some_but_is_one_instance() -> None:
     image, _ = scene(objects=[("frog", 24, 48, 14), ("frog", 100, 44, 12)])
     assert len(run(image).instances) == 1
@@ -191,12 +222,19 @@ def test_the_smallest_images_are_segmented(strategy: str, size: tuple[int, int])
 
 
 @pytest.mark.parametrize(
-    "box", ["[0.5, 0.2, 0.5078125, 0.8]", "[0.2, 0.5, 0.8, 0.5078125]", "[0.5, 0.5, 0.501, 0.501]"]
+    ("box", "views"),
+    [
+        ("[0.5, 0.2, 0.5078125, 0.8]", 1),  # one pixel wide: a half of the image sees only a sliver
+        ("[0.2, 0.5, 0.8, 0.5078125]", 1),
+        ("[0.5, 0.5, 0.501, 0.501]", 5),  # no box: all five patches see some of the whole image
+    ],
 )
-def test_a_box_as_thin_as_a_pixel_is_a_box_and_a_thinner_one_does_no_harm(box: str) -> None:
+def test_a_box_as_thin_as_a_pixel_is_a_box_and_a_thinner_one_does_no_harm(box: str, views: int) -> None:
     class Thin(FakeVlm):
         def _box(self, image: Image, name: str | None) -> str:
             return box
 
     image, _ = scene(objects=[("owl", 64, 48, 16)])
-    assert run(image, vlm=Thin()).size == image.shape[:2], "it used to crash"
+    result = run(image, {"promac": {"iterations": 1}}, vlm=Thin())
+    assert result.size == image.shape[:2], "it used to crash"
+    assert result.trace.calls["segmenter_encode"] == views

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from int_model.core.options import ConfigError
 from int_model.core.task_prompt import TaskPrompt
+from int_model.core.types import Box, Image
+from int_model.models.protocols import ConceptMask
 from int_model.strategies.registry import default_config, make_strategy
 from tests.support.fakes import TASK, FakeConcepts, fake_suite, scene
 
@@ -32,6 +36,28 @@ def test_options_are_used() -> None:
     (result,) = make_strategy("sam3", fake_suite(concepts=model), config).segment([image], TaskPrompt(TASK))
     assert model.asked[0][1] == 0.5
     assert len(result.instances) == 1
+
+
+class Many(FakeConcepts):
+    """Sixty instances; a score may exceed 1 by the last bit of a float."""
+
+    def find(self, images: Sequence[Image], names: Sequence[str], *, threshold: float) -> list[list[ConceptMask]]:
+        soft = np.full(images[0].shape[:2], 0.9, np.float32)
+        scores = [1.0000001 - 0.01 * i for i in range(60)]
+        return [[ConceptMask(score, Box(4, 4, 20, 20), soft) for score in scores] for _ in images]
+
+
+def test_at_most_fifty_instances_are_taken_by_default_and_their_scores_are_shares() -> None:
+    (result,) = make_strategy("sam3", fake_suite(concepts=Many())).segment([scene()[0]], TaskPrompt(TASK))
+    (iteration,) = result.trace.iterations
+    assert [detection.score for detection in iteration.boxes] == pytest.approx([1 - 0.01 * i for i in range(50)])
+    assert max(detection.score for detection in iteration.boxes) == 1.0
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1])
+def test_a_threshold_that_no_score_can_reach_or_miss_is_refused(threshold: float) -> None:
+    with pytest.raises(ConfigError, match=r"sam3\.threshold"):
+        default_config("sam3", {"sam3": {"threshold": threshold}})
 
 
 def test_nothing_found_has_a_reason_and_harms_no_neighbour() -> None:

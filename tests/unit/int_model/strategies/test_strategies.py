@@ -114,6 +114,19 @@ def test_grounded_sam_asks_the_detector_for_the_task_prompt() -> None:
     assert "vlm_generate" not in result.trace.calls
 
 
+@pytest.mark.parametrize("name", ["vlm_box", "grounded_sam"])
+def test_the_trace_of_one_pass_has_one_patch_and_one_name(name: str) -> None:
+    image, _ = scene(objects=TWO)
+    trace = make_strategy(name, fake_suite()).segment([image], PROMPT)[0].trace
+    (iteration,), (candidate,) = trace.iterations, trace.candidates
+    assert (candidate.patch, candidate.name) == (0, TASK)
+    assert candidate.box == (iteration.boxes[0].box if name == "vlm_box" else None), "only what the VLM itself drew"
+    assert (iteration.winner_patch, iteration.winner_name, iteration.patch_names) == (0, TASK, (TASK,))
+    assert (iteration.p_original.shape, iteration.p_inpainted.shape) == ((1, 1), (1, 1))
+    assert (iteration.contrast.shape, iteration.log_scores.shape) == ((1,), (1,))
+    assert not any(table.any() for table in (iteration.p_original, iteration.p_inpainted, iteration.contrast))
+
+
 def test_grounded_sam_that_finds_nothing_says_so() -> None:
     images = [scene()[0], scene(objects=TWO)[0]]
     empty, full = make_strategy("grounded_sam", fake_suite()).segment(images, PROMPT)

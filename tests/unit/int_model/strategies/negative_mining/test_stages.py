@@ -169,9 +169,11 @@ def test_scores_of_a_batch_are_those_of_its_images_alone() -> None:
 def test_a_layer_of_exactly_one_half_has_no_pixel() -> None:
     """As logits have it: a pixel is in the mask where its logit exceeds 0."""
     state = decoded([np.full((40, 60), 0.5), strip(0, 10)])
-    combine(Clip([1, 0, 0]), [state], config())  # type: ignore[arg-type]
+    clip = Clip([1, 0, 0])
+    combine(clip, [state], config())  # type: ignore[arg-type]
     fused = require(state.fused)
-    assert fused.scores.tolist() == [0, 1], "a single mask has nothing to be compared with"
+    assert not clip.shown, "a single mask has nothing to be compared with"
+    assert fused.scores.tolist() == [0, 1]
     assert fused.selected.tolist() == [False, True]
     np.testing.assert_array_equal(fused.mask, strip(0, 10))
 
