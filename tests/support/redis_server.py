@@ -25,12 +25,13 @@ def find_redis_server() -> str:
 
 @dataclass
 class RedisServer:
-    """Keeps nothing on the disk unless ``keeps``, so that a restart loses all."""
+    """Keeps nothing on the disk unless ``keeps``, so that a restart loses all; listens on ``socket`` too."""
 
     program: str
     folder: Path
     port: int = field(default_factory=free_port)
     keeps: bool = False
+    socket: Path | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -44,6 +45,7 @@ class RedisServer:
     def start(self) -> None:
         command = [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--save", "", "--appendonly", "yes" if self.keeps else "no", "--appendfsync", "always"]
+        command += ["--unixsocket", str(self.socket)] if self.socket else []
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         limit = time.monotonic() + _START_SECONDS
@@ -66,9 +68,9 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(folder: Path, *, keeps: bool = False) -> Iterator[RedisServer]:
+def redis_server(folder: Path, *, keeps: bool = False, socket: Path | None = None) -> Iterator[RedisServer]:
     folder.mkdir(parents=True, exist_ok=True)
-    server = RedisServer(find_redis_server(), folder, keeps=keeps)
+    server = RedisServer(find_redis_server(), folder, keeps=keeps, socket=socket)
     server.start()
     try:
         yield server

@@ -61,10 +61,11 @@ class RedisQueue:
     """
 
     def __init__(self, url: str, *, namespace: str = NAMESPACE) -> None:
+        network: dict[str, Any] = {"socket_connect_timeout": 5, "socket_keepalive": True}
+        if url.startswith("unix://"):
+            network = {}
         try:
-            self.client = redis.Redis.from_url(
-                url, socket_connect_timeout=5, socket_keepalive=True, health_check_interval=15
-            )
+            self.client = redis.Redis.from_url(url, health_check_interval=15, **network)
         except ValueError as error:
             raise ValueError(f"REDIS_URL is not an address like redis://redis:6379/1 ({error})") from None
         self.where = _shown(url)
