@@ -71,10 +71,10 @@ def test_parsing_takes_linear_time(make: Any) -> None:
         text = make(count)
         times = []
         for _ in range(3):
-            begun = time.perf_counter()
+            begun = time.thread_time()
             config = parse_label_config(text)
             config.targets("image")
-            times.append(time.perf_counter() - begun)
+            times.append(time.thread_time() - begun)
         return min(times)
 
     assert seconds(8000) < 16 * seconds(1000) + 0.02
