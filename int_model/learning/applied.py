@@ -13,6 +13,7 @@ from int_model.learning.adaptation import Adaptation, Probe
 from int_model.learning.decoding import AdaptedDecoder
 from int_model.learning.sam import Encoded
 from int_model.learning.where import boxes_of, heat_map
+from int_model.models.adapters.sam2 import HFSam2Segmenter
 from int_model.models.adapters.segmenter import HFSamSegmenter
 from int_model.models.protocols import Detector, Embedding, MaskPrompt, MaskProposal, PromptAdapter, Segmenter
 from int_model.strategies.base import Strategy
@@ -37,15 +38,18 @@ class AdaptedEmbedding:
 
 
 def sam_of(segmenter: Segmenter) -> HFSamSegmenter:
-    """The SAM of transformers behind a suite's segmenter, shared or not.
+    """The SAM behind a suite's segmenter, shared or not: of transformers, or a checkpoint of segment-anything.
 
     Raises:
         ValueError: the segmenter is of another kind, which nothing can be learned on.
     """
     own = segmenter.wrapped if isinstance(segmenter, SharedSegmenter) else segmenter
     if not isinstance(own, HFSamSegmenter):
+        kind = "SAM 2" if isinstance(own, HFSam2Segmenter) else type(own).__name__
         raise ValueError(  # noqa: TRY004 - the user's choice of a profile, not a caller's type
-            "learning needs a SAM of transformers as segmenter; choose a profile whose segmenter is of the kind hf"
+            f"the profile's segmenter is {kind}, on which nothing can be learned; choose a profile with a SAM of the "
+            "first generation (nano, llava, llava-16gb, qwen, medical, sam3), or set one: --model "
+            "segmenter.id=facebook/sam-vit-base"
         )
     return own
 

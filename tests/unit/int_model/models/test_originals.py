@@ -18,6 +18,7 @@ import torch
 from benchmarks.originals import grounding_dino, open_clip, sam2
 from benchmarks.originals.pictures import PROMPTS
 from benchmarks.real.build import bert_tokenizer, clip_tokenizer
+from int_model.learning.applied import sam_of
 from int_model.models.adapters.originals import sam2 as sam2_files
 from int_model.models.profile import read_profile
 from int_model.models.protocols import Detector, Segmenter, TextImage, TextTokens
@@ -84,6 +85,13 @@ def test_sam2_encodes_and_decodes(case: Callable[[str], Case]) -> None:
     together = segmenter.decode(segmenter.encode([picture(64, 64, 2), IMAGE])[1], PROMPTS[:1])[0]
     np.testing.assert_allclose(together.logits, proposals[0].logits, atol=1e-5)
     assert segmenter.decode(embedding, PROMPTS[:1], multimask=False)[0].logits.shape == (1, 48, 90)
+
+
+def test_learning_on_sam2_is_refused_with_what_to_choose_instead(case: Callable[[str], Case]) -> None:
+    with pytest.raises(
+        ValueError, match=r"segmenter is SAM 2, .* choose a profile with a SAM of the first"
+    ):
+        sam_of(case("sam2").load())
 
 
 def test_a_folder_of_sam2_is_known_by_its_configuration(case: Callable[[str], Case], profile: Path) -> None:
