@@ -74,7 +74,7 @@ def test_one_image_is_not_enough_to_judge(learner: Any) -> None:
 
 
 def test_a_training_that_was_killed_goes_on_and_comes_to_the_same(learner: Any) -> None:
-    examples, arms = examples_of("halo", 8), ("base", "outlines", "tokens")
+    examples, arms = examples_of("halo", 8), ("base", "tokens")
     whole = learner(arms=arms, journal=MemoryJournal()).learn(examples)
     journal = MemoryJournal()
 
