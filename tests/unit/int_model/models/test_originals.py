@@ -88,9 +88,7 @@ def test_sam2_encodes_and_decodes(case: Callable[[str], Case]) -> None:
 
 
 def test_learning_on_sam2_is_refused_with_what_to_choose_instead(case: Callable[[str], Case]) -> None:
-    with pytest.raises(
-        ValueError, match=r"segmenter is SAM 2, .* choose a profile with a SAM of the first"
-    ):
+    with pytest.raises(ValueError, match=r"segmenter is SAM 2, .* choose a profile with a SAM of the first"):
         sam_of(case("sam2").load())
 
 

@@ -106,7 +106,7 @@ class World:
         asyncio.run(main())
 
     def stop(self) -> None:
-        """Tell the process to stop once every task has been asked for; what has its answer is on its way to the push."""
+        """Tell the process to stop once every task was begun; what has its answer is on its way to the push."""
         until(lambda: len(self.asked) == 5, "every task was begun")
         assert self.stopping is not None
         assert self.loop is not None
