@@ -108,6 +108,32 @@ def test_stroke_points_reach_both_ends_of_a_line() -> None:
     assert found[:, 0].max() > 85
 
 
+def test_points_of_a_stroke_are_pixels_centres_as_many_as_asked_and_of_its_eight_largest_parts() -> None:
+    assert stroke_points(painted(9, 9, 7, 3, 8, 4)).tolist() == [[7.5, 3.5]]
+    assert len(stroke_points(painted(100, 100, 10, 50, 90, 53))) == 6
+    many = np.zeros((40, 130), np.bool_)
+    for i in range(9):
+        many[4:9, 4 + 13 * i : 9 + 13 * i] = True
+    many[30:33, 60:63] = True  # a speck
+    many[4:9, 4 + 13 * 8] = False  # the ninth is a little smaller
+    found = stroke_points(many, 30)
+    assert {int(x - 4) // 13 for x, y in found if y < 20} == set(range(8))
+    assert (found[:, 1] < 20).all()
+
+
+def test_a_stroke_beside_boxes_is_an_object_of_its_own() -> None:
+    stroke = painted(60, 80, 10, 20, 50, 26)
+    boxes = (Box(0, 30, 10, 40), Box(60, 0, 70, 10))
+    for count in (1, 2):
+        asked = mask_prompts(ClickPrompt(points((65, 5)), signs(1), boxes[2 - count :], stroke))
+        assert len(asked) == count + 1
+        (own,) = [one for one in asked if one.box not in boxes]
+        assert own.box is not None
+        assert own.box.intersect(Box(10, 20, 50, 26)) == Box(10, 20, 50, 26)
+        assert set(own.labels) == {1}
+        assert all(stroke[int(y), int(x)] for x, y in own.points), "the click belongs to its box"
+
+
 # --- clicks -----------------------------------------------------------------------------------------------------------
 
 
@@ -161,6 +187,46 @@ def test_the_alternative_that_agrees_with_the_click(
     (found,) = clicks.answer("k", np.zeros((4, 8, 3), np.uint8), ClickPrompt(points(at), signs(1)))
     assert bool(found.mask[0, 0]) is left
     assert found.score == pytest.approx(score)
+
+
+def test_an_alternative_whose_quality_is_not_a_number_is_the_last_choice() -> None:
+    clicks = ClickSegmenter(Alternatives((0.9, float("nan"), 0.5)))
+    (found,) = clicks.answer("k", np.zeros((4, 8, 3), np.uint8), ClickPrompt(boxes=(Box(0, 0, 8, 4),)))
+    assert not found.mask[0, 0]
+    assert found.score == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("at", [(0.5, 2.5), (3.5, 0.5), (-2.0, 2.5), (3.5, -7.0)])
+def test_a_click_at_the_upper_left_edges_or_beyond_is_held_against_the_pixels_there(at: tuple[float, float]) -> None:
+    class Edges(Alternatives):
+        def decode(self, embedding: Any, prompts: Sequence[MaskPrompt], **_: Any) -> list[MaskProposal]:
+            logits = np.full((2, 4, 8), -1.0, np.float32)
+            logits[0, 1:, 1:], logits[1, 0], logits[1, :, 0] = 1.0, 1.0, 1.0
+            return [MaskProposal(logits, logits, np.array([0.9, 0.1])) for _ in prompts]
+
+    (found,) = ClickSegmenter(Edges([])).answer("k", np.zeros((4, 8, 3), np.uint8), ClickPrompt(points(at), signs(1)))
+    assert found.mask[0, 0]
+
+
+def test_a_version_of_what_was_learned_answers_over_the_same_embedding() -> None:
+    base, learned = Alternatives((0.1, 0.9, 0.1)), Alternatives((0.1, 0.1, 0.8))
+    image, box = np.zeros((4, 8, 3), np.uint8), ClickPrompt(boxes=(Box(0, 0, 8, 4),))
+    asked: list[str] = []
+
+    def version(name: str) -> Any:
+        asked.append(name)
+        return learned
+
+    clicks = ClickSegmenter(base, learned=version)
+    assert clicks.answer("k", image, box)[0].score == pytest.approx(0.9)
+    assert clicks.answer("k", None, box, version="v2")[0].score == pytest.approx(0.8)
+    assert asked == ["v2"]
+    assert ClickSegmenter(base).answer("k", image, box, version="v2")[0].score == pytest.approx(0.9), "there are none"
+
+
+def test_embeddings_take_half_a_gigabyte_unless_said_otherwise() -> None:
+    assert ClickSegmenter(FakeSegmenter()).cache.maxsize == 2**29
+    assert ClickSegmenter(FakeSegmenter(), cache_bytes=7).cache.maxsize == 7
 
 
 def test_no_pixel_is_no_instance() -> None:
@@ -224,6 +290,27 @@ def test_urgent_calls_go_first_and_one_at_a_time() -> None:
         thread.join(WAIT)
     assert slow.order[:2] == [0, 9]
     assert sorted(slow.order) == [0, 1, 2, 9]
+
+
+def test_a_shared_segmenter_gives_the_alternatives_that_the_segmenter_itself_gives() -> None:
+    fake, (image, _) = FakeSegmenter(), scene(objects=[("frog", 40, 50, 20)])
+    shared = SharedSegmenter(fake)
+    (embedding,) = shared.encode([image])
+    prompts = [MaskPrompt(box=Box(20, 30, 60, 70))]
+    assert len(shared.decode(embedding, prompts)[0].iou) == 3
+    assert len(shared.decode(embedding, prompts, multimask=False)[0].iou) == 1
+    alternatives: list[bool] = []
+
+    class Best(FakeSegmenter):
+        def decode_best(self, embedding: Any, prompts: Sequence[MaskPrompt], *, multimask: bool, **_: Any) -> list[Any]:
+            alternatives.append(multimask)
+            return []
+
+    for user in (SharedSegmenter(Best()), SharedSegmenter(Best()).urgent):
+        user.decode_best(embedding, prompts)
+        user.decode_best(embedding, prompts, multimask=False)
+    assert alternatives == [True, False] * 2
+    assert shared.wrapped is shared.urgent.wrapped is fake
 
 
 def test_features_are_those_of_the_segmenter() -> None:

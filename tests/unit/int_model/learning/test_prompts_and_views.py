@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from int_model.learning.examples import Clicks, Example, Target
-from int_model.learning.prompts import click_prompt, depth_of, loose_box, negative_point, positive_point
+from int_model.learning.prompts import click_prompt, depth_of, distance_to, loose_box, negative_point, positive_point
 from int_model.learning.views import Augmentation, views_of
 from tests.unit.int_model.learning.conftest import disc, drawn
 
@@ -49,6 +50,57 @@ def test_recorded_clicks_are_used_about_half_of_the_time() -> None:
     assert 150 < sum(used) < 250
 
 
+def ring_of(mask: np.ndarray, others: np.ndarray, count: int = 600) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    found = [negative_point(mask, others, rng) for _ in range(count)]
+    return np.array(found, dtype=np.float64)
+
+
+def test_negative_clicks_lie_in_a_ring_as_wide_as_a_quarter_of_the_object() -> None:
+    """And two pixels off it at least: a click on the outline says nothing."""
+    for radius, reach in ((22.0, 11.0), (6.0, 5.0)):
+        mask = disc((120, 160), 80, 60, radius)
+        found = ring_of(mask, mask & False)
+        away = distance_to(mask)[found[:, 1].astype(int), found[:, 0].astype(int)]
+        assert away.min() == 2
+        assert 0.8 * reach < away.max() <= reach + 0.2
+        assert (found % 1 == 0.5).all(), "a pixel's centre"
+        middle = found.mean(axis=0)
+        assert abs(middle - (80, 60)).max() < 0.2 * radius, "on all sides"
+
+
+def test_half_of_the_negative_clicks_lie_on_other_objects_where_there_are_any() -> None:
+    mask, other = disc((120, 160), 40, 60, 10), disc((120, 160), 130, 60, 10)
+    found = ring_of(mask, mask | other)
+    on_other = sum(bool(other[int(y), int(x)]) for x, y in found)
+    assert 240 < on_other < 360
+    assert not any(mask[int(y), int(x)] for x, y in found)
+
+
+def test_positive_clicks_lie_anywhere_often_in_the_middle_and_sometimes_at_the_border() -> None:
+    mask, rng = disc((120, 160), 80, 60, 40), np.random.default_rng(0)
+    found = np.array([positive_point(mask, rng) for _ in range(1500)])
+    assert (found % 1 == 0.5).all()
+    depth = depth_of(mask)[found[:, 1].astype(int), found[:, 0].astype(int)]
+    inner, outer = 0.6 * depth_of(mask).max(), 0.05 * 80
+    shares = mask.sum(), (depth_of(mask) >= inner).sum(), (mask & (depth_of(mask) <= outer)).sum()
+    assert (depth >= inner).mean() == pytest.approx(0.3 + 0.5 * shares[1] / shares[0], abs=0.05)
+    assert (depth <= outer).mean() == pytest.approx(0.2 + 0.5 * shares[2] / shares[0], abs=0.05)
+
+
+def test_a_loose_box_is_off_by_a_tenth_of_its_sides() -> None:
+    mask = np.zeros((400, 400), np.bool_)
+    mask[100:200, 100:150] = True
+    rng = np.random.default_rng(0)
+    off = np.array([np.array(loose_box(mask, rng).as_tuple()) - (100, 100, 150, 200) for _ in range(800)])
+    assert abs(off.mean(axis=0)).max() < 1
+    assert off.std(axis=0).tolist() == pytest.approx([5, 9.4, 5, 9.4], abs=0.6)  # at most 20 pixels
+    assert abs(off).max() == 20
+    pixel = np.zeros((9, 9), np.bool_)
+    pixel[4, 4] = True
+    assert loose_box(pixel, rng).as_tuple() == (4, 4, 5, 5), "where nothing would be left it is tight"
+
+
 def test_depth_is_the_distance_to_the_outside() -> None:
     mask = np.zeros((9, 9), np.bool_)
     mask[2:7, 2:7] = True
@@ -69,6 +121,34 @@ def test_the_first_view_is_the_example_itself_and_the_others_move_masks_with_the
         for target in view.targets:  # the discs are bright: masks that moved with them cover bright pixels only
             assert view.image[target.mask][:, 0].mean() > 165
             assert view.image[~view.mask_of("disc")][:, 0].mean() < 110
+
+
+def test_brightness_and_contrast_change_within_their_share() -> None:
+    grey = Example(np.full((20, 24, 3), 128, np.uint8), (Target("a", disc((20, 24), 12, 10, 6)),))
+    views = views_of(grey, Augmentation(views=400, colour=0.12), np.random.default_rng(0))
+    levels = [int(view.image[10, 12, 0]) for view in views[1:]]
+    most = 0.12 * 128 + 0.12 * 255 / 2  # gain and shift together
+    assert 0.9 * most < max(levels) - 128 <= most
+    assert 0.9 * most < 128 - min(levels) <= most + 1
+    assert len(views_of(grey, Augmentation(), np.random.default_rng(0))) == 8
+
+
+def test_views_are_zoomed_and_turned_as_far_as_they_may_be() -> None:
+    mask = np.zeros((200, 200), np.bool_)
+    mask[95:105, 60:140] = True
+    example = Example(np.zeros((200, 200, 3), np.uint8), (Target("bar", mask),))
+    views = views_of(example, Augmentation(views=120, colour=0.0), np.random.default_rng(1))
+    areas = np.array([view.targets[0].mask.sum() for view in views[1:]]) / mask.sum()
+    assert 0.8**2 - 0.02 < areas.min() < 0.7
+    assert 1.45 < areas.max() < 1.25**2 + 0.02
+    slopes = []
+    for view in views[1:]:
+        rows, columns = np.nonzero(view.targets[0].mask)
+        slopes.append(np.degrees(np.arctan(np.polyfit(columns, rows, 1)[0])))
+        assert abs(rows.mean() - 99.5) < 1
+        assert abs(columns.mean() - 99.5) < 1, "about the middle"
+    assert -15.5 < min(slopes) < -13
+    assert 13 < max(slopes) < 15.5
 
 
 def test_an_object_that_leaves_the_view_is_no_target() -> None:

@@ -52,6 +52,20 @@ def test_boxes_are_those_of_components_and_noise_has_none() -> None:
     assert found[0].score == pytest.approx(0.9)
 
 
+def test_components_count_from_sixteen_pixels_and_a_five_hundredth_of_the_image_on() -> None:
+    for size, sides, kept in (((40, 50), (4, 4), True), ((40, 50), (3, 5), False),
+                              ((200, 200), (8, 10), True), ((200, 200), (8, 9), False)):  # fmt: skip
+        heat = np.zeros(size, dtype=np.float32)
+        heat[5 : 5 + sides[0], 7 : 7 + sides[1]] = 0.5  # at the threshold itself
+        found = boxes_of(heat, 0.5)
+        assert [one.box.as_tuple() for one in found] == [(7, 5, 7 + sides[1], 5 + sides[0])] * kept
+    two = np.full((40, 50), 0.1, dtype=np.float32)
+    two[2:12, 2:12] = np.linspace(0.5, 0.7, 100).reshape(10, 10)
+    two[20:35, 20:45] = 0.9
+    two[22:33, 22:43] = 0.2  # a frame: what it surrounds is not its own
+    assert [one.score for one in boxes_of(two, 0.5)] == pytest.approx([0.9, 0.6])
+
+
 def test_a_probe_learns_where_discs_are_from_two_images_and_finds_them_in_another(segmenter: HFSamSegmenter) -> None:
     probe = fitter(segmenter).probes([drawn(1), drawn(2)])["disc"]
     sam = TrainableSam(segmenter)

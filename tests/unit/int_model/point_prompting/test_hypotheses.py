@@ -96,6 +96,8 @@ def test_no_more_are_tried_than_are_wanted(grounder: PointGrounder) -> None:
     calls = Discs()
     assert len(found(grounder, calls, signed(LEFT, RIGHT, BESIDE), 1)) == 1
     assert len(calls.asked) == 1
+    by_default = grounder.hypotheses(Discs(), 3, "embedding", signed(LEFT, RIGHT), SIZE, label="the disc")  # type: ignore[arg-type]
+    assert len(by_default) == 1
     corner = (99.5, 59.5, 0.6)
     assert len(found(grounder, Discs(), signed(LEFT, RIGHT, corner), 2)) == 2
     assert len(found(grounder, Discs(), signed(LEFT, RIGHT, corner), 3)) == 3
