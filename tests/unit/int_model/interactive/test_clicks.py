@@ -108,6 +108,15 @@ def test_stroke_points_reach_both_ends_of_a_line() -> None:
     assert found[:, 0].max() > 85
 
 
+def test_points_of_a_thick_stroke_keep_away_from_its_rim() -> None:
+    """A brush runs over the object's outline; what lies half as deep as the deepest pixel is on it more likely."""
+    found = stroke_points(painted(100, 100, 10, 40, 90, 60), 12)
+    assert found[:, 1].min() >= 44
+    assert found[:, 1].max() <= 56
+    assert found[:, 0].min() >= 14
+    assert found[:, 0].max() <= 86
+
+
 def test_points_of_a_stroke_are_pixels_centres_as_many_as_asked_and_of_its_eight_largest_parts() -> None:
     assert stroke_points(painted(9, 9, 7, 3, 8, 4)).tolist() == [[7.5, 3.5]]
     assert len(stroke_points(painted(100, 100, 10, 50, 90, 53))) == 6

@@ -273,6 +273,26 @@ def test_mined_names_are_texts_and_each_counts_once(tmp_path: Path) -> None:
     assert [pair.text for pair in mined_names([(path, "Fish"), (path, "Fish"), (path, " ")]).pairs] == ["fish"]
 
 
+def test_lines_and_sentences_without_a_word_are_no_pairs(tmp_path: Path) -> None:
+    _picture(tmp_path / "a.png")
+    refs, lines = tmp_path / "refs.json", tmp_path / "pairs.jsonl"
+    entry = {"file_name": "a.png", "ref_id": "", "sentences": [" ", "the fish ", {"sent": "", "raw": "a fish"}]}
+    refs.write_text(json.dumps([entry]))
+    assert [pair.text for pair in read_pairs(refs).pairs] == ["the fish", "a fish"]
+    lines.write_text('{"image": "a.png", "text": "  "}\n{"image": "a.png", "text": " the fish"}\n')
+    assert [pair.text for pair in read_pairs(lines).pairs] == ["the fish"]
+    lines.write_text('{"image": "a.png", "text": "a"}\n\n{"image": 3}\n')
+    with pytest.raises(PairsError, match="line 3"):
+        read_pairs(lines)
+
+
+def test_a_plain_text_has_at_most_five_words() -> None:
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    for text, plain in (("a very small red fish", True), ("a very very small red fish", False)):
+        alone = PairSet({"a": holding(image), "b": holding(image)}, (Pair("a", text), Pair("b", "crab")))
+        assert [pair.image for pair in alone.object_centric().pairs] == (["a", "b"] if plain else ["b"])
+
+
 def test_object_centric_images_have_one_plain_text() -> None:
     texts = {"a": ["a red fish"], "b": ["the fish next to the boot"], "c": ["fish", "bell"], "d": ["crab"]}
     image = np.zeros((8, 8, 3), dtype=np.uint8)
