@@ -30,7 +30,7 @@ def spread(mask: Mask, count: int, rng: np.random.Generator) -> Cells:
     Well-distributed points are the paper's remedy against masks of parts.
     """
     rows, columns = np.nonzero(mask)
-    if not len(rows):
+    if not len(rows) or not count:
         return np.zeros((0, 2), dtype=np.float32)
     if len(rows) > _MOST_PIXELS:
         some = rng.choice(len(rows), _MOST_PIXELS, replace=False)

@@ -199,6 +199,7 @@ def test_points_are_spread_each_as_far_from_all_others_as_can_be() -> None:
         assert found == taken
     assert len(spread(mask, 9, np.random.default_rng(0))) == 5, "no pixel twice"
     assert spread(mask & False, 3, np.random.default_rng(0)).shape == (0, 2)
+    assert spread(mask, 0, np.random.default_rng(0)).shape == (0, 2), "none are asked for"
 
 
 def test_a_rim_of_three_hundredths_of_the_size_is_left_out_and_one_pixel_at_least() -> None:
@@ -286,8 +287,8 @@ def box(x1: int, y1: int, x2: int, y2: int) -> Array:
 
 MASKS = [
     box(2, 2, 8, 8),
-    box(2, 2, 8, 7),  # 5/6 of the first: the same thing
-    box(2, 2, 8, 6),  # 2/3 of it: another
+    box(2, 2, 8, 7),  # the first is the same thing, of which it covers 5/6
+    box(2, 2, 8, 5),  # 3/5 of that: another
     box(12, 12, 18, 18),
     box(10, 2, 11, 3),  # 1 of 360 cells: too small
     box(1, 1, 19, 17),  # 288 of 360: too large

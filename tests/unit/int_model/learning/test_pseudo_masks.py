@@ -96,8 +96,8 @@ LEFT, RIGHT = box(0, 0, 4, 4), box(4, 0, 8, 4)
     [
         ((0.30, 0.30), (0.8, 0.8), 0),  # the heat lies on the left
         ((0.30, 0.48), (0.8, 0.8), 1),  # exp(1.8) of CLIP outweighs it
-        ((0.30, 0.40), (0.8, 0.8), 0),  # exp(1) does not
-        ((0.30, 0.40), (0.5, 0.99), 1),  # with the segmenter's own opinion it does
+        ((0.30, 0.42), (0.8, 0.8), 0),  # exp(1.2) does not
+        ((0.30, 0.42), (0.5, 0.99), 1),  # with the segmenter's own opinion it does
     ],
 )
 def test_the_best_mask_is_what_clip_heat_and_segmenter_agree_on(
