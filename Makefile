@@ -26,7 +26,7 @@ LOCKED := $(PIP) --require-hashes --no-deps
 ADVISORIES ?=
 AUDITED = $(if $(ADVISORIES),--service $(ADVISORIES)) $(wildcard requirements*.txt)
 
-.PHONY: help demo serve evaluate test unit lint audit format types figures release lock clean
+.PHONY: help demo serve evaluate test unit lint audit format types figures tour release lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -75,6 +75,10 @@ format: $(DEV) ## mend what ruff can mend
 
 figures: $(DEV) ## print the figures of README and docs again, from docs/figures
 	@$(BIN)/python scripts/figures.py
+
+tour: $(DEV) ## take the pictures of docs/annotators.md anew, of the real Label Studio
+	@scripts/ensure_test_tools.sh
+	@INT_TOUR=docs/images $(TEST_ENV) $(BIN)/python -m pytest -m slow tests/e2e/test_tour.py
 
 release: $(DEV) ## wheel, sdist and bill of materials into dist/, the wheel tried in a clean environment
 	@$(LOCKED) -r requirements-release.txt

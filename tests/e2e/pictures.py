@@ -1,12 +1,15 @@
-"""The same scene as different kinds of file, good and bad."""
+"""The same scene as different kinds of file, good and bad; and where in a region to click."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from int_model.core.types import Mask, union
 
 EXIF_ORIENTATION = 0x0112
 
@@ -54,3 +57,11 @@ def text_file(path: Path) -> Path:
 def one_pixel(path: Path) -> Path:
     Image.new("RGB", (1, 1), (120, 90, 60)).save(path)
     return path
+
+
+def deepest(region: Mask, others: list[Mask]) -> tuple[float, float]:
+    """The place, as fractions of width and height, that is deepest in a region and in no other."""
+    alone = region & ~union((region.shape[0], region.shape[1]), others)
+    depth = cv2.distanceTransform(np.pad(alone, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return (x + 0.5) / region.shape[1], (y + 0.5) / region.shape[0]

@@ -14,15 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
-from int_model.core.types import Mask, union
 from ml_backend.demo.samples import samples_folder
 from ml_backend.labelstudio.regions.decode import decode_region
 from tests.e2e.browser import open_page
 from tests.e2e.conftest import ARTIFACTS, ROOT
+from tests.e2e.pictures import deepest
 from tests.e2e.walk import Walk
 
 pytestmark = pytest.mark.e2e
@@ -125,14 +124,6 @@ def _told(printed: str, name: str) -> str:
     return found[1]
 
 
-def _inside(region: Mask, others: list[Mask]) -> tuple[float, float]:
-    """The place, as fractions of width and height, that is deepest in a region and in no other."""
-    alone = region & ~union((region.shape[0], region.shape[1]), others)
-    depth = cv2.distanceTransform(np.pad(alone, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return (x + 0.5) / region.shape[1], (y + 0.5) / region.shape[0]
-
-
 @pytest.mark.slow
 def test_from_the_demos_end_to_a_corrected_mask_in_four_clicks(label_studio_program: Path, tmp_path: Path) -> None:
     """The printed address is pasted. The login counts: a click into its first field, then Tab and Enter."""
@@ -167,7 +158,7 @@ def test_from_the_demos_end_to_a_corrected_mask_in_four_clicks(label_studio_prog
 
             with walk.step("correct a mask"):
                 others = [mask for i, mask in enumerate(masks) if i != largest]
-                walk.point(at(*_inside(masks[largest], others)), "the region")
+                walk.point(at(*deepest(masks[largest], others)), "the region")
                 page.get_by_text("View region details").wait_for(state="detached")
                 lowest = max(prediction["result"][largest]["value"]["points"], key=lambda point: point[1])
                 x, y = lowest[0] / 100, lowest[1] / 100

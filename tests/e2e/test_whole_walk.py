@@ -106,7 +106,6 @@ def run_and_review(walk: Walk, world: World, waiting: int) -> None:
     with walk.step("review"):
         walk.click(page.get_by_role("link", name="by doubt"), "by doubt")
         expect(page.locator(".sheet li").first).to_be_visible()
-        page.wait_for_function("() => [...document.querySelectorAll('.sheet img')].every(i => i.complete)")
         walk.picture("the sheet by doubt")
         back = page.url
         walk.click(page.locator(".sheet a").first, "the most doubtful picture")
@@ -117,6 +116,7 @@ def run_and_review(walk: Walk, world: World, waiting: int) -> None:
             walk.click(page.get_by_label("Submit current annotation"), "Submit")
         assert saved.value.status == 201
         page.goto(back)
+        expect(page.locator(".sheet img").first).to_be_visible()
         walk.note_click("back to the run")
 
 

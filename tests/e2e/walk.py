@@ -10,6 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
+_WHOLE = "() => [...document.images].every((image) => image.complete)"
 _COLUMNS = ("step", "clicks", "fields and keys", "seconds", "what")
 
 
@@ -62,12 +63,18 @@ class Walk:
         started = time.monotonic()
         try:
             yield self.steps[-1]
+            self.page.wait_for_function(_WHOLE)
         finally:  # what went wrong is seen on the picture
-            self.picture(name)
+            self._photograph(name)
         self.steps[-1].seconds = time.monotonic() - started
         (self.folder / "walk.md").write_text(self.table(), encoding="utf-8")
 
     def picture(self, name: str) -> Path:
+        """A picture of the page, once all of its own are there."""
+        self.page.wait_for_function(_WHOLE)
+        return self._photograph(name)
+
+    def _photograph(self, name: str) -> Path:
         number = 1 + len(list(self.folder.glob("*.png")))
         path = self.folder / f"{number:02}-{'-'.join(name.lower().split())}.png"
         self.page.screenshot(path=path)
