@@ -99,7 +99,7 @@ def show(
 
             print_json({**run_json(run, progress), "tasks": [record_json(record) for record in records]})
             return
-        from ml_backend.cli.watch import counts, throughput
+        from ml_backend.cli.watch import counts, stall, throughput
 
         spec, request, out = run.spec, run.spec.request, console()
         taken = f"view {request.view}" if request.view is not None else "all tasks"
@@ -112,6 +112,8 @@ def show(
             f"  tasks       {counts(progress)}",
             f"  throughput  {throughput(progress) or '-'}; {progress.workers} workers",
         ]
+        if held := stall(progress):
+            lines.append(f"  stalled     {held}")
         for record in records:
             score = "" if record.score is None else f", score {record.score:.3f}"
             reason = f": {record.reason}" if record.reason else ""

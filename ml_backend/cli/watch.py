@@ -53,6 +53,13 @@ def throughput(progress: RunProgress) -> str:
     return ", ".join(parts)
 
 
+def stall(progress: RunProgress) -> str:
+    """What silent workers hold: ``16 tasks are held by a silent worker, free in 0:01:20``; "" where they hold none."""
+    if not progress.silent or progress.free_in is None:
+        return ""
+    return f"{progress.silent} tasks are held by a silent worker, free in {duration(progress.free_in)}"
+
+
 def duration(seconds: float) -> str:
     """``1:02:03``."""
     whole = max(0, round(seconds))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from sqlalchemy import exists, func, insert, or_, select, update
+from sqlalchemy import exists, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ml_backend.runs import rows, throughput
@@ -114,13 +114,9 @@ class Ledger:
             row = connection.execute(select(_RUNS).where(RunRow.id == key)).one_or_none()
             if row is None:
                 raise UnknownRunError(run_id)
-            workers = connection.scalar(
-                select(func.count(LeaseRow.owner.distinct())).where(
-                    LeaseRow.run == key, LeaseRow.expires_at >= epoch_now()
-                )
-            )
+            workers, silent, free_in = throughput.hands(connection, key, self.lease_seconds)
             rate = throughput.rate(connection, key, row.finished_at)
-        return Progress({state: getattr(row, state.value) for state in TaskState}, rate, workers or 0)
+        return Progress({state: getattr(row, state.value) for state in TaskState}, rate, workers, silent, free_in)
 
     def records(
         self, run_id: str, state: TaskState | None = None, after: int = 0, limit: int = 100

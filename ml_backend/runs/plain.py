@@ -35,6 +35,8 @@ def run_json(run: Run, progress: Progress) -> dict[str, Any]:
         "images_per_second": progress.rate,
         "eta_seconds": progress.eta_seconds,
         "workers": progress.workers,
+        "silent": progress.silent,
+        "free_in_seconds": progress.free_in,
     }
 
 

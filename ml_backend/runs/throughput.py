@@ -1,11 +1,14 @@
-"""The throughput of a run: finished tasks counted by slots of a few seconds, so that tasks need no counting."""
+"""The throughput of a run: finished tasks counted by slots of a few seconds, so that tasks need no counting.
+
+And who is at it: workers that live, and what silent ones still hold.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, delete, func, select
 
 from ml_backend.storage.database import Database, epoch_now
-from ml_backend.storage.tables import ThroughputRow
+from ml_backend.storage.tables import LeaseRow, TaskRow, ThroughputRow
 
 SLOT = 5
 """Seconds of one slot."""
@@ -33,6 +36,16 @@ def rate(connection: Connection, key: int, finished_at: float | None) -> float |
     if first is None:
         return None
     return float(tasks) / max(until - first * SLOT, 1.0)
+
+
+def hands(connection: Connection, key: int, lease_seconds: float) -> tuple[int, int, float | None]:
+    """Of a run: the workers that live, the tasks that silent ones hold, and in how many seconds these are free."""
+    of_run, now = LeaseRow.run == key, epoch_now()
+    living = select(func.count(LeaseRow.owner.distinct())).where(of_run, LeaseRow.expires_at >= now)
+    late = of_run & (LeaseRow.expires_at < now + lease_seconds / 2)  # it is renewed every quarter of its time
+    held = select(func.count(), func.max(LeaseRow.expires_at) - now).join(LeaseRow, TaskRow.lease == LeaseRow.id)
+    tasks, left = connection.execute(held.select_from(TaskRow).where(late)).one()
+    return connection.scalar(living) or 0, tasks, max(0.0, float(left)) if tasks else None
 
 
 def _now(connection: Connection) -> float:

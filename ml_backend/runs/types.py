@@ -211,11 +211,15 @@ class Progress:
         counts: tasks by state, every state present.
         rate: final tasks per second over the last minutes, or None while there is nothing to measure.
         workers: owners of leases that have not expired.
+        silent: tasks of workers that have not been heard of for half of the time that a lease lasts.
+        free_in: seconds until other workers get the last of these, or None where there are none.
     """
 
     counts: Mapping[TaskState, int] = field(default_factory=dict)
     rate: float | None = None
     workers: int = 0
+    silent: int = 0
+    free_in: float | None = None
 
     @property
     def total(self) -> int:

@@ -17,8 +17,8 @@ from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.owners import new_owner, pid_of, process_lives, this_host
 from ml_backend.runs.rows import MOST_ATTEMPTS, SUSPECT
 from ml_backend.runs.types import RunKind, RunState, TaskResult, TaskState
-from ml_backend.storage.database import Database
-from ml_backend.storage.tables import RunRow, TaskRow, ThroughputRow
+from ml_backend.storage.database import Database, epoch_now
+from ml_backend.storage.tables import LeaseRow, RunRow, TaskRow, ThroughputRow
 from tests.integration.ledger.kit import SPEC, check, done, let_expire, spec
 
 LIVE, OTHER = "here:1:a", "here:2:b"
@@ -451,3 +451,28 @@ def test_tasks_below_the_pointer_are_found_with_those_of_an_expired_lease(ledger
     assert again
     assert again.tasks == (1, 2, 3, 4)
     check(database, run.id)
+
+
+def test_what_a_silent_worker_holds_is_told(database: Database) -> None:
+    ledger = Ledger(database, lease_seconds=120)
+    run = ledger.create(SPEC, range(1, 31))
+    first, second = (ledger.lease(run.id, f"host:{n}:a", 12) for n in (1, 2))
+    assert first is not None
+    assert second is not None
+    told = ledger.progress(run.id)
+    assert (told.workers, told.silent, told.free_in) == (2, 0, None)
+    with database.write() as connection:  # 40 s without a renewal are one that came late
+        connection.execute(update(LeaseRow).values(expires_at=LeaseRow.expires_at - 40))
+    assert ledger.progress(run.id).silent == 0
+    ledger.renew(second)
+    with database.write() as connection:
+        connection.execute(update(LeaseRow).where(LeaseRow.id == int(first.token)).values(expires_at=epoch_now() + 50))
+    told = ledger.progress(run.id)
+    assert (told.workers, told.silent) == (2, 12)
+    assert told.free_in is not None
+    assert 20 < told.free_in <= 50
+    let_expire(database, first.token)
+    told = ledger.progress(run.id)
+    assert (told.workers, told.silent, told.free_in) == (1, 12, 0.0)
+    assert ledger.lease(run.id, "host:3:a", 30) is not None
+    assert ledger.progress(run.id).silent == 0
