@@ -11,6 +11,7 @@ from int_model.strategies.registry import STRATEGIES
 from ml_backend.connect.labeling import CONTROLS
 from ml_backend.connect.plan import Plan, Wanted
 from ml_backend.doctor.diagnosis import Diagnosis, Level
+from ml_backend.labelstudio.connections import VERSION_PREFIX, prelabel_obstacles
 from ml_backend.labelstudio.label_config import ConfigError, parse_label_config
 from ml_backend.labelstudio.task_prompt import PromptError, parse_extra_params, prompt_of
 
@@ -39,6 +40,7 @@ class ProjectView:
         prompts: by label; empty where the backend has not been introduced to the project, or its config cannot be used.
         version: of this backend's next predictions, or "".
         address: of the project in Label Studio.
+        remarks: what in its settings keeps annotators from seeing predictions, as far as the list of projects tells.
     """
 
     id: int
@@ -49,12 +51,13 @@ class ProjectView:
     prompts: tuple[LabelPrompt, ...]
     version: str
     address: str
+    remarks: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As plain data."""
         prompts = [{"label": one.label, "prompt": one.prompt, "source": one.source} for one in self.prompts]
         names = ("id", "title", "tasks", "predictions", "annotations", "version", "address")
-        return {name: getattr(self, name) for name in names} | {"prompts": prompts}
+        return {name: getattr(self, name) for name in names} | {"prompts": prompts, "remarks": list(self.remarks)}
 
 
 def view_of(row: Mapping[str, Any], base: str, extra_params: Any, default: str, version: str) -> ProjectView:
@@ -77,7 +80,16 @@ def view_of(row: Mapping[str, Any], base: str, extra_params: Any, default: str, 
         prompts=_prompts(str(row.get("label_config") or ""), extra_params, default) if version else (),
         version=version,
         address=f"{base}/projects/{number}/data",
+        remarks=tuple(obstacle.text for obstacle in prelabel_obstacles(row, version, _own_choice(row)))
+        if version
+        else (),
     )
+
+
+def _own_choice(row: Mapping[str, Any]) -> str:
+    """The project's choice where it is no version of ours: the title of a connection, which the list does not tell."""
+    chosen = str(row.get("model_version") or "")
+    return "" if chosen.startswith(VERSION_PREFIX) else chosen
 
 
 def list_page(projects: Sequence[ProjectView], more: bool) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from int_model.html.environment import page_environment, render
 from int_model.html.text import counted, duration
+from ml_backend.api.run_actions.form import Form
 from ml_backend.runs.triage import grouped
 from ml_backend.runs.types import Progress, Run, RunKind, RunState, TaskRecord, TaskState
 
@@ -90,6 +91,15 @@ class RunView:
         return f"{total - self.progress.left} of {counted(total, 'image')} finished"
 
     @property
+    def stall(self) -> str:
+        """What a silent worker holds, and until when; "" where nothing is."""
+        silent, free_in = self.progress.silent, self.progress.free_in
+        if not silent or free_in is None or self.run.state is not RunState.ACTIVE:
+            return ""
+        when = f"in {duration(free_in)}" if free_in >= 1 else "now"
+        return f"{counted(silent, 'image')} held by a silent worker, free {when}"
+
+    @property
     def throughput(self) -> str:
         """How fast the run is and how much is left, or how long it took."""
         run, progress = self.run, self.progress
@@ -116,10 +126,17 @@ class Notice:
     bad: bool = False
 
 
-def list_page(runs: Sequence[RunView], notices: Sequence[Notice], *, can_start: bool) -> str:
-    """The page ``/runs``."""
-    busy = any(view.busy for view in runs)
-    return _render("runs.html.j2", "", runs=runs, notices=notices, can_start=can_start, busy=busy)
+def list_page(runs: Sequence[RunView], notices: Sequence[Notice], project: int | None, form: Form | None) -> str:
+    """The page ``/runs``.
+
+    Args:
+        runs: the newest.
+        notices: what stands above.
+        project: the one whose runs these are, or None for all.
+        form: of a new run; None where no run can be begun. While it is what the page is for, the page stays as it is.
+    """
+    busy = any(view.busy for view in runs) and not (form and form.wanted)
+    return _render("runs.html.j2", "", runs=runs, notices=notices, project=project, form=form, busy=busy)
 
 
 def run_page(

@@ -45,10 +45,10 @@ async def parse_fields(request: Request, most_bytes: int = _MAX_BODY) -> dict[st
     return given
 
 
-async def parse_run_request(request: Request) -> tuple[RunRequest, bool]:
+def run_request_of(given: dict[str, Any]) -> tuple[RunRequest, bool]:
     """What a run is to do, and whether only to count. Raises ``RequestError``."""
     try:
-        body = _Body.parse(await parse_fields(request))
+        body = _Body.parse(given)
     except ValueError as error:
         raise RequestError(str(error)) from None
     return RunRequest(**body.model_dump(exclude={"dry_run"})), body.dry_run

@@ -6,22 +6,27 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from ml_backend.api import run_undo, schemas
+from ml_backend.api import schemas
 from ml_backend.api.audit import note
 from ml_backend.api.bodies import TooLargeError
 from ml_backend.api.middleware import PAGE_HEADERS, JsonResponse, dump, error_response
 from ml_backend.api.review import endpoints as review
+from ml_backend.api.run_actions import undo
+from ml_backend.api.run_actions.form import Form, number_in, typed_of, wrong_field
+from ml_backend.api.run_actions.verify import Verifications
 from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_page, no_picture, run_page
 from ml_backend.api.run_pictures import PictureError
 from ml_backend.api.run_requests import (
     number_of,
     order_of,
-    parse_run_request,
+    parse_fields,
+    run_request_of,
     state_of,
     wants_page,
     whole_number,
@@ -59,6 +64,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str], ...] = (
 )
 """What the endpoints raise, the status that it becomes, and what to do; the first that fits counts."""
 
+_RAISED = tuple(kind for kind, _, _ in _REFUSALS)
 _LISTING_SECONDS = 10.0
 _listings: set[asyncio.Task[Started]] = set()
 _log = logging.getLogger(__name__)
@@ -81,8 +87,11 @@ def add_runs(app: FastAPI, runtime: Callable[[Request], RunsRuntime]) -> None:
     add("GET", "/runs/{run_id}", _show, "show")
     add("GET", "/runs/{run_id}/tasks", _tasks, "tasks")
     add("GET", "/runs/{run_id}/tasks/{task}/picture", _picture)
-    add("GET", "/runs/{run_id}/undo", _with_headers(run_undo.ask), "undo")
-    add("POST", "/runs/{run_id}/undo", _with_headers(run_undo.undo), "do undo")
+    add("GET", "/runs/{run_id}/undo", _with_headers(undo.ask), "undo")
+    add("POST", "/runs/{run_id}/undo", _with_headers(undo.undo), "do undo")
+    verifications = Verifications()
+    add("GET", "/runs/{run_id}/verify", _with_headers(verifications.show), "verification")
+    add("POST", "/runs/{run_id}/verify", _with_headers(verifications.verify), "verify")
     add("GET", "/runs/{run_id}/review", _with_headers(review.show), "review")
     add("POST", "/runs/{run_id}/review", _with_headers(review.judge), "judge")
     add("GET", "/runs/{run_id}/review/accept", _with_headers(review.ask), "acceptance")
@@ -116,24 +125,61 @@ def _with_headers(endpoint: Endpoint) -> Endpoint:
 
 async def _list(request: Request, runtime: RunsRuntime) -> Response:
     """The newest runs; of one project with ``?project=``."""
-    project, limit = number_of(request, "project"), number_of(request, "limit", 50)
+    asked = wants_page(request) and "new" in request.query_params  # the form's fields are none of the list's
+    project, limit = number_of(request, "project"), None if asked else number_of(request, "limit", 50)
     seen = await asyncio.to_thread(_seen_all, runtime.ledger, project, min(limit or 50, _MAX_LIMIT))
     if not wants_page(request):
         return JsonResponse({"runs": [_json(one) for one in seen]})
+    return await _list_page(runtime, seen, project, await _form(runtime, typed_of(request.query_params), asked))
+
+
+async def _list_page(
+    runtime: RunsRuntime, seen: Sequence[RunView], project: int | None, form: Form | None, status: int = 200
+) -> Response:
     notices = await _notices(runtime, [one.run for one in seen])
-    return _page(list_page(seen, notices, can_start=runtime.pictures is not None))
+    return _page(list_page(seen, notices, project, form), status)
+
+
+async def _form(runtime: RunsRuntime, typed: Mapping[str, str], wanted: bool) -> Form | None:
+    """The form with what was typed; None where no run can be begun."""
+    if runtime.choices is None:
+        return None
+    project = number_in(typed, "project")
+    offered = await runtime.choices.offered(project)
+    return Form(offered, typed, project if project in offered.projects else None, wanted)
 
 
 async def _start(request: Request, runtime: RunsRuntime) -> Response:
     """Start a run, or join the one of the same model version that is under way on the project."""
     if runtime.pictures is None:
         return _refused(request, 503, *_NOT_CONNECTED)
-    wanted, dry_run = await parse_run_request(request)
+    given = await parse_fields(request)
+    try:
+        return await _begin(request, runtime, given)
+    except _RAISED as error:
+        if not wants_page(request):
+            raise
+        return await _form_again(runtime, given, error)
+
+
+async def _form_again(runtime: RunsRuntime, given: Mapping[str, Any], error: Exception) -> Response:
+    """The page with the form as it was sent, and why it was refused."""
+    status, cure = _refusal(error)
+    field, text = wrong_field(error)
+    form = await _form(runtime, typed_of(given), wanted=True)
+    seen = await asyncio.to_thread(_seen_all, runtime.ledger, None, 50)
+    told = form and replace(form, refused=text, cure=cure, wrong=field)
+    return await _list_page(runtime, seen, None, told, status)
+
+
+async def _begin(request: Request, runtime: RunsRuntime, given: dict[str, Any]) -> Response:
+    wanted, dry_run = run_request_of(given)
     if not dry_run:
-        given = wanted.model_dump(mode="json", exclude_defaults=True, exclude={"project"})
-        await note(request, "start", f"project {wanted.project}" + (f": {dump(given)}" if given else ""))
+        told = wanted.model_dump(mode="json", exclude_defaults=True, exclude={"project"})
+        await note(request, "start", f"project {wanted.project}" + (f": {dump(told)}" if told else ""))
     starting = asyncio.to_thread(runtime.runs.start, wanted, dry_run=dry_run, stopping=runtime.stopping)
     work = asyncio.create_task(starting)
+    work.add_done_callback(functools.partial(_remember, runtime))
     if not (await asyncio.wait([work], timeout=_LISTING_SECONDS))[0]:  # a large project; it goes on without us
         _listings.add(work)
         work.add_done_callback(_listed)
@@ -149,6 +195,14 @@ async def _start(request: Request, runtime: RunsRuntime) -> Response:
         "warnings": list(started.warnings),
     }
     return JsonResponse(answer, 200 if started.joined or started.run is None else 201)
+
+
+def _remember(runtime: RunsRuntime, work: asyncio.Task[Started]) -> None:
+    """Keep what the JSON says beside the run, for the run's page."""
+    started = None if work.cancelled() or work.exception() else work.result()
+    if started is not None and started.run is not None:
+        joined = ("This run was under way already; no second one was begun.",) if started.joined else ()
+        runtime.remarks[started.run.id] = (*joined, *started.warnings)
 
 
 async def _still_listing(request: Request, runtime: RunsRuntime, project: int) -> Response:
@@ -185,7 +239,7 @@ async def _show(request: Request, runtime: RunsRuntime) -> Response:
         seen,
         failures,
         shown,
-        await _notices(runtime, [seen.run]),
+        [*await _notices(runtime, [seen.run]), *map(Notice, runtime.remarks.get(run_id, ()))],
         state=state,
         after=after,
         by_doubt=by_doubt,
@@ -240,7 +294,10 @@ async def _steer(request: Request, runtime: RunsRuntime) -> Response:
     steps: Mapping[str, Callable[[str], object]] = {"cancel": ledger.cancel, "resume": runs.resume, "retry": runs.retry}
     if action not in steps:
         return _refused(
-            request, 404, f"there is no action '{action[:40]}'", "the actions are cancel, resume, retry and undo"
+            request,
+            404,
+            f"there is no action '{action[:40]}'",
+            "the actions are cancel, resume, retry, undo and verify",
         )
     await note(request, action, f"run {run_id}")
     await asyncio.to_thread(steps[action], run_id)
@@ -303,8 +360,14 @@ async def answered(request: Request, answer: Awaitable[Response]) -> Response:
     """The answer, or the refusal that fits what was raised: a page for people, JSON for programs."""
     try:
         return await answer
-    except tuple(kind for kind, _, _ in _REFUSALS) as error:
-        status, cure = next((status, cure) for kind, status, cure in _REFUSALS if isinstance(error, kind))
-        if isinstance(error, LabelStudioError) and error.status == 404:
-            status = 404  # Label Studio is there; what was asked for is not
+    except _RAISED as error:
+        status, cure = _refusal(error)
         return _refused(request, status, str(error), cure)
+
+
+def _refusal(error: Exception) -> tuple[int, str]:
+    """The status of what was raised, and what to do."""
+    status, cure = next((status, cure) for kind, status, cure in _REFUSALS if isinstance(error, kind))
+    if isinstance(error, LabelStudioError) and error.status == 404:
+        status = 404  # Label Studio is there; what was asked for is not
+    return status, cure

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from int_model.core.caches import LruCache
+from ml_backend.api.run_actions.form import Choices
 from ml_backend.api.run_pictures import Pictures
 from ml_backend.context import AppContext
 from ml_backend.runs import rows
@@ -17,8 +19,10 @@ from ml_backend.runs.queues.local import LocalQueue
 from ml_backend.runs.queues.redis_queue import RedisQueue
 from ml_backend.runs.types import TaskRecord
 from ml_backend.runs.undo import Undoing
+from ml_backend.runs.verify import Verifying
 from ml_backend.storage.reviews import Reviews
 
+_REMARKS = 100
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +38,9 @@ class RunsRuntime:
         trainings: starts runs that train, or None if the backend does not know Label Studio.
         late_tasks: takes what ``/predict`` cannot do in time, or None if it is to take nothing.
         tasks_address: of a task in Label Studio: a format of project and task; "" where it is unknown.
-        undoing: takes runs back, or None if the backend does not know Label Studio.
+        choices: what the form of a new run offers, or None if the backend does not know Label Studio.
+        remarks: what was said when a run was begun or joined, by its id; of the last ones that this process began.
+        undoing, verifying: take runs back, compare them with Label Studio; None if the backend does not know it.
         client: Label Studio, or None if the backend does not know it.
         reviews: what people think of runs' images.
         pictures: of tasks, or None if the backend does not know Label Studio, and runs cannot be started.
@@ -60,8 +66,11 @@ class RunsRuntime:
         self.runs = context.runs(self._redis or self._local)
         self.trainings = None if client is None else context.trainings(self._redis or self._local)
         self.pictures = None if client is None else Pictures(client, context.facilities)
+        self.choices = None if context.pushing is None else Choices(context.pushing)
+        self.remarks: LruCache[str, tuple[str, ...]] = LruCache(_REMARKS)
         self.client, self.reviews = client, Reviews(context.store.database)
         self.undoing = None if client is None else Undoing(client, self.ledger, context.store.database)
+        self.verifying = None if client is None else Verifying(client, self.ledger, context.store.database)
         self.late_tasks: PredictRuns | None = None
         if client is not None and client.tokens.kind != "none" and settings.runs_from_predict:
             self.late_tasks = PredictRuns(context.store.database, self.runs)

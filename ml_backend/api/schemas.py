@@ -9,6 +9,14 @@ from pydantic import BaseModel, ConfigDict
 from int_model.strategies.registry import STRATEGIES
 from ml_backend.api import openapi as api
 from ml_backend.api.middleware import JsonResponse
+from ml_backend.api.run_actions.schema import (
+    AcceptedOut,
+    JudgedOut,
+    Out,
+    ReviewOut,
+    UndoneOut,
+    VerifiedOut,
+)
 
 READ_ERRORS = (*api.PAGE_ERRORS, 400, 404, 502, 503)
 ACT_ERRORS = (*api.BODY_ERRORS, 404, 409, 502)
@@ -17,11 +25,7 @@ _COUNT = {"type": "integer", "minimum": 0, "maximum": _MOST}
 _ID = {"type": "integer", "minimum": 1, "maximum": _MOST}
 
 
-class _Out(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-
-class CountsOut(_Out):
+class CountsOut(Out):
     """Tasks of a run by state."""
 
     pending: int
@@ -32,7 +36,7 @@ class CountsOut(_Out):
     skipped: int
 
 
-class RunOut(_Out):
+class RunOut(Out):
     """A run and its progress."""
 
     id: str
@@ -57,15 +61,17 @@ class RunOut(_Out):
     images_per_second: float | None
     eta_seconds: float | None
     workers: int
+    silent: int
+    free_in_seconds: float | None
 
 
-class RunsOut(_Out):
+class RunsOut(Out):
     """The newest runs."""
 
     runs: list[RunOut]
 
 
-class StartedOut(_Out):
+class StartedOut(Out):
     """A run that was begun or joined; only the count of its tasks with ``dry_run``."""
 
     run: RunOut | None
@@ -74,7 +80,7 @@ class StartedOut(_Out):
     warnings: list[str]
 
 
-class TaskOut(_Out):
+class TaskOut(Out):
     """A task of a run: its state, what came of it, and why."""
 
     task: int
@@ -86,60 +92,14 @@ class TaskOut(_Out):
     prediction: int | None
 
 
-class TasksOut(_Out):
+class TasksOut(Out):
     """Tasks of a run; ``next`` is the next ``after``, or null."""
 
     tasks: list[TaskOut]
     next: int | None
 
 
-class UndoneOut(_Out):
-    """Predictions that are (or would be) deleted, that stay, and that are gone; whether it is done."""
-
-    deleted: int
-    kept: int
-    gone: int
-    finished: bool
-
-
-class ReviewedOut(_Out):
-    """An image of a run with what was thought of it; ``other`` is the score of the run that it is compared with."""
-
-    task: int
-    state: Literal["done", "abstained"]
-    score: float | None
-    verdict: Literal["accept", "skip", "wrong"] | None
-    note: str
-    who: str
-    other: float | None
-
-
-class ReviewOut(_Out):
-    """Images to look at, how many have each verdict ("" for none), and the next ``after`` or null."""
-
-    images: list[ReviewedOut]
-    counts: dict[str, int]
-    next: int | None
-
-
-class JudgedOut(_Out):
-    """What is kept of an image."""
-
-    task: int
-    verdict: str
-    note: str
-
-
-class AcceptedOut(_Out):
-    """Annotations that were (or would be) made, and tasks that are left alone: people's, and those without regions."""
-
-    least: float
-    made: int
-    people: int
-    gone: int
-
-
-class PromptOut(_Out):
+class PromptOut(Out):
     """What is looked for under a label, and where that prompt comes from."""
 
     label: str
@@ -147,7 +107,7 @@ class PromptOut(_Out):
     source: str
 
 
-class ProjectOut(_Out):
+class ProjectOut(Out):
     """A project; ``version`` is of the next predictions, or empty where it is not connected."""
 
     id: int
@@ -158,16 +118,17 @@ class ProjectOut(_Out):
     version: str
     address: str
     prompts: list[PromptOut]
+    remarks: list[str]
 
 
-class ProjectsOut(_Out):
+class ProjectsOut(Out):
     """The newest projects; ``more``: there are others."""
 
     projects: list[ProjectOut]
     more: bool
 
 
-class ChangeOut(_Out):
+class ChangeOut(Out):
     """A change in Label Studio: in words, and as a request."""
 
     what: str
@@ -175,7 +136,7 @@ class ChangeOut(_Out):
     path: str
 
 
-class PlanOut(_Out):
+class PlanOut(Out):
     """What connecting changes."""
 
     changes: list[ChangeOut]
@@ -183,7 +144,7 @@ class PlanOut(_Out):
     difference: list[str]
 
 
-class FindingOut(_Out):
+class FindingOut(Out):
     """Of the doctor."""
 
     check: str
@@ -200,7 +161,7 @@ class ProjectPageOut(ProjectOut):
     plans: list[PlanOut]
 
 
-class ConnectedOut(_Out):
+class ConnectedOut(Out):
     """What was changed, and whether Label Studio reaches the backend."""
 
     plans: list[PlanOut]
@@ -215,7 +176,7 @@ class TrialOut(BaseModel):
     state: Literal["running", "done"]
 
 
-class EntryOut(_Out):
+class EntryOut(Out):
     """Something that was asked for."""
 
     id: int
@@ -226,7 +187,7 @@ class EntryOut(_Out):
     what: str
 
 
-class AuditOut(_Out):
+class AuditOut(Out):
     """Who did what, newest first; ``next`` is the next ``before``, or null."""
 
     entries: list[EntryOut]
@@ -339,6 +300,14 @@ _ACCEPT_BODY = api.body(
     },
     {"least": 1.0},
 )
+_VERIFY_BODY = api.body(
+    {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"push": _flag("Do what is missing again and push it; remove second predictions.")},
+    },
+    {"push": False},
+)
 _LIMIT = _in_query("limit", "How many at most.", {"type": "integer", "minimum": 0, "maximum": 1000})
 
 
@@ -367,6 +336,8 @@ RUNS = {
                   {"type": "string", "enum": ["doubt"]}))),
     "undo": described(UndoneOut, parameters=(_RUN,)),
     "do undo": described(UndoneOut, body={}, parameters=(_RUN,), accepted=UndoneOut),
+    "verification": described(VerifiedOut, parameters=(_RUN,)),
+    "verify": described(VerifiedOut, body=_VERIFY_BODY, parameters=(_RUN,), accepted=VerifiedOut),
     "review": described(ReviewOut, parameters=(
         _RUN, _LIMIT, _in_query("after", "How many to leave out.", _COUNT),
         _in_query("against", "A run to compare with.", {"type": "string", "pattern": "^[0-9]{1,18}$"}))),

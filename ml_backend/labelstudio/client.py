@@ -205,6 +205,23 @@ class LabelStudioClient:
             ) from None
         return project
 
+    def projects(self, most: int) -> tuple[dict[int, str], bool]:
+        """Titles of the projects that the token's user sees by id, the newest first; whether there are more."""
+        query = {"page_size": most, "ordering": "-id", "include": "id,title"}  # no counts: they take it long
+        answer = self.json("GET", "/api/projects", params=query)
+        rows = answer.get("results") if isinstance(answer, dict) else None
+        if not isinstance(rows, list):
+            raise LabelStudioError("Label Studio does not list its projects; is LABEL_STUDIO_URL its address?")
+        found = {int(row["id"]): str(row.get("title") or "") for row in rows if isinstance(row, dict)}
+        return found, int(answer.get("count") or 0) > len(rows)
+
+    def views(self, project_id: int) -> dict[int, str]:
+        """Titles of the project's Data Manager views by id, in their order."""
+        rows = self.json("GET", "/api/dm/views", params={"project": int(project_id)})
+        listed = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        data = {int(row["id"]): row.get("data") for row in listed}
+        return {number: str(kept.get("title") or "") if isinstance(kept, dict) else "" for number, kept in data.items()}
+
     def import_predictions(self, project_id: int, predictions: list[dict[str, Any]]) -> int:
         """Push predictions; returns how many Label Studio kept (it drops invalid ones without a word)."""
         path = f"/api/projects/{int(project_id)}/import/predictions"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
@@ -20,12 +21,16 @@ from ml_backend.serving.projects import Projects
 from ml_backend.settings import Settings
 from ml_backend.storage.store import Store
 
-_SHOWN = 3
+_SHOWN, _VIEWS_SHOWN = 3, 10
 NO_LABEL_STUDIO = "no Label Studio is configured; set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"
 
 
 class RunsError(ValueError):
-    """The request cannot be met; the message names the remedy."""
+    """The request cannot be met; the message names the remedy, ``field`` what of the request is wrong, or ""."""
+
+    def __init__(self, text: str, field: str = "") -> None:
+        super().__init__(text)
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +183,8 @@ class Runs:
     def _resolve(self, client: LabelStudioClient, request: RunRequest) -> tuple[RunSpec, list[str]]:
         """What the request means for the project as it is now, and what people should know about it."""
         facts = client.project(request.project)
+        if request.view is not None:
+            _must_have(client, request.project, request.view)
         text, prompt = str(facts.get("label_config") or ""), request.prompt.strip()
         params, connected = self._params(client, request.project)
         own = self._plan_of(request, text, params).version if connected and prompt else None
@@ -244,6 +251,16 @@ class Runs:
         shown = list(found)[:_SHOWN]
         more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         return f"{'; '.join(shown)}{more}", list(others)
+
+
+def _must_have(client: LabelStudioClient, project: int, view: int) -> None:
+    """Raise ``RunsError`` if the project has no such view; Label Studio itself answers that without a reason."""
+    views = client.views(project)
+    if view not in views:
+        named = (
+            f"{number} ({title})" if title else str(number) for number, title in islice(views.items(), _VIEWS_SHOWN)
+        )
+        raise RunsError(f"project {project} has no view {view}; it has {', '.join(named) or 'none'}", "view")
 
 
 def with_prompt(params: Any, prompt: str) -> dict[str, Any]:

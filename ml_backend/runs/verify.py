@@ -26,12 +26,14 @@ class Compared:
         missing: tasks that have none, though the ledger says so.
         doubled: tasks that seem to have several of the run's version.
         deleted: how many tasks are gone themselves.
+        looked: how many tasks were looked at.
     """
 
     there: int = 0
     missing: tuple[int, ...] = ()
     doubled: tuple[int, ...] = ()
     deleted: int = 0
+    looked: int = 0
 
 
 class Verifying:
@@ -96,4 +98,5 @@ class Verifying:
             so_far.missing + missing,
             so_far.doubled + tuple(task for task in tasks if task in views and views[task].several),
             so_far.deleted + len(tasks) - len(views),
+            so_far.looked + len(tasks),
         )

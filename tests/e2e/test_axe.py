@@ -49,9 +49,11 @@ def served(running: Backend) -> dict[str, str]:
     run = finished(client, client.post("/runs", json={"project": 1}).json()["run"]["id"])["id"]
     assert client.post("/projects/1/try", json={"sides": [{}], "images": 2}).status_code == 202
     until(lambda: client.get("/projects/1/try").json()["state"] == "done", "the trial is done")
+    assert client.post(f"/runs/{run}/verify").status_code == 200
     values = {"project": 1, "run_id": run, "task": 1}
     found = {place.path: place.address for place in places(running.app, "GET", values)}
     more = [f"/runs/{run}?order=doubt", f"/runs/{run}?state=failed", "/projects/1/try?new=1", "/projects/1?smart=true"]
+    more += ["/runs?new=1", "/runs?new=1&project=1&limit=x", "/runs?project=1"]
     refused = ["/runs/none", "/projects/x", "/runs?project=x"]
     answers = {address: client.get(address, headers=PAGE) for address in (*found.values(), *more, *refused)}
     return {

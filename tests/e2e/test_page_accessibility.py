@@ -22,6 +22,7 @@ from int_model.report import ReportBuilder
 from ml_backend.api.learning.pages import LearningView, learning_page, view_of
 from ml_backend.api.project_pages import LabelPrompt, ProjectView, project_page
 from ml_backend.api.project_pages import list_page as projects_page
+from ml_backend.api.run_actions.form import Form, Offered
 from ml_backend.api.run_pages import Notice, RunView, error_page, list_page, run_page, undo_page
 from ml_backend.connect.plan import Change, Plan, Wanted
 from ml_backend.doctor.diagnosis import ok, problem
@@ -94,9 +95,13 @@ def served_pages(folder: Path) -> Iterator[Path]:
     ]
     records = [TaskRecord(i, state, 1, 0.5, "a reason", 1.0, i) for i, state in enumerate(TaskState)]
     notices = [Notice("a fault", bad=True), Notice("a note")]
+    offered = Offered(True, {1: "Frogs", 9: "Newts"}, True, {3: "By doubt"})
+    chosen = Form(
+        offered, {"project": "1", "view": "7", "limit": "-3"}, 1, True, "it has no view 7", "choose one", "view"
+    )
     pages = {
-        "runs": list_page(runs, notices, can_start=True),
-        "first": list_page([], [], can_start=True),
+        "runs": list_page(runs, notices, None, chosen),
+        "first": list_page([], [], None, Form(Offered())),
         "run": run_page(runs[1], records[:2], records, notices, state=TaskState.DONE, after=3, pictures=False),
         "error": error_page(404, "There is no such run", "GET /runs lists all", "../"),
         "undo": undo_page(runs[1].run, 150, 2, 1),

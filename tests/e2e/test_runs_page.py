@@ -37,12 +37,25 @@ def test_a_run_begun_on_the_page(world: World, runs_page: Page, tmp_path: Path) 
     project = world.client.create_project("Runs", CONFIG)
     ids = world.client.upload(project, [*scenes, *broken])
 
+    view = {"project": project, "data": {"title": "Mine", "type": "list"}}
+    number = int(world.client.json("POST", "/api/dm/views", body=view)["id"])
     runs_page.goto(f"{world.backend}/runs")
-    summary = runs_page.get_by_text("New run")
-    if not runs_page.get_by_label("Project id").is_visible():
-        summary.click()
-    runs_page.get_by_label("Project id").fill(str(project))
+    if not runs_page.get_by_role("combobox", name="Project", exact=True).is_visible():
+        runs_page.get_by_text("New run").click()
+    runs_page.get_by_role("combobox", name="Project", exact=True).select_option(label=f"{project} Runs")
+    runs_page.get_by_role("button", name="Choose").click()
+    view_list = runs_page.get_by_role("combobox", name=f"View of project {project}")
+    expect(view_list.locator("option")).to_have_text(["all tasks", f"{number} Mine"])
+    view_list.select_option(str(number))
     runs_page.get_by_label("Prompt").fill("polyp")
+    runs_page.get_by_label("Most tasks").fill("0")
+    runs_page.keyboard.press("Enter")  # refused: the form is there again, the cursor in the field that is wrong
+    expect(runs_page.get_by_role("alert")).to_contain_text("greater than or equal to 1")
+    expect(runs_page.get_by_label("Most tasks")).to_be_focused()
+    expect(runs_page.get_by_label("Prompt")).to_have_value("polyp")
+    expect(view_list).to_have_value(str(number))
+    runs_page.screenshot(path=ARTIFACTS / "runs-refused.png")
+    runs_page.get_by_label("Most tasks").fill("")
     runs_page.get_by_role("button", name="Start run").click()
     heading = runs_page.get_by_role("heading", level=1)
     expect(heading).to_contain_text("finished", timeout=WAIT_MS)  # the page renews itself
@@ -67,7 +80,9 @@ def test_a_run_begun_on_the_page(world: World, runs_page: Page, tmp_path: Path) 
     runs_page.goto(f"{world.backend}/runs")
     expect(runs_page.locator("tbody tr").first).to_contain_text("polyp")
     runs_page.screenshot(path=ARTIFACTS / "runs-list.png", full_page=True)
-    run_id = httpx.get(f"{world.backend}/runs", trust_env=False).json()["runs"][0]["id"]
+    run = httpx.get(f"{world.backend}/runs", trust_env=False).json()["runs"][0]
+    run_id = run["id"]
+    assert run["view"] == number
     runs_page.emulate_media(color_scheme="dark")
     runs_page.set_viewport_size({"width": 420, "height": 900})
     runs_page.goto(f"{world.backend}/runs/{run_id}?state=done")

@@ -102,10 +102,9 @@ def test_from_an_empty_project_to_a_run_and_back(world: World, workbench: Page) 
     shot(workbench, "3-try")
     assert everything(world, project) == before
 
-    workbench.goto(f"{world.backend}/runs")
-    if not workbench.get_by_label("Project id").is_visible():
-        workbench.get_by_text("New run").click()
-    workbench.get_by_label("Project id").fill(str(project))
+    workbench.goto(f"{world.backend}/projects/{project}")
+    workbench.get_by_role("link", name="Run with options").click()
+    expect(workbench.get_by_role("combobox", name="Project", exact=True)).to_have_value(str(project))
     workbench.get_by_role("button", name="Start run").click()
     heading = workbench.get_by_role("heading", level=1)
     expect(heading).to_contain_text("finished", timeout=WAIT_MS)

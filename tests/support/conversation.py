@@ -77,7 +77,11 @@ def converse(url: str, token: str, project: int, task: int) -> dict[str, Any]:
         ask("refresh", client.tokens.headers)
         ask("whoami", client.whoami)
         ask("projects", lambda: client.json("GET", "/api/projects", params={"page_size": 10}))
+        ask("projects_named", lambda: client.projects(10))
         ask("project", lambda: client.project(project))
+        made = {"project": project, "data": {"title": "All of them", "type": "list"}}
+        ask("view_made", lambda: client.json("POST", "/api/dm/views", body=made))
+        ask("views", lambda: client.views(project))
         ask("no_project", lambda: client.project(999_999))
         ask("project_changed", lambda: client.update_project(project, {"show_collab_predictions": True}))
         ask("connections", lambda: client.connections(project))

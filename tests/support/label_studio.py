@@ -52,7 +52,7 @@ class LabelStudio:
         project: as ``/api/projects/ID`` describes it; ``others`` are listed beside it.
         tasks: by id; each has ``data``, and may have ``total_annotations`` and ``draft_exists``.
         predictions: by task.
-        connections, webhooks: as they are listed.
+        connections, webhooks: as they are listed; ``views`` titles by id.
         refuse: tasks whose predictions are dropped.
         faults: by kind of request (``POST push``), used up one by one.
         down: whether nothing is answered at all.
@@ -74,6 +74,7 @@ class LabelStudio:
     predictions: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     connections: list[dict[str, Any]] = field(default_factory=list)
     webhooks: list[dict[str, Any]] = field(default_factory=list)
+    views: dict[int, str] = field(default_factory=dict)
     refuse: set[int] = field(default_factory=set)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     down: Callable[[], bool] = field(default=lambda: False)
@@ -161,7 +162,11 @@ class LabelStudio:
                 return 200, recorded(path.rpartition("/")[2])
             case "GET", "/api/projects":
                 rows = [self.project, *self.others]
+                if names := [name for name in request.query.get("include", "").split(",") if name]:
+                    rows = [{name: row[name] for name in names} for row in rows]
                 return 200, recorded("projects") | {"results": rows, "count": len(rows)}
+            case "GET" | "POST", "/api/dm/views":
+                return self._views(request)
             case "GET" | "POST" | "PATCH", found if found.startswith(("/api/ml", "/api/webhooks/")):
                 return self._settings(request, self.connections if found.startswith("/api/ml") else self.webhooks)
             case "GET", "/api/tasks":
@@ -195,6 +200,15 @@ class LabelStudio:
         kept.append({"id": next(self.numbers), "task": task, "was_cancelled": False, **request.json()})
         self.tasks[task]["total_annotations"] = len(kept)
         return 201, kept[-1]
+
+    def _views(self, request: Request) -> tuple[int, Any]:
+        if request.method == "POST":
+            number = max(self.views, default=0) + 1
+            self.views[number] = request.json()["data"]["title"]
+            return 201, recorded("view_made") | {"id": number, **request.json()}
+        (template,) = recorded("views")
+        listed = self.views if int(request.query["project"]) == self.project["id"] else {}
+        return 200, [template | {"id": number, "data": {"title": title}} for number, title in listed.items()]
 
     def _settings(self, request: Request, rows: list[dict[str, Any]]) -> tuple[int, Any]:
         """List, add or change connections or webhooks; an added connection is reached, as if a backend were there."""

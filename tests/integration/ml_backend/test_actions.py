@@ -136,13 +136,13 @@ def test_each_form_of_each_page_has_a_twin_as_json(running: Backend, fake: Label
         for place in places(running.app, "GET", VALUES | {"run_id": "RUN"})
     ]
     leads: dict[str, set[str]] = {}
-    for address in [*addresses, "/projects/1?prompt=newt&smart=true"]:
+    for address in [*addresses, "/projects/1?prompt=newt&smart=true", "/runs?new=1&project=1"]:
         answer = client.get(address, headers=PAGE)
         if answer.headers["content-type"].startswith("text/html"):
             for action, names in Forms(answer.text).found:
                 leads.setdefault(urlsplit(urljoin(str(answer.url), action)).path, set()).update(names)
     running.strategy.gate.set()
-    ways = {"runs", "undo", "cancel", "retry", "connect", "try"}
+    ways = {"runs", "undo", "cancel", "retry", "connect", "try", "verify"}
     assert ways <= {path.rpartition("/")[2] for path in leads}
     for path, names in leads.items():
         (operation,) = (
@@ -150,6 +150,20 @@ def test_each_form_of_each_page_has_a_twin_as_json(running: Backend, fake: Label
         )
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
         assert {_OTHER_NAMES.get(name, name) for name in names} <= set(body.get("properties", {})), path
+
+
+def test_each_page_of_a_run_leads_to_its_project(running: Backend) -> None:
+    client = running.client
+    run = finished(client, client.post("/runs", json={"project": 1}).json()["run"]["id"])["id"]
+    lost = []
+    for place in places(running.app, "GET", VALUES | {"run_id": run}):
+        answer = client.get(place.address, headers=PAGE)
+        if place.path.startswith("/runs") and answer.headers["content-type"].startswith("text/html"):
+            links = {
+                urlsplit(urljoin(str(answer.url), found)).path for found in re.findall(r'href="([^"]+)"', answer.text)
+            }
+            lost += [] if "/projects/1" in links else [place.path]
+    assert lost == []
 
 
 def _fits(known: str, path: str) -> bool:

@@ -50,6 +50,25 @@ def test_projects_are_listed_with_what_is_looked_for(running: Backend, fake: Lab
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
+def test_what_keeps_predictions_from_annotators_stands_in_the_list(running: Backend, fake: LabelStudio) -> None:
+    def remarks() -> list[str]:
+        found: list[str] = running.client.get("/projects").json()["projects"][0]["remarks"]
+        return found
+
+    fake.project |= {"show_collab_predictions": False, "model_version": "int-nano-int-older-01234567"}
+    assert remarks() == []  # it is not connected: that is what stands there
+    running.client.post("/setup", json={"project": "1.1", "schema": CONFIG, "extra_params": "poison frog"})
+    hidden, other = remarks()
+    assert "does not show predictions" in hidden
+    assert "predictions of 'int-nano-int-older-01234567', not those of" in other
+    shown = running.client.get("/projects", headers=PAGE).text
+    assert 'href="projects/1#findings"' in shown
+    assert hidden in shown
+    assert 'id="findings"' in running.client.get("/projects/1", headers=PAGE).text
+    fake.project |= {"show_collab_predictions": True, "model_version": "INT"}  # as Label Studio chooses by itself
+    assert remarks() == []
+
+
 def test_a_project_is_connected_from_its_page(running: Backend, fake: LabelStudio) -> None:
     shown = running.client.get("/projects/1", params={"prompt": "poison frog", "smart": "true"}, headers=PAGE)
     assert shown.status_code == 200, shown.text

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml_backend.api.run_actions.form import Form, Offered
 from ml_backend.api.run_pages import PAGE, Notice, RunView, error_page, list_page, no_picture, run_page
 from ml_backend.runs.plain import run_json
 from ml_backend.runs.types import Progress, Run, RunRequest, RunSpec, RunState, TaskRecord, TaskState
 
 SPEC = RunSpec(RunRequest(project=1), "<View/>", None, "int-nano-int-01234567", "polyp", "int", "0" * 64)
 BEGUN = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+FORM = Form(Offered(True, {1: "Frogs"}))
 VOID = {"meta", "img", "input", "br", "link"}
 
 
@@ -75,10 +77,22 @@ def test_what_is_offered_fits_the_state(state: RunState, failed: int, offered: s
     assert ("the config changed" in text) is (state is RunState.STOPPED)
 
 
+def test_a_stall_is_named() -> None:
+    running = seen(RunState.ACTIVE, leased=16)
+    assert "silent worker" not in page(running)
+    stalled = replace(running, progress=replace(running.progress, silent=16, free_in=80.2))
+    for text in (page(stalled), list_page([stalled], [], None, FORM)):
+        assert "16 images held by a silent worker, free in 80 s" in text
+    free = replace(running, progress=replace(running.progress, silent=1, free_in=0.0))
+    assert "1 image held by a silent worker, free now" in page(free)
+    cancelled = seen(RunState.CANCELLED)
+    assert not replace(cancelled, progress=replace(cancelled.progress, silent=16, free_in=80.0)).stall
+
+
 @given(st.lists(st.integers(0, 10**6), min_size=6, max_size=6))
 def test_the_bar_never_overflows(counts: list[int]) -> None:
     by_state = {state.value: count for state, count in zip(TaskState, counts, strict=True)}
-    text = well_formed(list_page([seen(RunState.ACTIVE, **by_state)], [], can_start=True))
+    text = well_formed(list_page([seen(RunState.ACTIVE, **by_state)], [], None, FORM))
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", text)]
     final = sum(counts) - by_state["pending"] - by_state["leased"]
     assert sum(widths) <= 100.01
@@ -111,7 +125,9 @@ def test_texts_are_escaped_everywhere() -> None:
     nasty = '"><script>x</script>'
     odd = replace(seen(RunState.STOPPED, done=1), run=replace(seen(RunState.STOPPED).run, why=nasty))
     odd = replace(odd, run=replace(odd.run, spec=replace(SPEC, prompt=nasty, strategy=nasty, model_version=nasty)))
-    pages = [page(odd), list_page([odd], [Notice(nasty)], can_start=True), error_page(400, nasty, nasty, "")]
+    offered = Offered(True, {1: nasty}, True, {2: nasty})
+    form = Form(offered, {"project": nasty, "prompt": nasty, "view": nasty, "limit": nasty}, 1, True, nasty, nasty)
+    pages = [page(odd), list_page([odd], [Notice(nasty)], 3, form), error_page(400, nasty, nasty, "")]
     pages.append(no_picture(nasty).decode())
     for text in pages:
         assert "<script" not in text
