@@ -50,7 +50,7 @@ def amended(text: str, *, control: ControlKind | None, label: str, field: str, s
         The config, the same text if nothing is missing, and one sentence for each addition.
 
     Raises:
-        AmendError: it is not XML, or has another mask control than the one asked for.
+        AmendError: it is not XML, has another mask control than the one asked for, or is React code of its own.
     """
     root = _parsed(text)
     said: list[str] = []
@@ -95,6 +95,11 @@ def _ensure_control(
             )
         return
     images = [element for element in root.iter() if _tag(element) == "image"]
+    if not images and any(_tag(element) == "reactcode" for element in root.iter()):
+        raise AmendError(
+            "the project has an interface of its own (<ReactCode>), whose regions no prediction can fill; connect a "
+            "project with an <Image>, or add one to this under Settings > Labeling Interface"
+        )
     if not images:
         image = SubElement(root, "Image", {"name": _free(root, "image"), "value": f"${field}", "zoom": "true"})
         said.append(f"<Image> for the tasks' field '{field}'")

@@ -212,14 +212,13 @@ class LabelStudioClient:
         rows = answer.get("results") if isinstance(answer, dict) else None
         if not isinstance(rows, list):
             raise LabelStudioError("Label Studio does not list its projects; is LABEL_STUDIO_URL its address?")
-        found = {int(row["id"]): str(row.get("title") or "") for row in rows if isinstance(row, dict)}
+        found = {row["id"]: str(row.get("title") or "") for row in _with_ids(rows)}
         return found, int(answer.get("count") or 0) > len(rows)
 
     def views(self, project_id: int) -> dict[int, str]:
         """Titles of the project's Data Manager views by id, in their order."""
         rows = self.json("GET", "/api/dm/views", params={"project": int(project_id)})
-        listed = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-        data = {int(row["id"]): row.get("data") for row in listed}
+        data = {row["id"]: row.get("data") for row in _with_ids(rows)}
         return {number: str(kept.get("title") or "") if isinstance(kept, dict) else "" for number, kept in data.items()}
 
     def import_predictions(self, project_id: int, predictions: list[dict[str, Any]]) -> int:
@@ -355,6 +354,11 @@ class LabelStudioClient:
         if response.status_code < 500:
             return f"{where}: refused ({response.status_code}): {response.text[:300]}"
         return f"{where}: Label Studio failed ({response.status_code}); look into its log"
+
+
+def _with_ids(rows: Any) -> list[dict[str, Any]]:
+    listed = rows if isinstance(rows, list) else []
+    return [row for row in listed if isinstance(row, dict) and isinstance(row.get("id"), int)]
 
 
 def unauthorised(kind: str) -> str:

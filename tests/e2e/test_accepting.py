@@ -95,5 +95,5 @@ def test_accepted_by_score(world: World, page: Page) -> None:
 
     # and an annotator sees what they are
     page.goto(f"{world.server.url}/projects/{project}/data?task={rest[-1]}")
-    page.locator(".lsf-outliner-item").nth(1).click()
+    page.locator(".lsf-outliner-item").first.click()
     page.get_by_text(UNSEEN).first.wait_for()

@@ -35,9 +35,9 @@ def test_react_code_is_answered_with_a_sentence(world: World, login: Login) -> N
     world.client.retrieve_predictions(project)  # asks /predict
     assert world.client.predictions(task) == []
     with httpx.Client(base_url=world.backend, trust_env=False, timeout=60) as backend:
-        assert "<ReactCode>" in "\n".join(backend.get("/status").json()["problems"])
+        assert "<ReactCode name='own'>" in "\n".join(backend.get("/status").json()["problems"])
         shown = backend.get(f"/projects/{project}", headers=PAGE)
-        assert (shown.status_code, "&lt;ReactCode&gt;" in shown.text) == (200, True)
+        assert (shown.status_code, "&lt;ReactCode" in shown.text) == (200, True)
         listed = backend.get("/projects", headers=PAGE)
         assert (listed.status_code, "cannot be annotated" in listed.text) == (200, True)
         for path, body in ((f"/projects/{project}/connect", {"prompt": "polyp"}), ("/runs", {"project": project})):

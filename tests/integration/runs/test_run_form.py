@@ -187,3 +187,14 @@ def test_warnings_are_shown_as_they_are_in_json(running: Backend, fake: LabelStu
     assert "under way already" in shown
     assert "made with another limit" in shown
     running.strategy.gate.set()
+
+
+@pytest.mark.parametrize(
+    "odd", [b"[]", b'{"results": 5}', b'{"results": [{"id": "x"}, 7], "count": 2}', b"<html>", b"{}"]
+)
+def test_odd_answers_of_label_studio_break_no_page(running: Backend, fake: LabelStudio, odd: bytes) -> None:
+    fake.files |= {"/api/projects": odd, "/api/dm/views": odd}
+    for address in ("/runs", "/runs?new=1&project=1"):
+        assert running.client.get(address, headers=PAGE).status_code == 200
+    refused = running.client.post("/runs", data={"project": "1", "view": "3"}, headers=PAGE)
+    assert (refused.status_code, Fields(refused.text).values["view"]) in ((400, "3"), (502, "3"))

@@ -145,3 +145,12 @@ def test_colours_stand_out_from_the_outlines_of_all_samples_and_from_one_another
     assert least.min() > 30
     between = np.linalg.norm(ours[:, None] - ours, axis=2)
     assert between[~np.eye(len(COLOURS), dtype=bool)].min() > 30
+
+
+def test_an_interface_of_a_projects_own_is_left_alone_unless_it_has_an_image() -> None:
+    own = '<ReactCode name="own" toName="own" data="$image"><![CDATA[() => null]]></ReactCode>'
+    with pytest.raises(AmendError, match=r"interface of its own \(<ReactCode>\)"):
+        add(f"<View>{own}</View>")
+    text, said = add(f'<View>{own}<Image name="image" value="$image"/></View>')
+    assert "<ReactCode" in text
+    assert any(one.startswith("<PolygonLabels>") for one in said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_backend.cli.watch import counts, duration, summary, throughput
+from ml_backend.cli.watch import counts, duration, stall, summary, throughput
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import TaskIn
 from ml_backend.runs.listing import Existing, TaskView
@@ -202,6 +203,9 @@ def test_numbers_for_people() -> None:
     assert throughput(Progress({TaskState.DONE: 5}, rate=22.4)) == "22 images/s"
     assert duration(3723.4) == "1:02:03"
     assert counts(Progress()) == "no tasks"
+    assert stall(progress) == ""
+    held = replace(progress, silent=16, free_in=80.4)
+    assert stall(held) == "16 tasks are held by a silent worker, free in 0:01:20"
 
 
 def run(state: RunState, why: str = "") -> Run:
