@@ -280,7 +280,7 @@ def project_warnings(project: Mapping[str, Any], version: str, *, set_model_vers
         if "model_version" not in obstacle.change:
             found.append(f"{obstacle.text}: {obstacle.remedy}")
         elif not set_model_version:
-            found.append(f"{obstacle.text}: {obstacle.remedy}, or use --set-model-version")
+            found.append(f"{obstacle.text}: {obstacle.remedy}, or use --set-model-version, a box in the form of a run")
     if project.get("evaluate_predictions_automatically"):
         found.append(
             "the project asks its ML backend whenever tasks are listed (evaluate_predictions_automatically), which "
