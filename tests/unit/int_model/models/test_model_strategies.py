@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ IMAGES = [picture(60, 90, 1), picture(80, 50, 2)]
 def test_a_strategy_runs_on_the_adapters_and_repeats_itself(suite: ModelSuite, name: str) -> None:
     config: Any = default_config(name)
     if name == "promac":  # every iteration is the same work again
-        config = replace(config, promac=replace(config.promac, iterations=2))
+        config = config.model_copy(update={"promac": config.promac.model_copy(update={"iterations": 2})})
     results, again = (
         make_strategy(name, suite, config).segment(IMAGES, TaskPrompt("camouflaged animal")) for _ in range(2)
     )
