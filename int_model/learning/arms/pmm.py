@@ -28,7 +28,7 @@ from int_model.models.protocols import MaskPrompt
 POINTS = 64
 STEPS = 3
 REACH = 2.0  # cells of the logits' grid that one step can move a point by, at an output of 1
-LEAST_PERIMETER, LEAST_AREA = 12.0, 64.0  # cells; smaller rings stay as they are
+LEAST_AREA = 64.0  # cells; smaller rings stay as they are
 MOST_AREA_CHANGE = 0.3
 
 
@@ -155,11 +155,6 @@ def signed_area(ring: Floats) -> float:
     return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) / 2)
 
 
-def perimeter(ring: Floats) -> float:
-    """Length of the closed ring."""
-    return float(np.linalg.norm(ring - np.roll(ring, -1, axis=0), axis=1).sum())
-
-
 def crosses_itself(ring: Floats) -> bool:
     """Whether any two sides of a closed ring that do not touch cross."""
     start, end = ring, np.roll(ring, -1, axis=0)
@@ -188,9 +183,7 @@ def keeps_shape(before: Floats, after: Floats) -> bool:
 def refine(module: PointMatching, given: Conditioned, row: int) -> list[Floats]:
     """The rings of one prompt's mask after the last step; rings that are small or would break stay as they were."""
     rings = rings_of(given.logits[row].detach().cpu().numpy(), 0.0)
-    large = [
-        i for i, ring in enumerate(rings) if perimeter(ring) >= LEAST_PERIMETER and abs(signed_area(ring)) >= LEAST_AREA
-    ]
+    large = [i for i, ring in enumerate(rings) if abs(signed_area(ring)) >= LEAST_AREA]
     if not large:
         return rings
     evenly = [resampled(rings[i], POINTS) for i in large]

@@ -85,13 +85,13 @@ def test_few_predictions_make_no_calibration() -> None:
 
 
 def test_bins_of_scores_are_tenths_and_both_ends_belong_to_one() -> None:
-    scores, ious = [0.0, 0.05, 0.1, 0.55, 0.59, 0.99, 1.0], [0.2, 0.0, 0.5, 0.4, 0.6, 0.9, 0.7]
+    scores, ious = [0.0, 0.05, 0.1, 0.61, 0.69, 0.99, 1.0], [0.2, 0.0, 0.5, 0.4, 0.6, 0.9, 0.7]
     table = reliability(scores, ious)
     assert [count for _, _, count in table] == [2, 1, 2, 2]
-    assert [score for score, _, _ in table] == pytest.approx([0.025, 0.1, 0.57, 0.995])
+    assert [score for score, _, _ in table] == pytest.approx([0.025, 0.1, 0.65, 0.995])
     assert [iou for _, iou, _ in table] == pytest.approx([0.1, 0.5, 0.5, 0.8])
     assert len(reliability(scores, ious, bins=1)) == 1
-    expected = (2 * 0.075 + 1 * 0.4 + 2 * 0.07 + 2 * 0.195) / 7
+    expected = (2 * 0.075 + 1 * 0.4 + 2 * 0.15 + 2 * 0.195) / 7
     assert expected_calibration_error(scores, ious) == pytest.approx(expected)
     assert (reliability([], []), expected_calibration_error([], [])) == ([], 0.0)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from int_model.learning.gate import choose, harm, judge, lower_bound, paired_gain, with_end_to_end
+from int_model.learning.gate import choose, harm, judge, leak_gain, lower_bound, paired_gain, with_end_to_end
 from int_model.learning.scoring import Figures
 
 ARMS = ("base", "slots", "outlines", "tokens", "plm", "plm_pmm", "lora", "decoder")
@@ -106,6 +106,24 @@ def test_the_bound_lies_below_the_mean_and_falls_with_the_level(values: list[flo
     bound = lower_bound(array, alpha=alpha)
     assert bound <= array.mean() + 1e-9
     assert lower_bound(array, alpha=alpha / 2) <= bound + 1e-9
+
+
+def test_arms_are_held_against_the_base_not_against_one_another() -> None:
+    base = np.linspace(0.5, 0.7, 10)
+    found = {
+        "base": figures(base, labels={"a": 0.6, "b": 0.6}),
+        "slots": figures(base + 0.2, labels={"a": 0.9, "b": 0.5}),
+        "decoder": figures(base + 0.1, labels={"a": 0.7, "b": 0.59}),
+    }
+    assert choose(found, ARMS) == "decoder"
+    assert choose({arm: found[arm] for arm in ("base", "slots")}, ARMS) == "base"
+
+
+def test_a_click_may_cover_other_objects_by_a_hundredth_more() -> None:
+    base = np.linspace(0.5, 0.7, 4)
+    assert leak_gain(figures(base, leak=0.01), figures(base, leak=0.0)) is None
+    assert leak_gain(figures(base, leak=0.011), figures(base, leak=0.0)) == pytest.approx(0.011)
+    assert leak_gain(figures(base), figures(base)) is None
 
 
 def test_three_images_may_prove_something() -> None:
