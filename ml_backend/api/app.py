@@ -18,7 +18,7 @@ from int_model.strategies.base import Segments
 from ml_backend.api import openapi as api
 from ml_backend.api.access import AccessGate
 from ml_backend.api.audit import add_audit
-from ml_backend.api.bodies import Bodies, Budget, TooLargeError, TooMuchError
+from ml_backend.api.bodies import Bodies, Budget, TooMuchError
 from ml_backend.api.gates import HostGate, OriginGate
 from ml_backend.api.middleware import ErrorGuard, JsonResponse, dump, error_response
 from ml_backend.api.openapi_page import add_description
@@ -27,6 +27,7 @@ from ml_backend.api.runs import add_runs
 from ml_backend.api.runs_runtime import RunsRuntime
 from ml_backend.context import AppContext
 from ml_backend.fetching.addresses import AddressPolicy, Resolver, resolve
+from ml_backend.json_pieces import TooLargeError
 from ml_backend.labelstudio.annotation_events import ANNOTATION_EVENTS, DELETED_EVENTS
 from ml_backend.labelstudio.wire import RequestError, parse_predict, parse_setup, project_key
 from ml_backend.runs.training.events import LearningEvents

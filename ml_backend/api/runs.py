@@ -14,7 +14,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ml_backend.api import schemas
 from ml_backend.api.audit import note
-from ml_backend.api.bodies import TooLargeError
 from ml_backend.api.middleware import PAGE_HEADERS, JsonResponse, dump, error_response
 from ml_backend.api.review import endpoints as review
 from ml_backend.api.run_actions import undo
@@ -33,6 +32,7 @@ from ml_backend.api.run_requests import (
 )
 from ml_backend.api.runs_runtime import RunsRuntime
 from ml_backend.connect.labeling import AmendError
+from ml_backend.json_pieces import TooLargeError
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.labelstudio.wire import RequestError
 from ml_backend.learning.versions import VersionError

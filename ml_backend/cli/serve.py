@@ -7,10 +7,9 @@ import errno
 import logging
 import os
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import uvicorn
@@ -18,13 +17,13 @@ from pydantic import SecretStr
 
 from ml_backend.api.sockets import BACKLOG, guarded, most_connections, quiet_about_sockets
 from ml_backend.cli.patience import wait_for_database
+from ml_backend.interpreter import share, share_once
 from ml_backend.serving.log_lines import LineFormatter
 from ml_backend.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-_SWITCH_SECONDS = 0.0005  # the models' threads hold the interpreter's lock at most that long while the event loop waits
 _log = logging.getLogger(__name__)
 GRACE_SECONDS = 10
 """How long requests that are being answered may take once the service was told to stop."""
@@ -128,7 +127,6 @@ def set_up_logging(level: str, before: str = "") -> None:
 def run(settings: Settings, tell: Callable[[str], None]) -> None:
     """Serve until the process is told to stop. ``tell`` gets the lines for people."""
     set_up_logging(settings.log_level)
-    sys.setswitchinterval(_SWITCH_SECONDS)
     check_exposure(settings)
     check_data_folder(settings.data_dir)
     check_redis(settings)
@@ -157,6 +155,15 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
 
 
 class _Server(uvicorn.Server):
+    _sharing: asyncio.Task[None] | None = None
+
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         quiet_about_sockets(asyncio.get_running_loop())
         await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            share()
+            engine = cast("FastAPI", self.config.app).state.context.facilities.engine
+            self._sharing = asyncio.create_task(share_once(lambda: engine.status.state not in ("idle", "loading")))

@@ -170,15 +170,16 @@ def served(folder: Path, **settings: Any) -> Iterator[Served]:
 
 def main() -> None:
     from ml_backend.cli.serve import set_up_logging
+    from ml_backend.interpreter import share
     from tests.support.harness import backend
 
     set_up_logging("INFO")
-    sys.setswitchinterval(0.0005)
     from tests.support.clickable import Clickable
 
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
     tell_steps(folder / "steps")
     with backend(folder, strategy=Clickable(), **settings) as running:
+        share()
         sys.stdout.write(f"{running.client.base_url.port}\n")
         sys.stdout.flush()
         threading.Event().wait()

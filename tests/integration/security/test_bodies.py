@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ml_backend.api.bodies import TooLargeError, parse
+from ml_backend.json_pieces import TooLargeError, parse
 from ml_backend.labelstudio.wire import RequestError
 from tests.support.harness import GOOD, POLYGONS
 from tests.support.interpreter import longest_hold
@@ -87,6 +90,15 @@ def test_what_is_never_read_of_tasks_costs_nothing(running: Served) -> None:
     assert running.peak - before < 4 * len(body) / MEGABYTE
 
 
+@pytest.fixture
+def short_turns() -> Iterator[None]:
+    """As the service has them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    yield
+    sys.setswitchinterval(before)
+
+
 # --- the parser -------------------------------------------------------------------------------------------------------
 
 NAMES = st.text(max_size=3) | st.sampled_from(["tasks", "annotations", "data", "drafts"])
@@ -111,18 +123,91 @@ def without_unread(content: Any) -> Any:
     return {**content, "tasks": tasks}
 
 
-@given(VALUES | NEAR, st.booleans())
-def test_it_reads_what_json_reads(content: Any, escaped: bool) -> None:
-    text = json.dumps(content, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
+@given(VALUES | NEAR, st.booleans(), st.integers(0, 20), st.sampled_from([None, 1]))
+def test_it_reads_what_json_reads(content: Any, escaped: bool, piece: int, indent: int | None) -> None:
+    text = json.dumps(content, ensure_ascii=escaped, indent=indent).encode("utf-8", "surrogatepass")
     try:
         wanted = json.loads(text)
     except ValueError:  # lone surrogates that are not escaped
         with pytest.raises(RequestError):
-            parse(bytearray(text))
+            parse(bytearray(text), piece)
         return
-    kept, found = parse(bytearray(text))
+    kept, found = parse(bytearray(text), piece)
     assert found == without_unread(wanted)
     assert kept <= len(text) + 200
+
+
+@given(st.text('[]{},:"a\\1 \n', max_size=14), st.integers(0, 5))
+@example('{"a": 1, "a": {"b": 1, "c": [2, 3]}, "a": [4, 5], "d": 6}', 0)
+@example("[1,,2]", 0)
+@example("[1,]", 0)
+@example("[,1]", 0)
+@example("[[1, 2], [{}, 3]], [4, 5]", 0)
+@example('{"a": [1, 2}, 3]', 0)
+def test_it_refuses_what_json_refuses(text: str, piece: int) -> None:
+    try:
+        wanted = json.loads(text)
+    except ValueError:
+        with pytest.raises(RequestError):
+            parse(bytearray(text.encode()), piece)
+    else:
+        assert parse(bytearray(text.encode()), piece)[1] == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" + b"0.123456789012345, " * 800_000 + b"1]",
+        b'{"points": [' + b"[12.345, 67.89], " * 120_000 + b"[]]}",
+        b'{"a": {"b": [' + b"0.123456789012345, " * 800_000 + b' "g": 1]}}',
+    ],
+    ids=["numbers", "points", "no JSON"],
+)
+@pytest.mark.usefixtures("short_turns")
+def test_large_bodies_are_parsed_without_holding_the_interpreter(text: bytes) -> None:
+    """Against the JSON parser, which holds it from a text's first byte to its last."""
+    body = bytearray(text)
+    wanted: Any = None
+    begun = time.thread_time()
+    with contextlib.suppress(ValueError):
+        wanted = json.loads(body)
+    naive = time.thread_time() - begun
+    found: list[Any] = []
+
+    def read() -> None:
+        with contextlib.suppress(RequestError):
+            found.append(parse(body)[1])
+
+    gc.disable()  # it looks at what other tests left, too
+    try:
+        held, _ = longest_hold(read, 2)
+    finally:
+        gc.enable()
+    assert held < 0.25 * naive
+    assert found == ([] if wanted is None else 2 * [without_unread(wanted)])
+
+
+@pytest.mark.usefixtures("short_turns")
+def test_a_text_of_nothing_but_backslashes_is_refused_without_holding_the_interpreter() -> None:
+    body = bytearray(b'["' + b"\\n" * 12_000_000 + b'"]')
+    begun = time.thread_time()
+    json.loads(body)
+    naive = time.thread_time() - begun
+
+    def refused() -> None:
+        with pytest.raises(TooLargeError, match="backslashes"):
+            parse(body)
+
+    held, _ = longest_hold(refused)
+    assert held < 0.25 * naive
+
+
+@pytest.mark.parametrize("length", [999, 1000, 1001, 5000, 2_000_000])
+@pytest.mark.parametrize("end", ["", '\\"', "\\\\", "\\u00e9", "ä"])
+def test_long_texts_end_where_they_end(length: int, end: str) -> None:
+    for inner in ("x" * length + end, (end or "y") * (length // 10) + end, "x" * length + end * 101 + "[,]"):
+        text = f'["{inner}", "{inner}", {{"{inner}": 1}}]'.encode()
+        assert parse(bytearray(text), 10)[1] == json.loads(text)
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ LAYERS = {
         ["nano"],
     ],
     "ml_backend": [
-        ["backoff", "errors"],
+        ["backoff", "errors", "interpreter"],
         ["fetching", "labelstudio"],
-        ["settings"],
+        ["json_pieces", "settings"],
         ["learning", "storage"],
         ["serving"],
         ["runs"],

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from ml_backend import json_pieces
 from ml_backend.api import bodies
-from ml_backend.api.bodies import Bodies, Budget, TooLargeError, TooMuchError, parse
+from ml_backend.api.bodies import Bodies, Budget, TooMuchError
+from ml_backend.json_pieces import TooLargeError, parse
 from ml_backend.labelstudio.wire import RequestError
 
 
@@ -88,10 +90,10 @@ def test_two_hundred_levels_are_the_most(depth: int, good: bool) -> None:
 def test_how_much_a_body_may_hold(
     monkeypatch: pytest.MonkeyPatch, limit: str, most: int, given: Any, good: bool
 ) -> None:
-    monkeypatch.setattr(bodies, limit, most)
+    monkeypatch.setattr(json_pieces, limit, most)
     text = json.dumps(given, ensure_ascii=False, separators=(",", ":")).encode()
     if limit == "_MAX_WIDE" and good and not text.isascii():
-        monkeypatch.setattr(bodies, limit, len(text))
+        monkeypatch.setattr(json_pieces, limit, len(text))
     if good:
         parsed(text)
     else:
@@ -101,7 +103,7 @@ def test_how_much_a_body_may_hold(
 
 def test_the_limits_of_a_service() -> None:
     mb = 1 << 20
-    found = (bodies._MAX_TOKENS, bodies._MAX_CONTAINERS, bodies._MAX_ITEMS, bodies._MAX_WIDE)
+    found = (json_pieces._MAX_TOKENS, json_pieces._MAX_CONTAINERS, json_pieces._MAX_ITEMS, json_pieces._MAX_WIDE)
     assert found == (2_000_000, 400_000, 3_000_000, 32 * mb)
     assert (bodies._BODY_SECONDS, bodies._INLINE_BYTES) == (60.0, 64 * 1024)
 
