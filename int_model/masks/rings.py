@@ -16,7 +16,7 @@ from scipy.spatial import Delaunay
 
 from int_model.core.types import Floats, Mask
 
-_CROSSINGS_AT_ONCE = 1 << 20  # of edges with rows; they take some 100 bytes each
+_CROSSINGS_AT_ONCE = 1 << 17  # of edges with rows; they take some 100 bytes each, and hold the interpreter
 _FARTHEST = 1e9
 _TIE = 1e-7  # an edge through a pixel's centre, up to rounding, always counts as left of and above it
 

@@ -24,6 +24,7 @@ Kind = Literal["point", "box", "painted"]
 MAX_BOXES = 64
 MAX_POINTS = 256
 MAX_PAINTED = 64
+_SKETCHED = 64
 
 
 class ClickError(ValueError):
@@ -32,11 +33,19 @@ class ClickError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One prompt: its kind, whether it shows the object (or what is beside it), and the region it came as."""
+    """One prompt.
+
+    Attributes:
+        kind: what was drawn.
+        positive: whether it shows the object, or what is beside it.
+        region: as it came.
+        sketch: of its id, sign and value: the same for a prompt that comes again.
+    """
 
     kind: Kind
     positive: bool
     region: Mapping[str, Any]
+    sketch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +74,8 @@ class Click:
             return False
         return all(_starts_with(self._of(kind), older._of(kind)) for kind in get_args(Kind))
 
-    def _of(self, kind: Kind) -> list[Mapping[str, Any]]:
-        return [shape.region for shape in self.shapes if shape.kind == kind]
+    def _of(self, kind: Kind) -> list[int]:
+        return [shape.sketch for shape in self.shapes if shape.kind == kind]
 
     def image(self, config: LabelingConfig) -> ImageObject:
         """The image they were drawn on. Raises ``ClickError`` if the config has none of that name."""
@@ -76,10 +85,20 @@ class Click:
         return named or next(iter(config.images.values()))
 
 
-def _starts_with(newer: list[Mapping[str, Any]], older: list[Mapping[str, Any]]) -> bool:
-    """Whether the regions of an older click come first; two people's have different ids, even at the same place."""
-    same = [(region.get("id"), region.get("value"), region.get("is_positive")) for region in newer[: len(older)]]
-    return same == [(region.get("id"), region.get("value"), region.get("is_positive")) for region in older]
+def _starts_with(newer: list[int], older: list[int]) -> bool:
+    """Whether the prompts of an older click come first; two people's have different ids, even at the same place."""
+    return newer[: len(older)] == older
+
+
+def _sketch(value: Any, depth: int = 5) -> Any:
+    """What a value is compared by, hashable: of a long list some entries, as megabytes must not be compared."""
+    if isinstance(value, list):
+        step = 1 + len(value) // _SKETCHED
+        return len(value), tuple(_sketch(entry, depth - 1) for entry in value[::step]) if depth else ()
+    if isinstance(value, dict):
+        names = list(value)[:_SKETCHED] if depth else []
+        return len(value), frozenset((name, _sketch(value[name], depth - 1)) for name in names)
+    return value
 
 
 def parse_click(context: Mapping[str, Any]) -> Click | None:
@@ -100,7 +119,8 @@ def parse_click(context: Mapping[str, Any]) -> Click | None:
             continue
         if isinstance(name, str):
             seen[name] = len(shapes)
-        shapes.append((Shape(kind, _positive(region), region), label, region.get("to_name")))
+        sketch = hash(_sketch([region.get("id"), region.get("value"), region.get("is_positive")]))
+        shapes.append((Shape(kind, _positive(region), region, sketch), label, region.get("to_name")))
     if not shapes:
         return None
     last, label, image = shapes[-1]

@@ -43,13 +43,14 @@ def decode_polygon(points: Sequence[Sequence[float]] | Floats, height: int, widt
             many rows.
     """
     try:
-        ring = np.asarray(points, dtype=np.float64)
+        count = len(points)
+        ring = np.asarray(points if count <= MAX_POINTS else (), dtype=np.float64)  # so many would hold the interpreter
     except (TypeError, ValueError):
         raise ValueError("a polygon's points are pairs of numbers") from None
+    if count > MAX_POINTS:
+        raise ValueError(f"a polygon has at most {MAX_POINTS} points, not {count}; use a brush region instead")
     if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3:
         raise ValueError("a polygon has at least 3 points, each [x, y]")
-    if len(ring) > MAX_POINTS:
-        raise ValueError(f"a polygon has at most {MAX_POINTS} points, not {len(ring)}; use a brush region instead")
     rows = np.clip(ring[:, 1] * (height / 100.0), 0.0, height)
     if np.abs(np.diff(rows, append=rows[:1])).sum() > MAX_CROSSINGS:
         raise ValueError(f"a polygon's edges cross at most {MAX_CROSSINGS} rows of pixels; use a brush region instead")

@@ -18,6 +18,7 @@ from int_model.core.types import Mask
 _SIZES = (3, 4, 8, 16)
 _HEADER_BITS = 53  # 32 count, 5 word size, 4 x 4 length fields
 _MAX_RUN = 1 << 16
+_AT_ONCE = 1 << 20
 _MAX_CHUNKS = 1_000_000  # a texture on a 4K image has 600,000
 
 
@@ -131,7 +132,18 @@ def _decoded(data: bytes, sizes: Sequence[int], count: int) -> NDArray[np.uint8]
     words = np.where(is_run, 1, lengths)  # a literal holds as many words as values, a run one
     nth = np.arange(int(words.sum())) - np.repeat(np.cumsum(words) - words, words)
     values = _fields(padded, np.repeat(places, words) + 8 * nth, np.int64(8))
-    return np.repeat(values.astype(np.uint8), np.repeat(np.where(is_run, lengths, 1), words))
+    return _repeated(values.astype(np.uint8), np.repeat(np.where(is_run, lengths, 1), words), count)
+
+
+def _repeated(values: NDArray[np.uint8], times: NDArray[np.int64], count: int) -> NDArray[np.uint8]:
+    """``np.repeat`` to ``count`` values, some at a time, as it holds the interpreter: a second for a large image."""
+    out, ends, done = np.empty(count, np.uint8), np.cumsum(times), 0
+    cuts = np.searchsorted(ends, np.arange(_AT_ONCE, count, _AT_ONCE))
+    for some, often in zip(np.split(values, cuts), np.split(times, cuts), strict=True):
+        piece = np.repeat(some, often)
+        out[done : done + piece.size] = piece
+        done += piece.size
+    return out
 
 
 def _chunk_starts(data: bytes, padded: NDArray[np.uint8], sizes: Sequence[int], count: int) -> NDArray[np.int64]:

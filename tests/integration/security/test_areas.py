@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 from ml_backend.api.run_pictures import draw
 from ml_backend.labelstudio.exports import ExportedExamples, read_tasks
 from ml_backend.labelstudio.regions.decode import decode_region
+from ml_backend.labelstudio.regions.rle import decode_mask, encode_mask
 from tests.support.harness import GOOD, JSON, POLYGONS, encoded, picture
+from tests.support.interpreter import longest_hold
 from tests.support.served import Served, memory_of, pulse, served
 
 HEIGHT, WIDTH = 60, 80
@@ -159,10 +162,23 @@ def test_clicks_of_a_million_points_or_10_mb_of_runs_are_refused(running: Served
 
 
 def test_honest_runs_of_a_textured_mask_are_read() -> None:
-    from ml_backend.labelstudio.regions.rle import decode_mask, encode_mask
-
     mask = np.random.default_rng(0).random((1080, 900)) > 0.5
     assert (decode_mask(encode_mask(mask), 1080, 900) == mask).all()
+
+
+def test_brushes_on_large_images_are_read_without_holding_the_interpreter() -> None:
+    """In one go, the values of all pixels are written while no other thread has its turn."""
+    mask = np.zeros((5000, 5000), bool)
+    mask[100:4000, 200:3000] = True
+    code = encode_mask(mask)
+    lengths = np.full(mask.size * 4 // 50_000, 50_000)
+    begun = time.thread_time()
+    np.repeat(np.zeros(len(lengths), np.uint8), lengths)
+    naive = time.thread_time() - begun
+    found = []
+    held, _ = longest_hold(lambda: found.append(decode_mask(code, 5000, 5000)), 2)
+    assert held < 0.5 * naive
+    assert (found[0] == mask).all()
 
 
 def test_pictures_of_honest_regions_are_as_before() -> None:

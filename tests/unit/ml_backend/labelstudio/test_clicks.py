@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -268,6 +269,41 @@ ONE, TWO = point(10, 20, id="a"), point(30, 40, id="b")
 )
 def test_a_click_continues_another_whose_prompts_it_sends_again(newer: Any, older: Any, expected: bool) -> None:
     assert clicked(*newer).continues(clicked(*older)) is expected
+
+
+def stroke(values: list[Any], **value: Any) -> dict[str, Any]:
+    return {"id": "s", "type": "brush", "to_name": "image", "value": {"points": values, **value}}
+
+
+LONG = [[0.25 * index, 1.0] for index in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("newer", "same"),
+    [
+        (stroke([*LONG]), True),
+        (stroke([[0.5, 1.0], *LONG[1:]]), False),
+        (stroke([*LONG, [1.0, 1.0]]), False),
+        (stroke(LONG[::-1]), False),
+        (stroke([*LONG], width=2), False),
+        (stroke(LONG[:3]), False),
+    ],
+)
+def test_long_strokes_are_told_apart(newer: Any, same: bool) -> None:
+    assert clicked(newer).continues(clicked(stroke(LONG))) is same
+
+
+def test_comparing_strokes_of_megabytes_costs_nothing() -> None:
+    """The event loop compares a click with every other one that is on its way."""
+    older, newer = (clicked(stroke([7.0] * 1_000_000)) for _ in range(2))
+    begun = time.thread_time()
+    values = [click.shapes[0].region["value"] for click in (older, newer)]
+    assert values[0] == values[1]
+    naive = time.thread_time() - begun
+    begun = time.thread_time()
+    for _ in range(20):
+        assert newer.continues(older)
+    assert time.thread_time() - begun < naive
 
 
 @pytest.mark.parametrize(
