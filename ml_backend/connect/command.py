@@ -10,8 +10,7 @@ from ml_backend.context import label_studio_client
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.labelstudio.connections import our_connection
 from ml_backend.settings import Settings
-from ml_backend.storage.audit import Audit, operator
-from ml_backend.storage.database import Database
+from ml_backend.storage.audit import note_by_command
 
 TIMEOUT = 60.0  # Label Studio asks every connected backend before it answers
 _RESERVED = (
@@ -62,23 +61,14 @@ def run(
                 tell(plain(shown))
             return 0
         if changes:
-            _note(settings, project_id, wanted)
+            prompt = f": {wanted.prompt}" if wanted.prompt else ""
+            note_by_command(settings, "connect", f"project {project_id}{prompt}")
         done, row = connect(client, project_id, wanted, settings)
         if as_json:
             tell(plain(done))
         else:
             tell(_verdict(row, changed=any(plan.changes for plan in done)))
         return 0 if row is not None and row.get("state") == "CO" else 1
-
-
-def _note(settings: Settings, project_id: int, wanted: Wanted) -> None:
-    """Write into the audit log who connects the project, before it is done."""
-    database = Database.of(settings)
-    try:
-        prompt = f": {wanted.prompt}" if wanted.prompt else ""
-        Audit(database).note(*operator(), "connect", f"project {project_id}{prompt}")
-    finally:
-        database.close()
 
 
 def connect(

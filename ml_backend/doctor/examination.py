@@ -15,13 +15,15 @@ from ml_backend.doctor import local
 from ml_backend.doctor.connection import CONNECTION, Connected, LookUp, examine_connection
 from ml_backend.doctor.diagnosis import Diagnosis, has_problem, of_error, ok, problem, warning
 from ml_backend.doctor.elsewhere import examine_remote
-from ml_backend.doctor.project import examine_clicks, examine_config, examine_predictions, mended
+from ml_backend.doctor.project import FIX, examine_clicks, examine_config, examine_predictions, mended
 from ml_backend.doctor.redis import examine_redis
 from ml_backend.doctor.sample import examine_sample
 from ml_backend.doctor.server import examine_server, examine_token, not_configured
 from ml_backend.labelstudio.client import LabelStudioClient, LabelStudioError
 from ml_backend.serving.model_loading import identify
 from ml_backend.settings import Settings
+from ml_backend.storage.audit import note_by_command
+from ml_backend.storage.database import StoreError
 
 PROJECT, PROFILE = "project", "profile"
 _QUICK = 10.0
@@ -171,6 +173,13 @@ def _mended(client: LabelStudioClient, project: int, settings: Settings) -> Iter
         changes = plan_rest(look(client, project), settings).changes
     except LabelStudioError as error:
         yield of_error(PROJECT, error, "check that the token's user may see the project's settings")
+        return
+    if not changes:
+        return
+    try:
+        note_by_command(settings, "fix", f"project {project}: {'; '.join(change.text for change in changes)}")
+    except StoreError as error:
+        yield of_error(FIX, error, "correct INT_DATA_DIR or DATABASE_URL", before="Not changed, as nobody would know: ")
         return
     yield from (mended(client, change) for change in changes)
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import insert, select
 
+from ml_backend.settings import Settings
 from ml_backend.storage.database import Database, epoch_now
 from ml_backend.storage.tables import AuditRow
 
@@ -24,7 +25,7 @@ class AuditEntry:
         at: by the database's clock.
         who: name or role; ``anyone`` where no password is set.
         place: network address or machine that it came from, or "".
-        action: start, cancel, resume, retry, undo, verify; connect; promote, rollback.
+        action: start, cancel, resume, retry, undo, verify; connect, fix; promote, rollback.
         what: of which run or project.
     """
 
@@ -56,6 +57,15 @@ class Audit:
         with self._database.read() as connection:
             rows = connection.execute(wanted).mappings().all()
         return [AuditEntry(**{**row, "at": datetime.fromtimestamp(row["at"], UTC)}) for row in rows]
+
+
+def note_by_command(settings: Settings, action: str, what: str) -> None:
+    """Write down what a command is about to do. Raises ``StoreError``; then nothing may be done."""
+    database = Database.of(settings)
+    try:
+        Audit(database).note(*operator(), action, what)
+    finally:
+        database.close()
 
 
 def operator() -> tuple[str, str]:

@@ -16,6 +16,9 @@ from ml_backend.demo.processes import free_port
 from ml_backend.doctor import local
 from ml_backend.doctor.command import run
 from ml_backend.doctor.diagnosis import Diagnosis, Level, ok, problem, warning
+from ml_backend.settings import Settings
+from ml_backend.storage.audit import Audit, operator
+from ml_backend.storage.database import Database, StoreError
 from tests.integration.ml_backend.doctoring import GPU, VERSION, World, write_profile
 from tests.support.harness import POLYGONS, backend, fake_jwt
 from tests.support.label_studio import PAT, label_studio
@@ -291,6 +294,32 @@ def test_fix_changes_only_what_is_wrong(world: World) -> None:
     found = world.look(fix=True)
     assert world.patches == [{"path": "/api/projects/1", "show_collab_predictions": True, "model_version": "INT"}]
     assert [f.level for f in found if f.check == "predictions"] == [Level.OK]
+
+
+def test_who_had_what_mended_is_in_the_audit_log(world: World) -> None:
+    world.look(fix=True)  # there is nothing to mend
+    world.project.update(show_collab_predictions=False)
+    world.look(fix=True)
+    database = Database.of(Settings(data_dir=world.folder))
+    try:
+        (entry,) = Audit(database).entries(9)
+    finally:
+        database.close()
+    assert (entry.action, entry.who, entry.place) == ("fix", *operator())
+    assert entry.what.startswith("project 1: ")
+    assert "predictions" in entry.what
+
+
+def test_without_the_log_nothing_is_mended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("the database is locked; try again later")
+
+    monkeypatch.setattr(Audit, "note", refuse)
+    world.project.update(show_collab_predictions=False)
+    (diagnosis,) = [found for found in world.look(fix=True) if found.check == "fix"]
+    assert (diagnosis.level, diagnosis.remedy) == (P, "try again later")
+    assert "Not changed" in diagnosis.text
+    assert world.patches == []
 
 
 def test_nothing_is_changed_without_fix_or_without_need(world: World) -> None:

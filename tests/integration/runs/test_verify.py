@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ml_backend.cli.main import app
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.types import RunState, TaskState
 from ml_backend.runs.verify import REASON, Verifying
+from ml_backend.storage.audit import Audit, operator
 from tests.integration.runs.test_batch import Bench, bench
 from tests.support.label_studio import with_uploads
 
@@ -43,6 +47,30 @@ def test_what_a_restored_label_studio_lost_is_found_and_pushed_again(tmp_path: P
         assert (await it.finish(run)).state is RunState.FINISHED
         assert it.fake.versions() == {2: [version], 3: [version], 4: ["another", version], 5: [version]}
         assert verifying(it).compare(run.id).missing == ()
+
+    bench(tmp_path, fake, check)
+
+
+def test_who_had_a_run_verified_by_command_is_in_the_audit_log(tmp_path: Path) -> None:
+    fake = with_uploads(2)
+
+    async def check(it: Bench) -> None:
+        run = await it.finish(await it.begin())
+        given = {"LABEL_STUDIO_URL": fake.url, "LABEL_STUDIO_API_KEY": "legacy", "INT_DATA_DIR": str(tmp_path)}
+
+        async def verify() -> str:
+            arguments = ["runs", "verify", run.id]
+            return (await asyncio.to_thread(CliRunner().invoke, app, arguments, env=given)).output
+
+        audit = Audit(it.context.store.database)
+        assert "2 predictions are in Label Studio" in await verify()
+        assert audit.entries(9) == []  # it only looked
+        it.fake.predictions[1].append({**it.fake.predictions[1][0], "id": 7000})
+        await verify()
+        assert len(it.fake.predictions[1]) == 1
+        (entry,) = audit.entries(9)
+        assert (entry.action, entry.who, entry.place) == ("verify", *operator())
+        assert entry.what == f"run {run.id}: 1 second predictions removed, 0 pushed again"
 
     bench(tmp_path, fake, check)
 
