@@ -43,5 +43,5 @@ print(f"found {len(result['instances'])} polyp(s)")
 PYTHON
 
 echo "== writing the bill of materials"
-"$python" -m cyclonedx_py environment "$clean/venv/bin/python" --output-file "$dist/sbom.cdx.json"
+"$python" "$top/scripts/sbom.py" "$clean/venv/bin/python" "$dist/sbom.cdx.json" "$top"/requirements.txt "$top"/requirements-torch.txt
 ls -l "$dist"
