@@ -6,7 +6,8 @@ The backend is a process of its own with a strategy that finds what is red, conn
 whose project has a batch run under way. Attackers are processes, too. ``/health`` is asked 20 times a second; a server
 that does nothing is asked at the same moments (*control*): where that one is slow, the machine is busy, not the
 backend. *Step* is the longest step of the backend's event loop in milliseconds of CPU, in which other programs do not
-count. In the end every task of the run must have exactly one prediction.
+count; *wait* is the most CPU that the backend used while a thread of it waited for its turn. In the end every task of
+the run must have exactly one prediction.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _READY_SECONDS = 120
 
 @dataclass
 class Seen:
-    """Seconds of each answer of ``/health`` and of the control; most memory in MB; CPU seconds of the longest step."""
+    """Seconds of each answer of ``/health`` and of the control; most memory in MB; CPU seconds of step and wait."""
 
     name: str
     health: list[float] = field(default_factory=list)
@@ -58,6 +59,7 @@ class Seen:
     failed: int = 0
     peak: float = 0.0
     step: float = 0.0
+    wait: float = 0.0
     answers: dict[str, int] = field(default_factory=dict)
 
 
@@ -122,7 +124,7 @@ def watch(names: list[str], seconds: float, target: Target, control: int, made: 
                 attacker.terminate()
     for attacker in attackers:
         attacker.join()
-    seen.peak, seen.step = made.peak, made.longest_step
+    seen.peak, seen.step, seen.wait = made.peak, made.longest_step, made.longest_wait
     return seen
 
 
@@ -186,6 +188,7 @@ def row(seen: Seen) -> list[str]:
         *quantiles,
         str(seen.failed),
         f"{1000 * seen.step:.0f}",
+        f"{1000 * seen.wait:.0f}",
         f"{seen.peak:.0f}",
         answers,
     ]
@@ -234,6 +237,7 @@ def main() -> None:
             "max",
             "none",
             "step",
+            "wait",
             "MB",
             "answered",
         ]

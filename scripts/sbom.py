@@ -75,7 +75,7 @@ def completed(bill: dict[str, Any], pinned: dict[str, Pin]) -> dict[str, Any]:
     ]
     for name, entry in sorted(listed.items()):
         pin, version = pinned.get(name), str(entry.get("version", ""))
-        if name in UNPINNED:
+        if pin is None and name in UNPINNED:
             continue
         if pin is None:
             wrong.append(f"{name} {version} is installed but not pinned")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _WORTH_TELLING = 0.002
+_LONG_WAIT = 0.02
 
 
 def longest_hold(call: Callable[[], Any], attempts: int = 3) -> tuple[float, float]:
@@ -63,3 +64,24 @@ def tell_steps(file: Path) -> None:
             lines.write(f"{took}\n")
 
     asyncio.events.Handle._run = timed  # type: ignore[attr-defined]
+
+
+def tell_waits(file: Path) -> None:
+    """Write into a file, one a line, the CPU seconds that this process used while a thread waited for its turn.
+
+    The thread wants a turn every few milliseconds, as an event loop does. What keeps it from it is whoever holds the
+    interpreter; while the machine runs other programs, this process uses no CPU. Work without the interpreter counts,
+    too, so on a busy machine a figure may be too high.
+    """
+    lines = file.open("a", buffering=1)
+
+    def watch() -> None:
+        last = time.process_time()
+        while True:
+            time.sleep(0.005)
+            now = time.process_time()
+            if now - last > _LONG_WAIT:
+                lines.write(f"{now - last}\n")
+            last = now
+
+    threading.Thread(target=watch, name="waits", daemon=True).start()

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.interpreter import tell_steps
+from tests.support.interpreter import tell_steps, tell_waits
 
 START = "__main__"
 
@@ -38,15 +38,22 @@ class Served:
     process: subprocess.Popen[str]
     client: httpx.Client
     steps: Path
+    waits: Path
 
     @property
     def longest_step(self) -> float:
         """CPU seconds of the longest step of its event loop since `forget_steps`."""
         return max(map(float, self.steps.read_text().split()), default=0.0)
 
+    @property
+    def longest_wait(self) -> float:
+        """CPU seconds that it used at most, since `forget_steps`, while a thread waited for its turn."""
+        return max(map(float, self.waits.read_text().split()), default=0.0)
+
     def forget_steps(self) -> None:
-        """Let `longest_step` begin anew."""
+        """Let `longest_step` and `longest_wait` begin anew."""
         os.truncate(self.steps, 0)
+        os.truncate(self.waits, 0)
 
     @property
     def descriptors(self) -> int:
@@ -163,7 +170,7 @@ def served(folder: Path, **settings: Any) -> Iterator[Served]:
             port = process.stdout.readline().strip()
             assert port.isdecimal(), (folder / "served.log").read_text()
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600, trust_env=False) as client:
-                yield Served(process, client, folder / "steps")
+                yield Served(process, client, folder / "steps", folder / "waits")
         finally:
             process.kill()
 
@@ -180,6 +187,7 @@ def main() -> None:
     tell_steps(folder / "steps")
     with backend(folder, strategy=Clickable(), **settings) as running:
         share()
+        tell_waits(folder / "waits")
         sys.stdout.write(f"{running.client.base_url.port}\n")
         sys.stdout.flush()
         threading.Event().wait()
