@@ -255,6 +255,14 @@ def test_points_get_signs_and_what_is_left_out_is_counted() -> None:
     assert found.presence == pytest.approx(0.9)
 
 
+def test_as_many_positives_as_may_be_are_given_by_confidence() -> None:
+    xy, sure = np.array([[0.1, 0.5], [0.8, 0.5], [0.2, 0.5], [0.9, 0.5]]), np.array([0.7, 0.8, 0.9, 0.6])
+    for most in (4, 5):
+        found = signed_points(xy, sure, (100, 100), PointFilter(apart=0.0, most=most))
+        assert found.points[:, 0].tolist() == pytest.approx([20, 80, 10, 90])
+        assert found.confidence.tolist() == [0.9, 0.8, 0.7, 0.6]
+
+
 def test_the_negatives_nearest_to_any_positive_are_given_first() -> None:
     """A point straight above one positive and level with the other is not near to either."""
     xy = np.array([[0.1, 0.5], [0.9, 0.5], [0.5, 0.5], [0.1, 0.44], [0.86, 0.5]])
