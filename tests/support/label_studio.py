@@ -242,8 +242,8 @@ class LabelStudio:
 
     def _list(self, query: Mapping[str, str]) -> tuple[int, Any]:
         wanted = json.loads(query.get("query", "{}"))
-        known = wanted.get("selectedItems", {}).get("included", self.tasks)
-        ids = [task for task in sorted(known) if task in self.tasks]
+        chosen = wanted.get("selectedItems", {"all": True})
+        ids = [task for task in sorted(self.tasks) if chosen["all"] or task in chosen["included"]]
         template = "tasks_looked_at" if "hiddenColumns" in wanted else "tasks_listed"
         for item in wanted.get("filters", {}).get("items", []):
             if item["filter"] == "filter:tasks:id":

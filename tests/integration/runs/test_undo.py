@@ -140,6 +140,33 @@ def test_a_process_killed_before_it_told_the_ledger_loses_nothing(fake: LabelStu
     assert ledger.progress(run.id).counts[TaskState.SKIPPED] == 60
 
 
+@pytest.mark.parametrize(("status", "raised"), [(404, False), (403, True), (405, True)])
+def test_a_prediction_that_somebody_deleted_a_moment_ago_keeps_nothing_up(
+    fake: LabelStudio, database: Database, status: int, raised: bool
+) -> None:
+    ledger = Ledger(database)
+    run = make_run(ledger, fake)
+    fake.faults["DELETE prediction"] = [status]
+    with LabelStudioClient(fake.url) as client:
+        undoing = Undoing(client, ledger, database)
+        if raised:
+            with pytest.raises(LabelStudioError):
+                undoing.undo(run.id)
+        else:
+            assert undoing.undo(run.id).deleted == 54
+
+
+def test_of_two_predictions_of_the_version_only_the_runs_own_goes(fake: LabelStudio, database: Database) -> None:
+    ledger = Ledger(database)
+    run = make_run(ledger, fake)
+    fake.keep([{"task": 1, "model_version": OURS, "score": 0.5, "result": []}])
+    first, second = [entry["id"] for entry in fake.predictions[1] if entry["model_version"] == OURS]
+    with LabelStudioClient(fake.url) as client:
+        Undoing(client, ledger, database).undo(run.id)
+    left = [entry["id"] for entry in fake.predictions[1] if entry["model_version"] == OURS]
+    assert (left, first in left) == ([second], False)
+
+
 def test_a_run_at_work_is_refused(fake: LabelStudio, database: Database) -> None:
     ledger = Ledger(database)
     run = make_run(ledger, fake, finish=False)

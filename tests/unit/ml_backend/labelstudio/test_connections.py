@@ -50,6 +50,16 @@ def test_our_connection(rows: list[dict[str, Any]], title: str | None) -> None:
     assert (our_connection(rows, port=9090) or {}).get("title") == title
 
 
+@pytest.mark.parametrize(
+    ("url", "port"), [("https://x", 443), ("http://x", 80), ("http://x:443", 443), ("http://x:1", 1)]
+)
+def test_a_port_that_an_address_leaves_out_is_that_of_its_scheme(url: str, port: int) -> None:
+    rows = [row("elsewhere", VERSION, url="http://x:9090"), row("here", VERSION, url=url)]
+    assert (our_connection(rows, port=port) or {}).get("title") == "here"
+    assert (our_connection(rows, port=7) or {}).get("title") == "elsewhere"
+    assert (our_connection(rows) or {}).get("title") == "elsewhere", "the port is not known"
+
+
 @given(rows=ROWS)
 def test_the_doctor_examines_the_connection_that_runs_take_their_prompt_from(rows: list[dict[str, Any]]) -> None:
     judged = examine_connection(rows, None, Settings(), running=True, guarded=True, look_up=lambda _: [])
