@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
-from ml_backend.api import run_undo
+from ml_backend.api.run_actions import undo as run_undo
 from ml_backend.labelstudio.client import LabelStudioError
 from ml_backend.runs.errors import LedgerError
 from ml_backend.runs.types import Run, RunRequest, RunSpec, RunState
