@@ -19,7 +19,7 @@ from ml_backend.labelstudio.regions.decode import decode_region
 from ml_backend.labelstudio.regions.rle import decode_mask, encode_mask
 from tests.support.harness import GOOD, JSON, POLYGONS, encoded, picture
 from tests.support.interpreter import longest_hold
-from tests.support.served import Served, memory_of, pulse, served
+from tests.support.served import Served, memory_of, served
 
 HEIGHT, WIDTH = 60, 80
 
@@ -145,14 +145,11 @@ def test_clicks_with_them_cost_little(running: Served, value: dict[str, Any]) ->
     begun = time.thread_time()
     json.loads(body)
     naive = time.thread_time() - begun
-    running.forget_steps()
-    with pulse(running) as beat:
-        answer = click(running, body)
-    assert answer.status_code == 200
+    answers: list[Any] = []
+    most = max(0.5 * naive, 0.15)
+    assert running.held(lambda: answers.append(click(running, body)), most) < most
+    assert {answer.status_code for answer in answers} == {200}
     assert running.peak - before < 250 + 8 * len(body) / 1e6
-    assert beat.seconds
-    assert running.longest_step < max(0.5 * naive, 0.05)
-    assert running.longest_wait < max(0.5 * naive, 0.15)
 
 
 @pytest.mark.parametrize("value", [{"points": zigzag(1_000_000)}, {"rle": [128] * 10_000_000}])
@@ -160,11 +157,13 @@ def test_clicks_of_a_million_points_or_10_mb_of_runs_are_refused(running: Served
     running.forget_peak()
     before = running.resident
     body = body_of(region(value))
-    with pulse(running) as beat:
-        answer = click(running, body)
-    assert answer.status_code == 413
+    begun = time.thread_time()
+    json.loads(body)
+    most = max(0.5 * (time.thread_time() - begun), 0.15)
+    answers: list[Any] = []
+    assert running.held(lambda: answers.append(click(running, body)), most) < most
+    assert {answer.status_code for answer in answers} == {413}
     assert running.peak - before < 6 * len(body) / 1e6
-    assert beat.longest < 1.0
 
 
 def test_honest_runs_of_a_textured_mask_are_read() -> None:

@@ -41,17 +41,18 @@ def post(running: Served, path: str, body: bytes) -> httpx.Response:
 
 @pytest.mark.parametrize("path", ["/webhook", "/predict"])
 def test_16_mb_of_nested_lists_leave_health_alone(running: Served, path: str) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     json.loads(NESTED)
-    naive = time.perf_counter() - begun  # what the interpreter would be held for, on this machine
+    naive = time.thread_time() - begun  # what the interpreter would be held for, on this machine
     running.forget_peak()
     before = running.resident
     body = NESTED[: 15 * MEGABYTE] if path == "/webhook" else NESTED
+    answers: list[httpx.Response] = []
+    most = max(0.5 * naive, 0.15)
     with pulse(running) as beat:
-        answer = post(running, path, body)
-    assert answer.status_code == 413
+        assert running.held(lambda: answers.append(post(running, path, body)), most) < most
+    assert {answer.status_code for answer in answers} == {413}
     assert running.peak - before < 4 * len(body) / MEGABYTE  # the values would be 26 times as much
-    assert beat.longest < max(0.75 * naive, 0.1)
     assert len(beat.seconds) > 3
 
 

@@ -52,13 +52,13 @@ def scans(count: int, height: int = 3000, width: int = 4000) -> bytes:
 def test_a_thousand_scans_are_counted_not_decoded() -> None:
     file = scans(1000)
     assert len(file) < 600_000
-    begun = time.perf_counter()
+    begun = time.thread_time()
     decode_image(progressive(3000, 4000))
-    honest = time.perf_counter() - begun
-    begun = time.perf_counter()
+    honest = time.thread_time() - begun
+    begun = time.thread_time()
     with pytest.raises(ImageError, match="more than 64 scans; save it again"):
         decode_image(file)
-    assert time.perf_counter() - begun < max(honest, 0.05)
+    assert time.thread_time() - begun < max(honest, 0.05)
 
 
 def test_scans_of_honest_files_are_no_matter() -> None:

@@ -18,7 +18,7 @@ from ml_backend.serving.known_projects import Known, KnownProjects
 from ml_backend.storage.store import Project, Store
 from tests.support.harness import GOOD, POLYGONS, Backend, backend, data_url, encoded, picture
 from tests.support.http_server import Raw, http_server
-from tests.support.served import Served, pulse, served
+from tests.support.served import Served, served
 
 SHARED = '<View><Image name="image" value="$image"/>{}</View>'
 
@@ -52,17 +52,18 @@ def problems(running: Served) -> str:
 
 @pytest.mark.parametrize(("config", "said"), [(labels(20_000), "20000 labels"), (brushes(20_000), "20000 controls")])
 def test_20_000_labels_or_brushes_are_refused_quickly(running: Served, config: str, said: str) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     json.dumps([{"value": str(number), "alias": ""} for number in range(20_000)])
-    unit = time.perf_counter() - begun  # of this machine
-    with pulse(running) as beat:
-        begun = time.perf_counter()
+    unit = time.thread_time() - begun  # of this machine
+
+    def ask() -> None:
         assert running.client.post("/setup", json={"project": "9", "schema": config}).status_code == 200
         assert predict(running, config) == []
-        took = time.perf_counter() - begun
+
+    before, most = running.cpu, max(0.2, 15 * unit)
+    assert running.held(ask, most) < most
+    assert running.cpu - before < max(6.0, 300 * unit)  # at most three times; it was quadratic: minutes
     assert f"{said}; the most is INT_MAX_LABELS (500)" in problems(running)
-    assert beat.longest < max(0.5, 20 * unit)
-    assert took < max(2.0, 100 * unit)  # it was quadratic: minutes
 
 
 @pytest.mark.parametrize("make", [labels, brushes])
@@ -106,12 +107,14 @@ def test_700_prompts_are_refused_while_another_project_is_answered(running: Serv
 
 
 def test_prompts_by_label_are_found_in_linear_time() -> None:
-    params = parse_extra_params({"prompts": {f"Label {number}": "x" for number in range(100_000)}})
+    given = {"prompts": {f"Label {number}": "x" for number in range(100_000)}}
+    begun = time.thread_time()
+    params = parse_extra_params(given)
+    reading = time.thread_time() - begun
     (target, *_) = parse_label_config(labels(2)).targets("image")
-    begun = time.perf_counter()
+    begun = time.thread_time()
     params.for_label(target)
-    once = time.perf_counter() - begun
-    assert once < 0.01  # it read all of them again for each label
+    assert time.thread_time() - begun < 0.1 * reading  # it read all of them again for each label
 
 
 def test_siblings_of_a_failed_image_are_not_asked_any_more(tmp_path: Path) -> None:

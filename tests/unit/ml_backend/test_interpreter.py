@@ -42,4 +42,4 @@ def test_what_the_models_bring_is_left_out_once_they_are_ready(monkeypatch: pyte
         return next(looks)
 
     asyncio.run(interpreter.share_once(ready))
-    assert gc.get_freeze_count() >= frozen + 30_000
+    assert gc.get_freeze_count() >= frozen + 25_000
