@@ -109,4 +109,4 @@ def test_without_a_weight_there_is_no_penalty_and_by_default_it_is_one() -> None
     found = plain.adjust(["frog"] * 3)(sparse, features, positions)
     penalty = plain.penalty()
     assert penalty is not None
-    assert float(penalty) == pytest.approx(float(((found - sparse) ** 2).mean()))
+    assert penalty.item() == pytest.approx(((found - sparse) ** 2).mean().item())
