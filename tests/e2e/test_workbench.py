@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 from ml_backend.demo.samples import by_task, load_samples, samples_folder
 from tests.e2e.browser import open_page
 from tests.e2e.conftest import ARTIFACTS, World
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -117,9 +118,22 @@ def test_from_an_empty_project_to_a_run_and_back(world: World, workbench: Page) 
     made = sum(len(task["predictions"]) for task in world.client.tasks(project))
     assert made == len(samples) - 1
 
+    (lost,) = world.client.predictions(tasks[1])  # as a restored database loses it
+    world.client.delete_prediction(lost["id"])
+    back = workbench.url
+    workbench.get_by_role("link", name="Verify").click()
+    workbench.get_by_role("button", name="Compare with Label Studio").click()
+    expect(workbench.locator("main")).to_contain_text(f"Missing from 1 task: {tasks[1]}")
+    shot(workbench, "5-verify")
+    workbench.get_by_role("button", name="Push 1 missing prediction").click()
+    expect(workbench.locator("main")).to_contain_text("1 task done again and pushed")
+    until(lambda: world.client.predictions(tasks[1]), "the prediction is there again")
+    workbench.goto(back)
+    expect(heading).to_contain_text("finished", timeout=WAIT_MS)
+
     workbench.get_by_role("link", name="Undo").click()
     expect(workbench.locator("main")).to_contain_text(f"of int-nano-int-{TASK}-")
-    shot(workbench, "5-undo")
+    shot(workbench, "6-undo")
     workbench.get_by_role("button", name=f"Delete {made} prediction").click()
     expect(workbench.locator(".legend")).to_contain_text(f"{made} skipped")
     assert [task["predictions"] for task in world.client.tasks(project)] == [[]] * len(samples)
