@@ -50,7 +50,7 @@ def test_a_run_begun_on_the_page(world: World, runs_page: Page, tmp_path: Path) 
     runs_page.get_by_label("Prompt").fill("polyp")
     runs_page.get_by_label("Most tasks").fill("0")
     runs_page.keyboard.press("Enter")  # refused: the form is there again, the cursor in the field that is wrong
-    expect(runs_page.get_by_role("alert")).to_contain_text("greater than or equal to 1")
+    expect(runs_page.get_by_role("alert")).to_contain_text("Most tasks: Input should be greater than or equal to 1")
     expect(runs_page.get_by_label("Most tasks")).to_be_focused()
     expect(runs_page.get_by_label("Prompt")).to_have_value("polyp")
     expect(view_list).to_have_value(str(number))
