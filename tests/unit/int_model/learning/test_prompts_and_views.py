@@ -133,6 +133,28 @@ def test_brightness_and_contrast_change_within_their_share() -> None:
     assert len(views_of(grey, Augmentation(), np.random.default_rng(0))) == 8
 
 
+def test_no_view_is_mirrored_where_that_is_switched_off_and_a_click_in_the_corner_stays() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    mask = np.zeros(SIZE, np.bool_)
+    mask[:20, :20] = True
+    click = Clicks(np.array([[0.5, 0.5]]), np.array([1]))
+    how = Augmentation(views=12, flip=False, scale=(1.0, 1.0), degrees=0.0, colour=0.0)
+    for view in views_of(Example(image, (Target("a", mask, 1.0, (click,)),)), how, np.random.default_rng(0)):
+        assert np.array_equal(view.image, image)
+        assert view.targets[0].clicks[0].points.tolist() == [[0.5, 0.5]]
+
+
+def test_the_middle_of_the_image_stays_where_it_is() -> None:
+    ramp = np.repeat(10 * np.arange(25)[:, None], 21, axis=1)
+    for image in (ramp, ramp.T):
+        picture = np.repeat(image[..., None], 3, axis=2).astype(np.uint8)
+        example = Example(picture, (Target("a", disc(image.shape, 11, 11, 6)),))
+        how = Augmentation(views=6, flip=False, scale=(0.8, 0.8), degrees=0.0, colour=0.0)
+        for view in views_of(example, how, np.random.default_rng(0))[1:]:
+            middle = view.image[image.shape[0] // 2, image.shape[1] // 2, 0]
+            assert abs(int(middle) - int(image[image.shape[0] // 2, image.shape[1] // 2])) <= 1
+
+
 def test_views_are_zoomed_and_turned_as_far_as_they_may_be() -> None:
     mask = np.zeros((200, 200), np.bool_)
     mask[95:105, 60:140] = True
