@@ -150,6 +150,36 @@ def test_connections_that_may_not_be_read_do_not_keep_a_run_from_starting(
         assert world.start().spec.prompt != "a frog"
 
 
+def test_a_list_of_connections_that_nobody_answers_keeps_a_run_from_starting(world: World) -> None:
+    once = world.context
+    runs = Runs(once.ledger, once.pushing, world, once.projects, once.store, once.settings)
+    world.connect()
+    world.fake.faults["GET ml"] = ["down"]
+    with pytest.raises(LabelStudioError) as raised:
+        runs.start(RunRequest(project=7))
+    assert (raised.value.status, world.ledger.runs()) == (0, [])
+    assert runs.start(RunRequest(project=7)).spec.prompt == "a frog"
+
+
+def test_only_a_view_of_the_project_is_taken(world: World) -> None:
+    with pytest.raises(RunsError, match="no view 3; it has none"):
+        world.start(view=3)
+    world.fake.views.update({3: "Frogs", 4: ""})
+    assert world.begun(view=3).spec.request.view == 3
+    with pytest.raises(RunsError, match=r"no view 5; it has 3 \(Frogs\), 4$") as raised:
+        world.start(view=5)
+    assert raised.value.field == "view"
+    assert len(world.ledger.runs()) == 1
+
+
+def test_which_adapter_stands_behind_the_version_of_a_run_is_kept(world: World) -> None:
+    versions, adapter = world.context.facilities.versions, "0123456789abcdef"
+    world.context.store.choose_adapter("7", adapter)
+    started = world.start()
+    assert started.spec.adapter == adapter
+    assert versions.names(7, adapter) == [started.spec.model_version]
+
+
 def test_labels_that_keep_their_own_prompt_are_named(world: World) -> None:
     labels = '<Label value="Frog" model_prompt="a frog"/><Label value="Other"/>'
     world.fake.project["label_config"] = POLYGONS.replace('<Label value="Animal"/>', labels)

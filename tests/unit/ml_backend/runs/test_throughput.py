@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from ml_backend.runs import throughput
+from ml_backend.runs.ledger import Ledger
 from ml_backend.runs.throughput import SLOT, WINDOW
-from ml_backend.storage.database import Database
-from ml_backend.storage.tables import ThroughputRow
+from ml_backend.storage.database import Database, epoch_now
+from ml_backend.storage.tables import LeaseRow, ThroughputRow
+from tests.integration.ledger.kit import SPEC, spec
 
 NOON = 1_790_000_000.0
 
@@ -96,3 +98,33 @@ def test_old_counts_are_removed_of_this_run_only(meter: Meter) -> None:
         meter.add(1)
     assert meter.rows() == 3, "those of the last two windows, their borders included"
     assert meter.rows(2) == 1
+
+
+def test_who_is_at_a_run_and_what_silent_workers_hold(meter: Meter) -> None:
+    ledger = Ledger(meter.database, lease_seconds=400)
+    run, other = ledger.create(SPEC, range(1, 20)), ledger.create(spec(model_version="int-other"), range(1, 20))
+
+    def hands(of: str = run.id) -> tuple[int, int, float | None]:
+        with meter.database.read() as connection:
+            return throughput.hands(connection, int(of), 400)
+
+    def ends_in(seconds: float, owner: str) -> None:
+        with meter.database.write() as connection:
+            due = update(LeaseRow).where(LeaseRow.run == int(run.id), LeaseRow.owner == owner)
+            connection.execute(due.values(expires_at=epoch_now() + seconds))
+
+    assert hands() == (0, 0, None)
+    for owner, count in (("host:1:a", 3), ("host:1:a", 2), ("host:2:a", 4)):
+        assert ledger.lease(run.id, owner, count)
+    assert ledger.lease(other.id, "host:3:a", 5)
+    assert (hands(), hands(other.id)) == ((2, 0, None), (1, 0, None))
+    ends_in(150, "host:1:a")
+    living, tasks, left = hands()
+    assert (living, tasks) == (2, 5)
+    assert left is not None
+    assert 50 < left <= 150
+    ends_in(-1000, "host:1:a")
+    assert hands() == (1, 5, 0.0)
+    ends_in(-1000, "host:2:a")
+    assert hands() == (0, 9, 0.0)
+    assert hands(other.id) == (1, 0, None)

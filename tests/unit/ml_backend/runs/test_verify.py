@@ -72,7 +72,8 @@ def test_what_differs_is_named_on_every_page(world: World, monkeypatch: pytest.M
     assert world.compare(seen.append) == (2, (1, 4, ABSTAINED), (3, 5), 1)
     assert seen[-1].missing == (1, 4, ABSTAINED)
     assert len(seen) == {1: 6, 2: 4, 100: 2}[page]
-    assert Compared() == Compared(0, (), (), 0)
+    assert Compared() == Compared(0, (), (), 0, 0)
+    assert (seen[0].looked, seen[-1].looked) == (min(page, 5), 6)
 
 
 def test_of_doubles_the_oldest_stays(world: World) -> None:
