@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -29,6 +30,46 @@ def test_a_full_collection_does_not_look_at_what_was_there_before() -> None:
     assert after < 0.25 * before
     assert gc.get_freeze_count() > len(there)
     assert sys.getswitchinterval() < 0.001
+
+
+class _Ring:
+    """Refers to itself, so only a collection frees it."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+
+def test_garbage_is_freed_and_not_kept_for_ever() -> None:
+    gc.disable()
+    try:
+        gone = weakref.ref(_Ring())
+        assert gone() is not None
+        interpreter.share()
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_others_have_their_turn_while_the_models_are_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < interpreter._LOOK_SECONDS <= 1, "what is made in the meantime is looked at until then"
+    monkeypatch.setattr(interpreter, "_LOOK_SECONDS", 0.0)
+    turns: list[int] = []
+
+    async def beside() -> None:
+        while len(turns) < 5:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    def ready() -> bool:
+        looks.append(len(turns))
+        return len(looks) == 20
+
+    async def both() -> None:
+        await asyncio.gather(beside(), interpreter.share_once(ready))
+
+    looks: list[int] = []
+    asyncio.run(both())
+    assert looks[-1] == 5
 
 
 def test_what_the_models_bring_is_left_out_once_they_are_ready(monkeypatch: pytest.MonkeyPatch) -> None:

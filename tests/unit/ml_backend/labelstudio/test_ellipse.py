@@ -86,6 +86,7 @@ def test_an_ellipse_comes_back(x: float, y: float, across: float, down: float, r
     mask = decode_ellipse(value, height, width)
     made = encode_ellipse(mask)
     assert made is not None
+    assert 0 <= made["rotation"] <= 180
     back = decode_ellipse(made, height, width)
     assert (mask & back).sum() / (mask | back).sum() > 0.97
 
@@ -97,6 +98,8 @@ def test_an_empty_mask_has_no_ellipse_and_a_pixel_has_one() -> None:
     made = encode_ellipse(mask)
     assert made is not None
     assert (made["x"], made["y"]) == (37.5, 35.0)
+    spread = 2 / math.sqrt(12)  # two standard deviations of what is spread over one pixel
+    assert (made["radiusX"], made["radiusY"]) == (round(100 * spread / 20, 3), round(100 * spread / 10, 3))
     assert decode_ellipse(made, 10, 20).sum() == 1
     line = np.zeros((10, 20), bool)
     line[5, 2:18] = True

@@ -18,7 +18,7 @@ from int_model.core.types import Box
 from int_model.masks.polygons import PolygonOptions
 from ml_backend.labelstudio.regions.bitmask import decode_bitmask, encode_bitmask
 from ml_backend.labelstudio.regions.decode import decode_region
-from ml_backend.labelstudio.regions.polygon import decode_polygon, encode_polygons
+from ml_backend.labelstudio.regions.polygon import MAX_POINTS, decode_polygon, encode_polygons
 from ml_backend.labelstudio.regions.rectangle import decode_rectangle, encode_rectangle
 from ml_backend.labelstudio.regions.rle import decode_alpha, decode_mask, encode_alpha, encode_mask
 from tests.unit.int_model.masks.shapes import blobs, iou, noise
@@ -165,6 +165,15 @@ def test_bad_polygons_are_errors(points: list) -> None:
         decode_polygon(points, 10, 10)
 
 
+def test_a_triangle_is_a_polygon_and_so_are_as_many_points_as_are_read() -> None:
+    corner = decode_polygon([[0, 0], [98, 0], [0, 98]], 10, 10)
+    np.testing.assert_array_equal(corner, np.add.outer(np.arange(10), np.arange(10)) <= 8)
+    many = [[0, 0], [98, 0], [0, 98]] + [[0, 50]] * (MAX_POINTS - 3)
+    np.testing.assert_array_equal(decode_polygon(many, 10, 10), corner)
+    with pytest.raises(ValueError, match="at most 100000 points, not 100001"):
+        decode_polygon([*many, [0, 50]], 10, 10)
+
+
 # --- bitmask and rectangle --------------------------------------------------------------------------------------------
 
 
@@ -187,6 +196,39 @@ def test_opaque_grey_bitmasks_are_read_by_their_red_channel() -> None:
     np.testing.assert_array_equal(decode_bitmask(url, 6, 9), mask)
 
 
+RED, BLACK, CLEAR = (255, 0, 0, 255), (0, 0, 0, 255), (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "painted"),
+    [
+        ([0, 127, 128, 255], [False, False, True, True]),
+        ([0, 0, 0, 0], [False] * 4),
+        ([RED, BLACK, BLACK, RED], [True, False, False, True]),
+        ([BLACK] * 4, [True] * 4),
+        ([RED, CLEAR, BLACK, CLEAR], [True, False, True, False]),
+        ([(255, 0, 0, level) for level in (0, 127, 128, 255)], [False, False, True, True]),
+    ],
+    ids=["grey", "black", "opaque with red", "opaque and black", "partly clear", "levels of alpha"],
+)
+def test_bitmasks_of_others_are_read_by_alpha_or_by_red(pixels: list[Any], painted: list[bool]) -> None:
+    out = io.BytesIO()
+    PilImage.fromarray(np.array([pixels], np.uint8)).save(out, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    assert decode_bitmask(url, 1, 4).tolist() == [painted]
+
+
+def test_an_opaque_bitmask_is_white_on_black() -> None:
+    mask = np.array([[True, False, False], [False, True, True]])
+    url = encode_bitmask(mask, opaque=True)
+    with PilImage.open(io.BytesIO(base64.b64decode(url.split(",")[1]))) as picture:
+        assert (picture.mode, np.asarray(picture).tolist()) == ("L", [[255, 0, 0], [0, 255, 255]])
+    np.testing.assert_array_equal(decode_bitmask(url, 2, 3), mask)
+    for odd in (np.zeros((0, 3), bool), np.ones((2, 2, 2), bool)):
+        with pytest.raises(ValueError, match="two dimensions and at least one pixel"):
+            encode_bitmask(odd)
+
+
 @pytest.mark.parametrize(
     "url", ["", "data:image/svg+xml;base64,AAAA", "data:image/png;base64,AAAA", "data:image/png;base64,%%"]
 )
@@ -204,6 +246,11 @@ def test_rectangles_cover_the_mask_tightly(mask: np.ndarray) -> None:
     assert box is not None
     value = encode_rectangle(box, *mask.shape)
     np.testing.assert_array_equal(decode_rectangle(value, *mask.shape), box.to_mask(*mask.shape))
+
+
+def test_a_rectangle_is_in_thousandths_of_a_percent() -> None:
+    value = encode_rectangle(Box(1, 2, 2, 5), 7, 3)
+    assert value == {"x": 33.333, "y": 28.571, "width": 33.334, "height": 42.858, "rotation": 0}
 
 
 def test_a_rectangle_turns_about_its_corner() -> None:
