@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as PilImage
 
 from int_model.evaluation import BrokenExample, Example
-from ml_backend.labelstudio.exports import ExportedExamples
+from ml_backend.labelstudio.exports import ExportedExamples, ExportedTask
 from ml_backend.labelstudio.regions.bitmask import encode_bitmask
 from ml_backend.labelstudio.regions.rle import encode_mask
 
@@ -150,6 +150,31 @@ def test_ground_truth_goes_before_what_is_newer_and_cancelled_never_counts(tmp_p
     assert len({found.id for found in every}) == 5
 
 
+def test_one_annotation_of_a_task_counts_unless_all_are_wanted() -> None:
+    older, newer = annotation(id=1, updated_at="2026-01-01"), annotation(id=2, updated_at="", created_at="2026-02-02")
+    task = ExportedTask("task 1", {"annotations": [older, newer, annotation(id=3, was_cancelled=True)]})
+    assert [one["id"] for one in task.annotations()] == [2]
+    assert [one["id"] for one in task.annotations(every=True)] == [1, 2]
+    assert ExportedTask("task 2", {"annotations": None}).annotations() == []
+
+
+def test_a_region_without_a_pixel_is_named(tmp_path: Path) -> None:
+    speck = region("polygonlabels", id="speck")
+    speck["value"]["points"] = [[1, 1], [1.1, 1], [1.1, 1.1]]
+    told: list[str] = []
+    (found,) = read(export(tmp_path, [annotation(speck, region("brushlabels"))]), told=told)
+    assert isinstance(found, Example)
+    assert len(found.instances or ()) == 1
+    assert told == ["task 0: region speck covers no pixel; left out"]
+
+
+def test_regions_without_an_id_are_apart(tmp_path: Path) -> None:
+    bare = [{name: value for name, value in region(kind).items() if name != "id"} for kind in ("brushlabels",) * 2]
+    (found,) = read(export(tmp_path, [annotation(*bare)]))
+    assert isinstance(found, Example)
+    assert len(found.instances or ()) == 2
+
+
 @pytest.mark.parametrize(
     "address",
     [
@@ -184,6 +209,8 @@ def test_what_does_not_fit_is_that_task_s_failure(tmp_path: Path) -> None:
     [
         ("nonsense", "is not JSON"),
         ("{}", "export as JSON, not JSON-MIN"),
+        ("[7]", "export as JSON, not JSON-MIN"),
+        ('[{"id": 1, "data": "x"}]', "export as JSON, not JSON-MIN"),
         ('[{"image": "a.png", "label": []}]', "export as JSON, not JSON-MIN"),
         ('[{"id": 1, "data": {}, "annotations": []}]', "no task in .* is annotated"),
     ],
