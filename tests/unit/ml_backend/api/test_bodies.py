@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.requests import Request
 
 from ml_backend import json_pieces
@@ -62,6 +64,49 @@ def test_a_long_name_is_no_part_of_a_task(monkeypatch: pytest.MonkeyPatch) -> No
     assert parsed({"tasks": [{name: [1], "drafts": [1]}]}) == {"tasks": [{name: [1], "drafts": None}]}
 
 
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    given=st.lists(st.dictionaries(st.sampled_from(["id", "data", "annotations", "drafts"]), values), max_size=4),
+    other=values,
+    piece=st.integers(1, 40),
+    indent=st.none() | st.integers(0, 2),
+)
+def test_a_text_says_the_same_in_pieces(
+    given: list[dict[str, Any]], other: Any, piece: int, indent: int | None
+) -> None:
+    """However small the pieces are; what is never read of tasks is left out."""
+    whole = {"before": other, "tasks": given, "after": [other, 1]}
+    kept = [
+        {name: None if name in ("annotations", "drafts") and isinstance(value, list | dict) else value
+         for name, value in one.items()}
+        for one in given
+    ]  # fmt: skip
+    text = bytearray(json.dumps(whole, ensure_ascii=piece % 2 == 0, indent=indent).encode())
+    assert parse(text, piece)[1] == whole | {"tasks": kept}
+
+
+def test_a_long_text_is_parsed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+
+    def loads(text: bytes) -> Any:
+        lengths.append(len(text))
+        return json.loads(text)
+
+    monkeypatch.setattr(json_pieces, "_loads", loads)
+    content = [str(number) for number in range(1000, 3000)]
+    text = json.dumps(content).encode()
+    assert parse(bytearray(text), 600)[1] == content
+    assert len(lengths) > len(text) / 620
+    assert max(lengths) < 620
+
+
 @pytest.mark.parametrize(("depth", "good"), [(200, True), (201, False)])
 def test_two_hundred_levels_are_the_most(depth: int, good: bool) -> None:
     text = b"[" * depth + b"]" * depth
@@ -80,6 +125,8 @@ def test_two_hundred_levels_are_the_most(depth: int, good: bool) -> None:
         ("_MAX_CONTAINERS", 4, {"tasks": [{"drafts": [[], [], []]}]}, True),  # what is left out counts once
         ("_MAX_ITEMS", 3, [1, 2, 3, 4], True),
         ("_MAX_ITEMS", 3, [1, 2, 3, 4, 5], False),
+        ("_MAX_ITEMS", 3, {"tasks": [{"drafts": [1], "predictions": [1, 1], "annotations": {}, "id": 1}]}, True),
+        ("_MAX_ITEMS", 2, {"tasks": [{"drafts": [1], "predictions": [1, 1], "annotations": {}, "id": 1}]}, False),
         ("_MAX_TOKENS", 4, ["a", "b"], True),
         ("_MAX_TOKENS", 4, ["a", "b", "c"], False),
         ("_MAX_WIDE", 9, ["äöü"], True),

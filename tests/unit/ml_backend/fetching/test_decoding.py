@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 
 from int_model.io.errors import ImageError, TooLargeError
 from ml_backend.fetching import decoding
-from ml_backend.fetching.decoding import DecodeLimits, Decoder, decode_fetched
+from ml_backend.fetching.decode_worker import HEAD
+from ml_backend.fetching.decoding import DecodeLimits, Decoder, _Process, decode_fetched
 from tests.support.harness import encoded, picture
 
 
@@ -181,3 +183,86 @@ def test_real_files_are_decoded_and_refused_as_anywhere() -> None:
         decode_fetched(encoded(picture()), 4799)
     with pytest.raises(ImageError):
         decode_fetched(b"no image", 4800)
+
+
+class Child:
+    """Stands in for a worker process: what it was sent, and its answer."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.stdin, self.stdout = io.BytesIO(), io.BytesIO(answer)
+        self.sent, self.waited = b"", False
+
+    def kill(self) -> None:
+        self.sent = self.stdin.getvalue()
+
+    def wait(self) -> None:
+        self.waited = True
+
+
+def asked(answer: bytes) -> tuple[Any, Child]:
+    """What becomes of a worker's answer to the file ``abc``."""
+    process, child = _Process.__new__(_Process), Child(answer)
+    process._process, process._ready = child, True  # type: ignore[assignment]
+    try:
+        return process.decode(b"abc", DecodeLimits(max_pixels=99)), child
+    finally:
+        process.end()
+
+
+def test_a_worker_answers_with_a_line_and_the_pixels() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    image, child = asked(b'{"size": [2, 4]}\n' + pixels.tobytes())
+    np.testing.assert_array_equal(image, pixels)
+    assert child.sent == HEAD.pack(3, 99) + b"abc"
+    assert child.stdin.closed
+    assert child.stdout.closed
+    assert child.waited
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b'{"error": "damaged", "large": false}\n', "^damaged$"),
+        (b'{"error": "it has 100 pixels", "large": true}\n', "it has 100 pixels, or raise INT_MAX_IMAGE_PIXELS"),
+        (b'{"size": [2, 4]}\n' + bytes(23), "took its decoder down"),
+        (b"", "took its decoder down"),
+        (b"{\n", "took its decoder down"),
+    ],
+)
+def test_what_a_worker_says_of_a_file_that_it_cannot_decode(answer: bytes, why: str) -> None:
+    with pytest.raises(ImageError, match=why):
+        asked(answer)
+
+
+def test_processes_are_used_again_and_end_with_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    class Fake:
+        def __init__(self) -> None:
+            self.lives, self.ended, self.done = True, False, 0
+            made.append(self)
+
+        def decode(self, data: bytes, limits: DecodeLimits) -> Any:
+            self.done += 1
+            if data.startswith(b"bad"):
+                self.lives = data != b"bad and fatal"
+                raise ImageError("damaged")
+            return np.zeros((1, 1, 3), np.uint8)
+
+        def end(self) -> None:
+            self.ended = True
+
+    monkeypatch.setattr(decoding, "_Process", Fake)
+    monkeypatch.setattr(decoding, "image_size", lambda data, *, max_pixels: (2000, 2000))
+
+    async def play(decoder: Decoder) -> None:
+        await decoder.decode(b"good")
+        for data in (b"bad", b"bad and fatal"):
+            with pytest.raises(ImageError):
+                await decoder.decode(data)
+        await decoder.decode(b"good")
+        assert [one.done for one in made] == [3, 1]
+        assert [one.ended for one in made] == [True, False]
+
+    played(play, processes=1)
+    assert [one.ended for one in made] == [True, True]

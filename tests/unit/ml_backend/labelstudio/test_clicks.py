@@ -12,11 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_backend.labelstudio.clicks import MAX_BOXES, ClickError, box_of, parse_click, target_of, to_prompt
+from ml_backend.labelstudio.clicks import (
+    MAX_BOXES,
+    ClickError,
+    box_of,
+    parse_click,
+    prompt_of_click,
+    target_of,
+    to_prompt,
+)
 from ml_backend.labelstudio.label_config import parse_label_config
 from ml_backend.labelstudio.regions.bitmask import decode_bitmask, encode_bitmask
 from ml_backend.labelstudio.regions.rectangle import decode_rectangle
 from ml_backend.labelstudio.regions.rle import encode_mask
+from ml_backend.labelstudio.task_prompt import parse_extra_params
 
 IMAGE = '<Image name="image" value="$image"/>'
 CATS = '<Label value="Cat"/><Label value="Dog" alias="hund"/>'
@@ -181,7 +190,38 @@ def test_the_last_label_counts_and_halves_of_a_pair_are_one() -> None:
     assert (click.label, click.control, len(click.shapes)) == ("Dog", "kp", 1)
 
 
+def test_prompts_without_a_kind_go_by_their_numbers() -> None:
+    for value, kind in (
+        ({"x": 1, "y": 2, "width": 3, "height": 4}, "box"),
+        ({"x": 1, "y": 2, "width": 0.3}, "point"),
+        ({"x": 1, "y": 2}, "point"),
+    ):
+        assert [shape.kind for shape in clicked({"type": "labels", "value": value}).shapes] == [kind]
+
+
+def test_a_prompt_that_makes_no_sense_is_named_by_its_reason() -> None:
+    with pytest.raises(ClickError, match="a box has no area inside the image"):
+        prompt_of(box(200, 1, 5, 5))
+    with pytest.raises(ClickError, match="point"):
+        prompt_of(point(101, 5))
+
+
+@pytest.mark.parametrize(("label", "prompt"), [("Cat", "a cat"), ("hund", "a dog"), ("Elk", "a cat")])
+def test_a_click_has_the_prompt_of_its_label(label: str, prompt: str) -> None:
+    labels = CATS.replace('"Cat"', '"Cat" model_prompt="a cat"').replace('"Dog"', '"Dog" model_prompt="a dog"')
+    config = parse_label_config(
+        f'<View>{IMAGE}{KEYPOINT}<BrushLabels name="b" toName="image">{labels}</BrushLabels></View>'
+    )
+    params = parse_extra_params(None)
+    assert prompt_of_click(config, clicked(point(label=label)), params, "", {}) == prompt
+    bare = parse_label_config(
+        f'<View>{IMAGE}<KeyPoint name="kp" toName="image"/><Brush name="b" toName="image"/></View>'
+    )
+    assert prompt_of_click(bare, clicked(point()), params, "an animal", {}) == "an animal"
+
+
 def test_far_too_many_prompts_are_cut_with_a_note() -> None:
+    assert clicked(*[box(1, 1, 5, 5)] * MAX_BOXES).notes == ()
     click = parse_click({"result": [box(1, 1, 5, 5)] * (MAX_BOXES + 5)})
     assert click is not None
     assert len(click.shapes) == MAX_BOXES

@@ -183,6 +183,7 @@ def test_regions_without_an_id_are_apart(tmp_path: Path) -> None:
         "/data/local-files/?d=pictures/sub/cat.png",
         "s3://bucket/sub/cat.png",
         "cat.png",
+        "https://images.example.org/a/cat.png?d=dog.png",
     ],
 )
 def test_images_are_found_by_the_names_that_tasks_have(address: str, tmp_path: Path) -> None:

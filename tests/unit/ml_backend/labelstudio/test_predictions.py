@@ -13,7 +13,7 @@ from int_model.core.types import Instance, Segmentation, Trace
 from int_model.runner.results import StoredObject, StoredResult
 from ml_backend.labelstudio.label_config import LabelingConfig, parse_label_config
 from ml_backend.labelstudio.output_options import OutputOptions, options_for
-from ml_backend.labelstudio.predictions import ImageRegions, image_regions
+from ml_backend.labelstudio.predictions import ImageRegions, clicked_regions, image_regions
 from ml_backend.labelstudio.regions.decode import decode_region
 from ml_backend.labelstudio.task_prompt import group_by_prompt, parse_extra_params
 from ml_backend.labelstudio.validation import only_valid, problem
@@ -104,6 +104,29 @@ def test_weak_results_are_left_out_and_claim_no_pixels() -> None:
 def test_the_mined_name_chooses_among_labels_with_one_prompt() -> None:
     result = drawn(TWO, found((box(1, 1, 20, 20), "dog", 0.6), (box(25, 1, 40, 20), "lynx", 0.7)), extra="animal")
     assert [r.value["polygonlabels"] for r in result.regions] == [["Dog"], ["Cat"]]
+    assert result.regions[0].meta == {"text": ["animal: dog, score 0.60"]}
+
+
+def test_the_score_is_the_mean_of_the_results_that_show_something() -> None:
+    cat = found((box(1, 1, 20, 20), "cat", 0.9), (box(1, 22, 20, 38), "cat", 0.3), score=0.8)
+    dog = found((box(25, 1, 40, 20), "dog", 0.5), score=0.4)
+    assert drawn(TWO, cat, dog).score == pytest.approx(0.6)
+    assert drawn(TWO, cat, found(score=0.1)).score == pytest.approx(0.8)
+
+
+def test_the_score_of_clicked_objects_is_their_mean() -> None:
+    objects = [Instance.of_mask(box(1, 1, 20, 20), "", 0.9), Instance.of_mask(box(25, 1, 40, 20), "", 0.3)]
+    clicked = clicked_regions(TWO, TWO.targets("i")[0], objects, OutputOptions(score_threshold=0.5), text="a click")
+    assert clicked.score == pytest.approx(0.6)
+    assert [r.meta for r in clicked.regions] == [
+        {"text": [f"a click, predicted IoU {score}"]} for score in ("0.90", "0.30")
+    ]
+    assert clicked_regions(TWO, TWO.targets("i")[0], [], OutputOptions(), text="a click") == ImageRegions((), 0.0)
+
+
+def test_an_object_without_a_name_has_that_of_its_result() -> None:
+    result = drawn(TWO, found((box(1, 1, 20, 20), "", 0.6), name="dog"), extra="animal")
+    assert [r.value["polygonlabels"] for r in result.regions] == [["Dog"]]
     assert result.regions[0].meta == {"text": ["animal: dog, score 0.60"]}
 
 

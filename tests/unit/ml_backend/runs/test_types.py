@@ -19,6 +19,7 @@ from ml_backend.runs.types import (
     RunSpec,
     RunState,
     TaskRecord,
+    TaskResult,
     TaskState,
     TrainingRequest,
     config_hash,
@@ -102,3 +103,7 @@ def test_what_the_ledger_refuses_names_the_next_command() -> None:
     assert exists.run is RUN
     assert "run 4" in str(exists)
     assert "join it, or cancel it first" in str(exists)
+
+
+def test_a_result_without_work_took_no_time() -> None:
+    assert TaskResult(1, TaskState.SKIPPED) == TaskResult(1, TaskState.SKIPPED, None, "", 0.0, None)

@@ -54,6 +54,7 @@ class World:
     read: ReadProject = field(default_factory=lambda: ReadProject((), ()))
     lends: EngineError | None = None
     is_over: bool = False
+    looks: int = 0
     promoted: bool = True
     added: list[dict[str, Any]] = field(default_factory=list)
     considered: list[int] = field(default_factory=list)
@@ -90,6 +91,7 @@ class World:
         return future
 
     async def over(self) -> bool:
+        self.looks += 1
         return self.is_over
 
     def work(self, *, stopping: bool = False, closed: bool = False) -> TaskRecord:
@@ -249,7 +251,8 @@ def test_what_was_learned_is_kept_and_serves_only_if_the_gate_lets_it(
     world: World, monkeypatch: pytest.MonkeyPatch, promoted: bool
 ) -> None:
     def learn(pause: Any) -> None:
-        time.sleep(0.05)  # longer than between two looks whether the run is over
+        before = world.looks
+        until(lambda: world.looks > before + 1, "the run was looked at while this was under way")
         pause()
 
     learns(world, monkeypatch, learn)

@@ -31,6 +31,7 @@ class World:
 
     database: Database
     learn: str = "auto"
+    learn_from: int = 4
     learned: list[Any] = field(default_factory=list)
     woken: list[str] = field(default_factory=list)
     refused: str = ""
@@ -49,7 +50,7 @@ class World:
     @property
     def trainings(self) -> Trainings:
         settings = SimpleNamespace(
-            learn=self.learn, learn_from=4, learn_steps=None, learn_group="", strategy="int",
+            learn=self.learn, learn_from=self.learn_from, learn_steps=None, learn_group="", strategy="int",
         )  # fmt: skip
         parts: list[Any] = [
             self.ledger,
@@ -102,6 +103,12 @@ def test_a_first_training_begins_with_as_many_corrected_tasks_as_are_asked_for(w
     assert spec.training is not None
     assert (spec.training.base, spec.training.images, spec.training.parent) == ("segmenter-1", 4, "")
     assert "4 corrected tasks" in spec.prompt
+
+
+def test_one_corrected_task_is_enough_where_that_is_asked_for(world: World) -> None:
+    world.learn_from = 1
+    world.correct(1)
+    assert world.trainings.consider(PROJECT) is not None
 
 
 def test_no_training_begins_by_itself_while_another_is_under_way(world: World) -> None:
