@@ -301,6 +301,13 @@ def test_pieces_and_doubles_of_one_object(option: str) -> None:
         assert "score 0.90" in result.regions[0].meta["text"][0]
 
 
+@pytest.mark.parametrize(("option", "count"), [("join", 1), ("drop", 1), ("keep", 2)])
+def test_an_object_and_a_piece_of_it_are_one_by_option(option: str, count: int) -> None:
+    config = config_of(ONE.format(f' model_nested="{option}"'))
+    assert len(drawn(config, found((WHOLE, "cat", 0.6), (SPECK, "cat", 0.9))).regions) == count
+    assert [r.score for r in drawn(config, found((WHOLE, "cat", 0.6))).regions] == [0.6]
+
+
 def test_an_object_in_an_object_of_another_label_stays() -> None:
     result = drawn(TWO, found((WHOLE, "cat", 0.6)), found((SPECK, "dog", 0.9)))
     assert set(masks(result)) == {"Cat", "Dog"}
