@@ -16,6 +16,7 @@ from PIL import Image as PilImage
 
 from int_model.core.types import Box
 from int_model.masks.polygons import PolygonOptions
+from ml_backend.labelstudio.regions import rle
 from ml_backend.labelstudio.regions.bitmask import decode_bitmask, encode_bitmask
 from ml_backend.labelstudio.regions.decode import decode_region
 from ml_backend.labelstudio.regions.polygon import MAX_POINTS, decode_polygon, encode_polygons
@@ -79,7 +80,9 @@ def test_rle_splits_long_runs() -> None:
     ("code", "words"),
     [
         ([], "too early"),
+        ([0, 0, 0, 16, 57, 27], "too early"),
         ([0, 0, 0, 16, 57, 27, 252], "too early"),
+        ([0, 0, 0, 16, 57, 27, 252, 96, 19, 255, 198], "too early"),
         ([0, 0, 0, 32, 57, 27, 254, 31, 255, 0], "another|needs"),
         ([0, 0, 0, 16, 255, 27, 252, 96, 19, 255, 198, 0], "8-bit"),
         ([300], "0..255"),
@@ -92,6 +95,15 @@ def test_rle_splits_long_runs() -> None:
 def test_damaged_rle_is_an_error(code: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         decode_mask(code, 2, 2)
+
+
+def test_how_many_runs_a_brush_code_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = [0, 0, 0, 32, 57, 27, 254, 31, 255, 0]  # one run, and the bits that fill the last byte
+    monkeypatch.setattr(rle, "_MAX_CHUNKS", 2)
+    assert decode_mask(code, 2, 4).all()
+    monkeypatch.setattr(rle, "_MAX_CHUNKS", 1)
+    with pytest.raises(ValueError, match="more than 1 runs; use a bitmask"):
+        decode_mask(code, 2, 4)
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ml_backend.settings import Settings
 from ml_backend.storage import audit as audit_module
-from ml_backend.storage.audit import Audit, operator
+from ml_backend.storage.audit import Audit, note_by_command, operator
 from ml_backend.storage.clicks import ClickLog, LoggedClick
 from ml_backend.storage.database import Database
 
@@ -86,3 +87,16 @@ def test_a_user_without_a_name_is_called_unknown(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(audit_module.getpass, "getuser", nameless)
     monkeypatch.setattr(audit_module.socket, "gethostname", lambda: "machine-7")
     assert operator() == ("user unknown of this machine", "machine-7")
+
+
+def test_a_command_is_written_down_with_who_gave_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Database] = []
+    close = Database.close
+    monkeypatch.setattr(Database, "close", lambda one: (closed.append(one), close(one)))
+    settings = Settings(data_dir=tmp_path)
+    note_by_command(settings, "fix", "project 7")
+    assert len(closed) == 1
+    database = Database.of(settings)
+    (entry,) = Audit(database).entries(9)
+    database.close()
+    assert (entry.who, entry.place, entry.action, entry.what) == (*operator(), "fix", "project 7")
