@@ -97,6 +97,25 @@ def test_what_is_filled(body: str, expected: list[tuple[str, str | None]]) -> No
     assert filled(parse_label_config(view(IMAGE + body))) == expected
 
 
+@pytest.mark.parametrize(
+    ("attributes", "labels", "expected"),
+    [
+        ("", CATS, {"Cat": True, "Dog": True}),
+        ('model_skip="false"', CATS, {"Cat": True, "Dog": True}),
+        ('model_skip="true"', CATS, {"Cat": False, "Dog": False}),
+        ("", '<Label value="Dog"/>', {"Cat": False, "Dog": True}),
+    ],
+)
+def test_parts_with_holes_go_to_a_brush_that_offers_their_label(
+    attributes: str, labels: str, expected: dict[str, bool]
+) -> None:
+    polygons = f'<PolygonLabels name="p" toName="image">{CATS}</PolygonLabels>'
+    brush = f'<BrushLabels name="b" toName="image" {attributes}>{labels}</BrushLabels>'
+    config = parse_label_config(view(IMAGE + polygons + brush))
+    found = {t.label.value: config.brush_for(t) for t in config.targets("image") if t.label and t.control.name == "p"}
+    assert {label: one is not None and one.name == "b" for label, one in found.items()} == expected
+
+
 def test_several_images_have_their_own_controls() -> None:
     config = parse_label_config(
         view(
