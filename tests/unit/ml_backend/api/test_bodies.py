@@ -92,6 +92,11 @@ def test_a_text_says_the_same_in_pieces(
     assert parse(text, piece)[1] == whole | {"tasks": kept}
 
 
+def test_a_byte_order_mark_before_a_text_says_nothing() -> None:
+    assert parsed(b'\xef\xbb\xbf{"tasks": ["\xc3\xa4"]}') == {"tasks": ["ä"]}
+    assert parsed('["\ufeff"]'.encode()) == ["\ufeff"]
+
+
 def test_a_long_text_is_parsed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
 

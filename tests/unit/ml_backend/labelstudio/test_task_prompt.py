@@ -106,6 +106,23 @@ def test_labels_with_one_prompt_run_once() -> None:
     assert [g.source for g in groups] == ["extra params", "label"]
 
 
+@pytest.mark.parametrize("most", [None, 3, 2])
+def test_a_task_has_so_many_prompts_at_most(most: int | None) -> None:
+    asked = (LABELS.targets("i"), parse_extra_params(None), "", {})
+    if most == 2:
+        with pytest.raises(PromptError, match=r"3 different prompts; the most is INT_MAX_PROMPTS \(2\)"):
+            group_by_prompt(*asked, max_prompts=most)
+    else:
+        assert [g.prompt.text for g in group_by_prompt(*asked, max_prompts=most)] == ["Crab", "Fish", "owl"]
+
+
+def test_a_bare_control_takes_every_name() -> None:
+    bare = parse_label_config('<View><Image name="i" value="$image"/><Polygon name="p" toName="i"/></View>')
+    (group,) = group_by_prompt(bare.targets("i"), parse_extra_params("animal"), "", {})
+    assert [t.control.name for t in group.chosen("crab")] == ["p"]
+    assert parse_extra_params({"prompts": {"Crab": "x"}, "prompt": "y"}).for_label(group.targets[0]) == "y"
+
+
 def test_prompts_that_differ_in_case_or_space_only_are_one() -> None:
     groups = group_by_prompt(
         LABELS.targets("i"), parse_extra_params({"prompts": {"Crab": "an  animal", "Fish": "An Animal"}}), "", {}
