@@ -177,6 +177,12 @@ def test_bad_polygons_are_errors(points: list) -> None:
         decode_polygon(points, 10, 10)
 
 
+def test_a_mask_may_reach_the_edges_of_its_image() -> None:
+    ((points, part),) = encode_polygons(np.ones((30, 7), bool))
+    assert sorted(points) == [[0, 0], [0, 100], [100, 0], [100, 100]]
+    assert part.mask.all()
+
+
 def test_a_triangle_is_a_polygon_and_so_are_as_many_points_as_are_read() -> None:
     corner = decode_polygon([[0, 0], [98, 0], [0, 98]], 10, 10)
     np.testing.assert_array_equal(corner, np.add.outer(np.arange(10), np.arange(10)) <= 8)
