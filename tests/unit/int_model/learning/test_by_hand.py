@@ -12,6 +12,7 @@ import torch
 from int_model.learning import where
 from int_model.learning.arms.pmm import _features, resampled
 from int_model.learning.ppt.losses import mask_losses
+from int_model.learning.ppt.targets import PointTargets, eroded, grouped
 from int_model.learning.sam import Encoded
 
 SIDE, GRID, CELL = 64, 8, 8
@@ -77,3 +78,24 @@ def test_the_focal_loss_is_a_mean_over_the_cells_that_show_the_image(cells: int)
     logits, truth, weights = torch.zeros(1, 2, 2), torch.ones(1, 2, 2), torch.ones(1)
     with_focal, without = (mask_losses(logits, truth, inside, weights, focal) for focal in (20.0, 0.0))
     assert (with_focal - without).item() == pytest.approx(20 * 0.25 * 0.25 * np.log(2), rel=1e-5)
+
+
+def test_erosion_takes_the_rim_on_all_sides_and_at_the_images_edge() -> None:
+    mask = np.zeros((20, 30), dtype=np.bool_)
+    mask[5:15, 10:20] = True
+    inner = np.zeros_like(mask)
+    inner[6:14, 11:19] = True
+    np.testing.assert_array_equal(eroded(mask), inner)
+    whole = np.ones((9, 12), dtype=np.bool_)  # beyond the image lies nothing of it
+    inner = np.zeros_like(whole)
+    inner[1:-1, 1:-1] = True
+    np.testing.assert_array_equal(eroded(whole), inner)
+    line = np.zeros((20, 30), dtype=np.bool_)
+    line[7] = True
+    np.testing.assert_array_equal(eroded(line), line)  # nothing would be left
+
+
+def test_no_targets_make_no_groups_of_the_right_size() -> None:
+    none = PointTargets(np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.float32))
+    groups, labels = grouped(none, 3)
+    assert (groups.shape, labels.shape) == ((0, 3, 2), (0,))
