@@ -251,8 +251,8 @@ class Squares:
 
     sam = SimpleNamespace(device="cpu")
 
-    def __init__(self, masks: list[Array], quality: list[float]) -> None:
-        self.masks, self.quality = np.stack(masks), quality
+    def __init__(self, masks: list[Array], quality: list[float], per_image: int = 4) -> None:
+        self.masks, self.quality, self.per_image = np.stack(masks), quality, per_image
         self.clicks: list[tuple[int, list[float]]] = []
 
     def shown(self, _image: int) -> tuple[int, int]:
@@ -272,7 +272,7 @@ class Squares:
         quality = torch.zeros(count, 3)
         for row in range(count):
             for slot in range(3):
-                index = (row % 4) * 3 + slot
+                index = (row % self.per_image) * 3 + slot
                 if index < len(self.masks):
                     logits[row, slot] = torch.from_numpy(np.where(self.masks[index], 0.5, -0.5))
                     quality[row, slot] = self.quality[index]
@@ -331,6 +331,14 @@ def test_limits_of_proposals_are_options(squares: Squares) -> None:
     assert kept(largest=0.8) == [5, 1, 2, 3]
     assert kept(sides=4) == [7, 1, 2, 3]
     assert kept(least_quality=0.5) == [1, 2, 3, 6]
+
+
+def test_of_equally_good_ones_the_first_120_stay_in_the_order_of_the_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = [box(x, y, x + 2, y + 1) for y in range(18) for x in range(0, 20, 2)][:147]
+    made: Any = Squares(pieces, [0.8] * 147, per_image=49)
+    monkeypatch.setattr(proposing, "decode_points", made.decode)
+    (found,) = propose(made, [0], Clicking(grid=7, smallest=0.0, most=200))
+    np.testing.assert_array_equal(found.masks, pieces[:120])
 
 
 def test_a_crop_shows_the_mask_sharply_in_its_blurred_surroundings() -> None:
