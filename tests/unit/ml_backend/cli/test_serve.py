@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import socket
@@ -210,3 +211,23 @@ def test_only_our_own_messages_are_logged_below_warnings() -> None:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def test_answers_are_sent_without_waiting_for_acknowledgements() -> None:
+    """asyncio switches the delay off where a connection's protocol is named, which it has from the listening socket."""
+
+    async def connection() -> int:
+        served: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def ask(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            served.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with listen("127.0.0.1", 0) as place:
+            async with await asyncio.start_server(ask, sock=place):
+                _, writer = await asyncio.open_connection(*place.getsockname())
+                found = await asyncio.wait_for(served, 30)
+                writer.close()
+                return found
+
+    assert asyncio.run(connection()) == 1
