@@ -38,9 +38,10 @@ async def ask(request: Request, runtime: RunsRuntime) -> Response:
 async def undo(request: Request, runtime: RunsRuntime) -> Response:
     """Delete the predictions; a second request joins the first. A large run goes on after the answer (202)."""
     run_id = request.path_params["run_id"]
-    work = _under_way.get(run_id)
-    if work is None:
+    if run_id not in _under_way:
         await note(request, "undo", f"run {run_id}")
+    work = _under_way.get(run_id)  # another request may have begun it while the note was written
+    if work is None:
         work = _under_way[run_id] = asyncio.create_task(asyncio.to_thread(_undoing(runtime).undo, run_id))
         work.add_done_callback(lambda done: _ended(run_id, done))
     finished = bool((await asyncio.wait([work], timeout=_WAIT))[0])

@@ -100,6 +100,10 @@ class Verifications:
         page = render("ml_backend.api", "verify.html.j2", root="../../", refresh=_REFRESH_SECONDS, **values)
         return HTMLResponse(page)
 
+    def _under_way(self, run_id: str) -> Verification | None:
+        seen = self._kept.get(run_id)
+        return seen if seen is not None and seen.state == "running" else None
+
     async def verify(self, request: Request, runtime: RunsRuntime) -> Response:
         """Compare a run with Label Studio; with ``push`` do what is missing again. A large run goes on (202)."""
         run_id, sent = request.path_params["run_id"], "content-type" in request.headers
@@ -109,9 +113,10 @@ class Verifications:
         run = await asyncio.to_thread(runtime.ledger.get, run_id)
         if run.spec.kind is not RunKind.PREDICT:
             raise LedgerError(f"run {run_id} trains; it has no predictions to compare")
-        seen = self._kept.get(run.id)
-        if seen is None or seen.state != "running":
+        if not self._under_way(run.id):
             await note(request, "verify", f"run {run_id}" + (": push what is missing" if push else ""))
+        seen = self._under_way(run.id)  # another request may have begun it while the note was written
+        if seen is None:
             seen = self._kept[run.id] = Verification(push)
             seen.work = asyncio.create_task(asyncio.to_thread(_work, runtime, runtime.verifying, run, seen))
             seen.work.add_done_callback(lambda done: _ended(run_id, done))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from ml_backend.api.audit import note
+from ml_backend.runs.undo import Undoing
+from ml_backend.runs.verify import Verifying
 from tests.integration.runs.test_web import PAGE, connected, finished, tasks, url
 from tests.support.harness import Backend, backend, picture
 from tests.support.label_studio import TOKEN, LabelStudio, label_studio
@@ -164,3 +170,27 @@ def test_what_cannot_be_verified(running: Backend, fake: LabelStudio, tmp_path: 
     assert "refused the" in client.get(f"/runs/{run}/verify", headers=PAGE).text
     with backend(tmp_path / "alone") as alone:
         assert alone.client.post("/runs/1/verify").status_code == 502
+
+
+@pytest.mark.parametrize(("action", "work"), [("verify", Verifying.compare), ("undo", Undoing.undo)])
+def test_of_two_requests_at_once_one_joins_the_other(
+    running: Backend, monkeypatch: pytest.MonkeyPatch, action: str, work: Callable[..., Any]
+) -> None:
+    """Both are asked to write into the audit log before either has begun."""
+    client, run = running.client, begun(running)
+    met, began = threading.Barrier(2), []
+
+    async def note_together(*args: Any) -> None:
+        await asyncio.to_thread(met.wait, 30)
+        await note(*args)
+
+    def counted(*args: Any) -> Any:
+        began.append(args)
+        return work(*args)
+
+    monkeypatch.setattr(f"ml_backend.api.run_actions.{action}.note", note_together)
+    monkeypatch.setattr(work.__module__ + "." + work.__qualname__, counted)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: client.post(f"/runs/{run}/{action}"), range(2)))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert len(began) == 1
